@@ -1,0 +1,50 @@
+"""Packaging of sparcom_jax; tool settings live in pyproject.toml."""
+
+from setuptools import find_packages, setup
+
+RUNTIME = [
+    "absl-py>=2.1",
+    "altair>=6,<7",
+    "flax>=0.12,<0.13",
+    "jax>=0.10,<0.12",
+    "jaxtyping>=0.3",
+    "ml_collections>=1.0",
+    "numpy>=2",
+    "optax>=0.2.5",
+    "orbax-checkpoint>=0.11.30,<0.13",
+    "safetensors>=0.6",
+    "scipy>=1.14",
+    "tensorstore>=0.1.76",
+    "tokenizers>=0.22",
+    "tqdm>=4.66",
+    "transformers>=5,<6",
+    "vl-convert-python>=1.8",
+    "xarray>=2025.1",
+    "zarr>=3.0.8",
+]
+
+TEST = [
+    "beartype>=0.20",
+    "hypothesis>=6.120",
+    "mypy>=1.18",
+    "pytest>=8.3",
+    "ruff>=0.14",
+    # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.
+    "torch==2.13.0",
+    "types-tqdm",
+]
+
+setup(
+    name="sparcom_jax",
+    version="0.1.0",
+    description="Find the neurons and experts that carry instruction following in large language models.",
+    packages=find_packages(include=["sparcom_jax", "sparcom_jax.*"]),
+    package_data={"sparcom_jax": ["py.typed", "data/*.jsonl"]},
+    python_requires=">=3.11",
+    install_requires=RUNTIME,
+    extras_require={
+        "gpu": ["jax[cuda12]>=0.10,<0.12"],
+        "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "test": TEST,
+    },
+)

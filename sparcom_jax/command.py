@@ -1,0 +1,45 @@
+"""What every launcher shares: flags in, one-line errors out, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from sparcom_jax.errors import InputError
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Runs a launcher: exit 0 when `main` returns, 2 and one line on stderr when the input is at fault.
+
+    Args:
+      main: the body of the command; it reads its flags itself.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest: list[str] = flags.FLAGS(argv)
+        except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
+            # config_flags raises the latter four for an override of a field that the config lacks or whose type differs.
+            _stop(_one_line(error))
+        if len(rest) > 1:
+            _stop(f"unexpected argument {rest[1]!r}: every option is a --flag=value")
+        return rest
+
+    def body(argv: list[str]) -> None:
+        del argv
+        try:
+            main()
+        except InputError as error:
+            _stop(_one_line(error))
+
+    app.run(body, flags_parser=parse)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(str(text).split())
+
+
+def _stop(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(2)

@@ -1,0 +1,121 @@
+"""Compares two models over the same instructions: what tuning changed, or what two architectures have in common."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparcom_jax import change, likeness
+from sparcom_jax.evaluate import require_settings
+from sparcom_jax.resampling import bootstrap_weights
+from sparcom_jax.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
+from sparcom_jax.store.run import Run
+from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.tables import start_results, write_summary, write_table
+
+TABLES = {
+    "instruction_overlap.csv": change.INSTRUCTION_OVERLAP,
+    "category_overlap.csv": change.CATEGORY_OVERLAP,
+    "units.csv": change.UNITS,
+    "depth_shift.csv": change.DEPTH_SHIFT,
+    "frequency_drift.csv": change.FREQUENCY_DRIFT,
+    "routing_drift.csv": change.ROUTING_DRIFT,
+    "depth_profile.csv": likeness.DEPTH_PROFILE,
+    "matrix_correlation.csv": likeness.MATRIX_CORRELATION,
+}
+OF_ANY_TWO = ("depth_profile.csv", "matrix_correlation.csv")
+IN_SUMMARY = ("category_overlap.csv", "depth_shift.csv", "matrix_correlation.csv")
+
+Table = list[Sequence[object]]
+
+
+def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency", rho: float = 0.5,
+            permutations: int = 1000, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:  # fmt: skip
+    """Compares two models over the same instructions, and writes the tables.
+
+    Models of one family with the same groups of units are compared unit by unit; any two by the depth of their units
+    and by the pattern of their category tables. A table that does not apply is absent, and the summary says why.
+
+    Args:
+      base: a complete run with sets.
+      tuned: another, of the tuned model or of any other model.
+      output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
+      set_name: which sets; both runs must have them, made in the same way.
+      rho: share of a category's instructions that must hold a unit for it to be core, in (0, 1].
+      permutations: most relabellings of the categories in the test of a matrix correlation.
+      bootstraps: bootstrap samples of the instructions.
+      seed: of all draws; the same seed gives the same files.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      InputError: a run is incomplete or has no such sets, the two do not compare, or a setting is out of range.
+    """
+    require_settings(rho, permutations=permutations, bootstraps=bootstraps)
+    for run in (base, tuned):
+        run.require_complete()
+    before, after = open_sets(base, set_name), open_sets(tuned, set_name)
+    require_comparable(before, after)
+    start_results(output, "compare", TABLES)
+    absent = _absent(before, after)
+    sides = measure_side("base", before, rho), measure_side("tuned", after, rho)
+    tables = {"depth_profile.csv": list(likeness.depth_profile(*sides)),
+              "matrix_correlation.csv": list(likeness.matrix_correlation(*sides, permutations, seed))}  # fmt: skip
+    if "units.csv" not in absent:
+        tables |= _changes(*sides, bootstraps, seed, routed="routing_drift.csv" not in absent)
+    for name, rows in tables.items():
+        write_table(output / name, TABLES[name], rows)
+    return write_summary(output, {
+        "kind": "compare",
+        "base": _describe(before),
+        "tuned": _describe(after),
+        "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "seed": seed},
+        "categories": base.categories,
+        "capture_differences": differences(base.attributes.get("capture", {}), tuned.attributes.get("capture", {})),
+        "tables": [name for name in TABLES if name in tables],
+        "absent": absent,
+        "core_units": _unit_totals(tables.get("units.csv", [])),
+        **{Path(name).stem: [dict(zip(TABLES[name], row, strict=True)) for row in tables.get(name, [])]
+           for name in IN_SUMMARY},
+    })  # fmt: skip
+
+
+def _absent(base: Sets, tuned: Sets) -> dict[str, str]:
+    reason = difference_of_architecture(base, tuned)
+    if reason:
+        return {name: reason for name in TABLES if name not in OF_ANY_TWO}
+    return {} if "routed" in base.run.groups else {"routing_drift.csv": "the models have no routed experts"}
+
+
+def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, *, routed: bool) -> dict[str, Table]:
+    run = base.run
+    resampled = bootstrap_weights(run.category, len(run.categories), bootstraps, np.random.default_rng(seed))
+    overlaps = list(change.instruction_overlap(base, tuned))
+    tables: dict[str, Table] = {
+        "instruction_overlap.csv": overlaps,
+        "category_overlap.csv": list(change.category_overlap(base, overlaps, resampled)),
+        "units.csv": list(change.units(base, tuned)),
+        "depth_shift.csv": list(change.depth_shift(base, tuned)),
+        "frequency_drift.csv": list(change.frequency_change(base, tuned, resampled)),
+    }
+    if routed:
+        tables["routing_drift.csv"] = list(change.routing_change(base, tuned, resampled))
+    return tables
+
+
+def _unit_totals(rows: Table) -> list[dict[str, Any]]:
+    names = ("base", "tuned", "retained", "gained", "lost")
+    totals: dict[tuple[object, object], np.ndarray] = {}
+    for group, category, _, _, *counts in rows:
+        totals[group, category] = totals.get((group, category), 0) + np.array(counts)
+    return [{"group": group, "category": category, **dict(zip(names, total, strict=True))}
+            for (group, category), total in totals.items()]  # fmt: skip
+
+
+def _describe(sets: Sets) -> dict[str, Any]:
+    run = sets.run
+    groups = {name: {"units": group.unit_count, "layers": group.layers} for name, group in sets.groups.items()}
+    made = {"name": sets.name, **sets.attributes}
+    return {"run": run.location, "model": run.attributes["model"], "set": made, "groups": groups}

@@ -1,0 +1,181 @@
+"""A converted model: an Orbax checkpoint beside the config and tokenizer files that it came with."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sparcom_jax.convert.hf_config import read_config
+from sparcom_jax.convert.weights import load_params
+from sparcom_jax.errors import InputError
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Params, abstract_params
+from sparcom_jax.progress import say
+
+MANIFEST = "sparcom.json"
+PARAMS = "params"
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+CHUNK_BYTES = 64 << 20
+SAVE_BUFFER_GB = 1
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """A converted model on disk.
+
+    Attributes:
+      path: the directory.
+      config: what the decoder runs on.
+      manifest: family, dtype, parameter count, source and digest.
+    """
+
+    path: Path
+    config: DecoderConfig
+    manifest: dict[str, Any]
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that the checkpoint is stored in."""
+        return str(self.manifest["dtype"])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the weights and the config that the decoder runs on."""
+        return str(self.manifest["digest"])
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """Digest of all files that a tokenizer is made of."""
+        files = [(name, self.path / name) for name in TOKENIZER_FILES]
+        parts = [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in files if file.exists()]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer, without remote code.
+
+        Raises:
+          InputError: the directory has none that transformers can load.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.path, trust_remote_code=False, local_files_only=True)
+        except Exception as error:  # transformers raises whatever the tokenizer's own code raises
+            raise InputError(f"{self.path}: tokenizer cannot be loaded: {error}") from error
+
+    def restore(self, shardings: Any, dtype: str) -> Params:
+        """Reads the parameters straight to their devices, each device its own part.
+
+        Args:
+          shardings: tree of shardings like the parameters, or one sharding for all.
+          dtype: dtype that they are cast to.
+        """
+        abstract = abstract_params(self.config)
+        if isinstance(shardings, jax.sharding.Sharding):
+            shardings = jax.tree.map(lambda _: shardings, abstract)
+        target = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding), abstract, shardings
+        )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)) as checkpointer:
+            restored: Params = checkpointer.restore(
+                self.path.absolute() / PARAMS, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
+            )
+        return restored
+
+
+def open_model(path: str | Path) -> ModelDir:
+    """Opens a directory that `convert` wrote.
+
+    Raises:
+      InputError: it is not one.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not a converted model (no {MANIFEST}); run convert first") from error
+    except ValueError as error:
+        raise InputError(f"{path / MANIFEST}: not JSON: {error}") from error
+    return ModelDir(path, read_config(path), manifest)
+
+
+def convert(source: str | Path, output: str | Path) -> ModelDir:
+    """Converts a Hugging Face checkpoint to Flax parameters in an Orbax checkpoint.
+
+    The output appears whole or not at all.
+
+    Args:
+      source: a directory, or the id of a model on the hub (`org/name`), which is downloaded to the hub's cache.
+      output: directory to make.
+
+    Returns:
+      The converted model.
+
+    Raises:
+      InputError: the output exists, or anything in the source is at fault.
+    """
+    output = Path(output).absolute()
+    if output.exists():
+        raise InputError(f"{output}: exists already; choose another --output or delete it")
+    directory = _locate(str(source))
+    config = read_config(directory)
+    params, dtype, weights_digest = load_params(config, directory)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in COPIED:
+            if (directory / name).exists():
+                shutil.copyfile(directory / name, partial / name)
+        _save(params, partial / PARAMS)
+        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        manifest = {
+            "schema_version": 1,
+            "family": config.family,
+            "dtype": dtype,
+            "parameters": count,
+            "source": str(source),
+            "digest": hashlib.sha256(f"{config}{weights_digest}".encode()).hexdigest(),
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        os.replace(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    say(f"{output}: {config.family}, {count:,} parameters in {dtype}")
+    return open_model(output)
+
+
+def _save(params: Params, path: Path) -> None:
+    # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory needed.
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=SAVE_BUFFER_GB)
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(params, save_args=save_args))
+
+
+def _locate(source: str) -> Path:
+    directory = Path(source).expanduser()
+    if directory.is_dir():
+        return directory
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise InputError(f"{source}: no such directory, nor an id of the form org/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.safetensors.index.json", *COPIED]))
+    except Exception as error:  # network, authentication and naming faults come as many types
+        raise InputError(f"{source}: no such directory, and the hub gave: {error}") from error

@@ -1,0 +1,152 @@
+"""Core sets of categories: which units they hold, how unique those are, and which categories share them.
+
+Axes: R draws, I instructions, C categories, U units, B bytes of packed units, L layers.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, Integer, UInt8, UInt16
+
+from sparcom_jax.overlap import BLOCK_VALUES, mask_blocks, unpack
+from sparcom_jax.progress import Progress
+from sparcom_jax.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
+from sparcom_jax.store.sets import Sets
+
+FULL_TABLE_CATEGORIES = 10
+"""Up to here the table of combinations lists all 2^C - 1 of them; beyond, those that occur."""
+
+
+@dataclass(frozen=True)
+class Uniqueness:
+    """How far the core units of a category belong to it alone; one entry per category.
+
+    Attributes:
+      core_units: size of the core set.
+      unique_units: core units in no other core.
+      general_units: units in the cores of all categories (one number).
+      value: unique_units / core_units; NaN where the core is empty, as in all that follows.
+      null_mean, p_value, q_value: against labels shuffled among instructions of similar length.
+      low, high: bootstrap interval over instructions.
+    """
+
+    core_units: Int64[np.ndarray, "C"]
+    unique_units: Int64[np.ndarray, "C"]
+    general_units: int
+    value: Float64[np.ndarray, "C"]
+    null_mean: Float64[np.ndarray, "C"]
+    p_value: Float64[np.ndarray, "C"]
+    q_value: Float64[np.ndarray, "C"]
+    low: Float64[np.ndarray, "C"]
+    high: Float64[np.ndarray, "C"]
+
+
+def category_sizes(sets: Sets) -> Int64[np.ndarray, "C"]:
+    """|c|, the instructions of each category."""
+    return np.bincount(sets.run.category, minlength=len(sets.run.categories))
+
+
+def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
+    """Core set of each category, the units of a layer flattened; empty for a category without instructions.
+
+    Args:
+      sets: the sets of a run.
+      group: name of the group.
+      rho: share of the category's instructions that must hold a unit, in (0, 1].
+    """
+    core = sets.core(group, rho)
+    return core.reshape(*core.shape[:2], -1) & (category_sizes(sets) > 0)[:, None, None]
+
+
+def required_members(sizes: Integer[np.ndarray, "C"], rho: float) -> Int64[np.ndarray, "C"]:
+    """The fewest instructions that make a unit core, so that m / |c| >= rho is a comparison of whole numbers."""
+    return np.maximum(np.ceil(rho * sizes), 1).astype(np.int64)
+
+
+@partial(jax.jit, static_argnames="batch")
+def _core_counts(packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], required: Float32[Array, "C"], batch: int
+                 ) -> Int32[Array, "R 2 C"]:  # fmt: skip
+    bits = unpack(packed)
+
+    def one_draw(held: UInt16[Array, "I C"]) -> Int32[Array, "2 C"]:
+        members = jnp.matmul(held.T.astype(jnp.float32), bits, precision=jax.lax.Precision.HIGHEST)
+        core = members >= required[:, None]
+        unique = core & (core.sum(axis=0, keepdims=True, dtype=jnp.int32) == 1)
+        return jnp.stack([core, unique]).sum(axis=2, dtype=jnp.int32)
+
+    return jax.lax.map(one_draw, weights, batch_size=batch)
+
+
+def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, "R I C"], bar: Progress
+                ) -> tuple[Int64[np.ndarray, "R C"], Int64[np.ndarray, "R C"]]:  # fmt: skip
+    """Sizes of the core sets, and of their parts in no other core, under every draw.
+
+    One pass over the masks serves all draws; it costs 2 R C I U operations.
+
+    Args:
+      sets: the sets of a run.
+      group: name of the group.
+      rho: share of the category's instructions that must hold a unit.
+      weights: the draws; every one keeps the sizes of the categories.
+      bar: advanced by one as each layer is begun.
+    """
+    draws, _, categories = weights.shape
+    required = jnp.asarray(required_members(category_sizes(sets), rho), jnp.float32)
+    placed = jnp.asarray(weights)
+    counts = np.zeros((draws, 2, categories), np.int64)
+    begun = 0
+    for layer, packed in mask_blocks(sets, group):
+        batch = min(max(BLOCK_VALUES // (8 * packed.shape[1] * categories), 1), draws)
+        counts += np.asarray(_core_counts(packed, placed, required, batch))
+        bar.advance(layer + 1 - begun)
+        begun = layer + 1
+    return counts[:, 0], counts[:, 1]
+
+
+def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U"], draws: Draws, bar: Progress
+               ) -> Uniqueness:  # fmt: skip
+    """Uniqueness of every category, tested and with its interval.
+
+    Args:
+      sets: the sets of a run.
+      group: name of the group.
+      rho: share of the category's instructions that must hold a unit.
+      core: from `core_sets`.
+      draws: the draws of the run.
+      bar: advanced by one as each layer is begun.
+    """
+    holders = core.sum(axis=0)
+    core_units, unique_units = core.sum(axis=(1, 2)), (core & (holders == 1)).sum(axis=(1, 2))
+    value = share(unique_units, core_units)
+    sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled_by_length, draws.resampled]), bar)
+    drawn = share(unique, sizes)
+    shuffled, resampled = np.split(drawn, [len(draws.shuffled_by_length)])
+    p_value = two_sided_p(value, shuffled)
+    low, high = (np.where(np.isfinite(value), end, np.nan) for end in interval(resampled))
+    general_units = int((holders == len(core)).sum())
+    return Uniqueness(core_units, unique_units, general_units, value, mean_of_draws(shuffled), p_value,
+                      benjamini_hochberg(p_value), low, high)  # fmt: skip
+
+
+def combinations(core: Bool[np.ndarray, "C L U"]) -> list[tuple[tuple[int, ...], int]]:
+    """Units by the exact combination of categories whose cores hold them (the table of an UpSet plot).
+
+    Args:
+      core: from `core_sets`.
+
+    Returns:
+      Pairs (indices of the categories, units in the cores of those and of no others), by number of categories and then
+      in the order of the categories; up to 10 categories all 2^C - 1 combinations, beyond that those that occur.
+    """
+    categories = len(core)
+    flat = core.reshape(categories, -1)
+    patterns, units = np.unique(np.packbits(flat[:, flat.any(axis=0)], axis=0), axis=1, return_counts=True)
+    held = np.unpackbits(patterns, axis=0, count=categories).astype(bool)
+    found = {tuple(np.flatnonzero(pattern).tolist()): int(n) for pattern, n in zip(held.T, units, strict=True)}
+    if categories <= FULL_TABLE_CATEGORIES:
+        codes = (np.arange(1, 2**categories)[:, None] >> np.arange(categories)) & 1
+        found = {tuple(np.flatnonzero(code).tolist()): 0 for code in codes} | found
+    return sorted(found.items(), key=lambda entry: (len(entry[0]), entry[0]))

@@ -1,0 +1,248 @@
+"""Generality and uniqueness of the units of every category, against chance, shuffled labels and length."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from sparcom_jax.cores import Uniqueness, category_sizes, combinations, core_sets, uniqueness
+from sparcom_jax.correlation import spearman
+from sparcom_jax.depth import relative_depth
+from sparcom_jax.errors import InputError
+from sparcom_jax.overlap import all_intersections, all_overlaps
+from sparcom_jax.progress import progress
+from sparcom_jax.resampling import (
+    Draws,
+    benjamini_hochberg,
+    category_means,
+    cell_means,
+    interval,
+    make_draws,
+    mean_of_draws,
+    pair_counts,
+    two_sided_p,
+)
+from sparcom_jax.store.run import Run
+from sparcom_jax.store.schema import EXPERT_GROUP, Group
+from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.tables import start_results, write_summary, write_table
+
+CELL_VALUES = ("value", "chance", "null_mean", "p_value", "q_value", "null_mean_length", "p_value_length",
+               "q_value_length", "ci_low", "ci_high")  # fmt: skip
+TABLES = {
+    "overlap.csv": ("group", "measure", "category_a", "category_b", *CELL_VALUES, "pairs"),
+    "uniqueness.csv": ("group", "category", "core_units", "unique_units", "uniqueness", "null_mean_length",
+                       "p_value_length", "q_value_length", "ci_low", "ci_high"),
+    "combinations.csv": ("group", "categories", "category_count", "units"),
+    "depth.csv": ("group", "category", "layer", "relative_depth", "core_units", "core_share", "mean_set_size"),
+    "instructions.csv": ("group", "id", "category", "token_count", "size", "cut"),
+    "core_units.csv": ("group", "layer", "expert", "neuron", "category", "membership_share"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """What is found for one group of units.
+
+    Attributes:
+      group: the units.
+      cells: by measure, the category table of every one of `CELL_VALUES`, `[C, C]` each.
+      core: the core sets.
+      layer_sizes: |S(i)| by layer.
+      uniqueness: of every category.
+    """
+
+    group: Group
+    cells: dict[str, dict[str, np.ndarray]]
+    core: Bool[np.ndarray, "C L U"]
+    layer_sizes: Int64[np.ndarray, "I L"]
+    uniqueness: Uniqueness
+
+
+def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float = 0.5, permutations: int = 1000,
+             bootstraps: int = 1000, strata: int = 5, seed: int = 0) -> dict[str, Any]:  # fmt: skip
+    """Measures generality and uniqueness of every category in every group of units, and writes the tables.
+
+    Two sets without units overlap 0. Uniqueness rests on the same draws as the overlaps; it costs
+    2 C I U (permutations + bootstraps) operations, so fewer draws are the way to a quick look at a large model.
+
+    Args:
+      run: a complete run with sets.
+      output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
+      set_name: which sets.
+      rho: share of a category's instructions that must hold a unit for it to be core, in (0, 1].
+      permutations: shuffles of the labels, for each of the two null models.
+      bootstraps: bootstrap samples of the instructions.
+      strata: strata of token_count within which labels are shuffled for the length-controlled null model.
+      seed: of all draws; the same seed gives the same files.
+
+    Returns:
+      The content of `summary.json`.
+
+    Raises:
+      InputError: the run is incomplete or has no such set, or a setting is out of range.
+    """
+    require_settings(rho, permutations=permutations, bootstraps=bootstraps, strata=strata)
+    run.require_complete()
+    sets = open_sets(run, set_name)
+    start_results(output, "evaluate", TABLES)
+    draws = make_draws(run.category, run.token_count, len(run.categories), permutations=permutations,
+                       bootstraps=bootstraps, strata=strata, seed=seed)  # fmt: skip
+    results = [_evaluate_group(sets, group, rho, draws) for group in sets.groups.values()]
+    _write_tables(output, sets, results)
+    return write_summary(output, {
+        "kind": "evaluate",
+        "run": run.location,
+        "model": run.attributes["model"],
+        "set": {"name": set_name, **sets.attributes},
+        "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
+                     "seed": seed},
+        "categories": run.categories,
+        "instructions": category_sizes(sets),
+        "tables": list(TABLES),
+        "groups": {result.group.name: _group_summary(sets, result) for result in results},
+    })  # fmt: skip
+
+
+def require_settings(rho: float, **counts: int) -> None:
+    """Checks the settings that evaluate and compare share.
+
+    Raises:
+      InputError: rho is not in (0, 1], or one of the counts is below 1.
+    """
+    if not 0 < rho <= 1:
+        raise InputError(f"rho is {rho}: it must be above 0 and at most 1")
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}: it must be 1 or more")
+
+
+def category_table(overlap: Float64[np.ndarray, "I I"], chance: Float64[np.ndarray, "I I"], draws: Draws
+                   ) -> dict[str, np.ndarray]:  # fmt: skip
+    """The category table of one measure: generality on the diagonal, overlap between categories off it.
+
+    Args:
+      overlap: of all pairs of instructions.
+      chance: its chance level.
+      draws: the draws of the run.
+
+    Returns:
+      A `[C, C]` table for every one of `CELL_VALUES`; NaN in the cell of a category with fewer than two instructions.
+    """
+    value = cell_means(overlap, draws.observed)[0]
+    table = {"value": value, "chance": cell_means(chance, draws.observed)[0]}
+    for suffix, weights in (("", draws.shuffled), ("_length", draws.shuffled_by_length)):
+        shuffled = cell_means(overlap, weights)
+        p_value = two_sided_p(value, shuffled)
+        table |= {f"null_mean{suffix}": mean_of_draws(shuffled), f"p_value{suffix}": p_value,
+                  f"q_value{suffix}": _symmetric_q(p_value)}  # fmt: skip
+    low, high = interval(cell_means(overlap, draws.resampled))
+    return table | {"ci_low": low, "ci_high": high}
+
+
+def _symmetric_q(p_value: Float64[np.ndarray, "C C"]) -> Float64[np.ndarray, "C C"]:
+    rows, columns = np.triu_indices(len(p_value))
+    table = np.empty_like(p_value)
+    table[rows, columns] = table[columns, rows] = benjamini_hochberg(p_value[rows, columns])
+    return table
+
+
+def _evaluate_group(sets: Sets, group: Group, rho: float, draws: Draws) -> GroupResult:
+    layers, layer_units = len(group.layers), group.unit_count // len(group.layers)
+    with progress(f"evaluate {group.name}", 2 * layers, "layers") as bar:
+        found = all_intersections(sets, group.name, bar)
+        cells = {measure: category_table(overlap, chance, draws)
+                 for measure, (overlap, chance) in all_overlaps(found, layer_units).items()}  # fmt: skip
+        core = core_sets(sets, group.name, rho)
+        return GroupResult(group, cells, core, found.first, uniqueness(sets, group.name, rho, core, draws, bar))
+
+
+def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:
+    found = result.uniqueness
+    size, tokens = sets.size(result.group.name), sets.run.token_count
+    return {
+        "units": result.group.unit_count,
+        "layers": result.group.layers,
+        "mean_set_size": float(size.mean()),
+        "spearman_size_token_count": spearman(size, tokens),
+        "overlap": result.cells,
+        "core_units": found.core_units,
+        "unique_units": found.unique_units,
+        "general_units": found.general_units,
+        "uniqueness": {"value": found.value, "null_mean_length": found.null_mean, "p_value_length": found.p_value,
+                       "q_value_length": found.q_value, "ci_low": found.low, "ci_high": found.high},
+    }  # fmt: skip
+
+
+def _write_tables(output: Path, sets: Sets, results: Sequence[GroupResult]) -> None:
+    rows_of = {
+        "overlap.csv": _overlap_rows,
+        "uniqueness.csv": _uniqueness_rows,
+        "combinations.csv": _combination_rows,
+        "depth.csv": _depth_rows,
+        "instructions.csv": _instruction_rows,
+        "core_units.csv": _core_unit_rows,
+    }
+    for name, columns in TABLES.items():
+        write_table(output / name, columns, chain.from_iterable(rows_of[name](sets, result) for result in results))
+
+
+def _overlap_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    categories = sets.run.categories
+    labels = np.eye(len(categories), dtype=np.uint16)[sets.run.category]
+    ordered_pairs = pair_counts(labels[None])[0]
+    for measure, table in result.cells.items():
+        for a, b in zip(*np.triu_indices(len(categories)), strict=True):
+            pairs = int(ordered_pairs[a, b]) // (2 if a == b else 1)
+            values = [table[name][a, b] for name in CELL_VALUES]
+            yield result.group.name, measure, categories[a], categories[b], *values, pairs
+
+
+def _uniqueness_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    found = result.uniqueness
+    columns = (found.core_units, found.unique_units, found.value, found.null_mean, found.p_value, found.q_value,
+               found.low, found.high)  # fmt: skip
+    for category, *values in zip(sets.run.categories, *columns, strict=True):
+        yield result.group.name, category, *values
+
+
+def _combination_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    for combination, units in combinations(result.core):
+        names = "+".join(sets.run.categories[category] for category in combination)
+        yield result.group.name, names, len(combination), units
+
+
+def _depth_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    depth = relative_depth(sets.run, result.group)
+    units = result.core.sum(axis=2)
+    observed = np.eye(len(units), dtype=np.uint16)[sets.run.category]
+    sizes = category_means(result.layer_sizes.astype(np.float64), observed[None])[0]
+    for c, category in enumerate(sets.run.categories):
+        for at, layer in enumerate(result.group.layers):
+            share = units[c, at] / result.core.shape[2]
+            yield result.group.name, category, layer, depth[at], units[c, at], share, sizes[c, at]
+
+
+def _instruction_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    size, cut = sets.size(result.group.name), sets.cut(result.group.name)
+    for i, entry in enumerate(sets.run.instructions):
+        category = sets.run.categories[sets.run.category[i]]
+        yield result.group.name, entry["id"], category, sets.run.token_count[i], size[i], cut[i]
+
+
+def _core_unit_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
+    group = result.group
+    membership = sets.membership(group.name)
+    for c, (category, members) in enumerate(zip(sets.run.categories, category_sizes(sets), strict=True)):
+        units = np.nonzero(result.core[c].reshape(group.shape))
+        layers = np.asarray(group.layers)[units[0]].tolist()
+        blank = [""] * len(layers)
+        experts = units[group.dimension_names.index("expert")].tolist() if "expert" in group.dims else blank
+        neurons = blank if group.name == EXPERT_GROUP else units[-1].tolist()
+        shares = (membership[c][units] / max(members, 1)).tolist()
+        for layer, expert, neuron, share in zip(layers, experts, neurons, shares, strict=True):
+            yield group.name, layer, expert, neuron, category, share

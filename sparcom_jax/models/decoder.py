@@ -1,0 +1,162 @@
+"""The decoder: one forward pass for every model family, for capture, ablation and training.
+
+Axis legend: S token slots of a batch, R texts of a batch, L layers, D model width, V vocabulary.
+Texts lie one after another in the slots, so that projections waste nothing on padding; attention keeps them apart.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from sparcom_jax.models.config import DecoderConfig, LayerKind
+from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.layers import Attention, GatedMLP, RMSNorm
+from sparcom_jax.models.moe import MoE
+from sparcom_jax.models.taps import LayerTaps, Reduce
+
+Params = dict[str, Any]
+"""The decoder's parameters as a plain tree of arrays."""
+
+
+class Batch(NamedTuple):
+    """Texts packed into slots.
+
+    Attributes:
+      token: token ids; anything in padding.
+      position: position of the token in its text, from 0.
+      row: which text of the batch the slot belongs to, not falling; R for padding, which comes last.
+      counted: whether the token counts in the statistics.
+    """
+
+    token: Int[Array, "S"]
+    position: Int[Array, "S"]
+    row: Int[Array, "S"]
+    counted: Bool[Array, "S"]
+
+
+class Output(NamedTuple):
+    """What a forward pass returns.
+
+    Attributes:
+      hidden: outputs of the final norm, from which `Decoder.logits` reads.
+      taps: what `reduce` made of each tap, stacked over the layers that have it; empty without `reduce`.
+    """
+
+    hidden: Float[Array, "S D"]
+    taps: dict[str, Any]
+
+
+class Block(nnx.Module):
+    """One layer: attention and an MLP or MoE, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        if kind == "moe":
+            self.moe = MoE(config, rngs)
+        else:
+            self.mlp = GatedMLP(config.width, config.mlp_width, config.activation, config.mlp_bias, rngs)
+        self.kind = kind
+
+    def __call__(
+        self, x: Float[Array, "S D"], batch: Batch, real: Bool[Array, "S"], edits: Edits, *, window: int
+    ) -> tuple[Float[Array, "S D"], LayerTaps]:
+        """Returns the residual stream after the layer, and the layer's taps."""
+        x = x + self.attention(self.attention_norm(x), batch.position, batch.row, window=window)
+        if self.kind == "moe":
+            y, taps = self.moe(self.mlp_norm(x), real, edits)
+        else:
+            y, tap = self.mlp(self.mlp_norm(x), edits.mlp)
+            taps = {"mlp": tap}
+        return x + y, taps
+
+
+class Decoder(nnx.Module):
+    """A decoder-only language model.
+
+    The layers of a run of equal kind are one `Block` whose parameters have a leading layer axis, and the forward pass
+    scans over them: compile time does not grow with depth.
+    """
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
+        self.embed = nnx.Embed(config.vocab_size, config.width, rngs=rngs)
+        self.runs = nnx.List([_stacked_block(config, run.kind, len(run), rngs) for run in config.runs])
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        if not config.tied_embeddings:
+            self.head = nnx.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
+        self.config = config
+
+    def __call__(
+        self, batch: Batch, rows: int, *, window: int, edits: Edits | None = None, reduce: Reduce | None = None
+    ) -> Output:
+        """Runs the model over a batch.
+
+        Args:
+          batch: the packed texts.
+          rows: R, how many texts a batch of this shape can hold.
+          window: attention window; at least the longest text fits `layers.longest_text(window)`.
+          edits: interventions, over all layers.
+          reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
+        """
+        edits = edits or Edits()
+        real = batch.row < rows
+        x = self.embed(batch.token)
+        kept: dict[str, list[Any]] = {}
+        passed = {"dense": 0, "moe": 0}
+        for run, block in zip(self.config.runs, self.runs, strict=True):
+            graph, params = nnx.split(block)
+            start = passed[run.kind]
+            passed[run.kind] = start + len(run)
+            mine = edits.of_kind(run.kind).rows(start, start + len(run))
+
+            def layer(x: Array, layer: tuple[Any, Edits], graph: Any = graph) -> tuple[Array, dict[str, Any]]:
+                layer_params, layer_edits = layer
+                x, taps = nnx.merge(graph, layer_params)(x, batch, real, layer_edits, window=window)
+                return x, {} if reduce is None else reduce(taps)
+
+            x, statistics = jax.lax.scan(layer, x, (params, mine), length=len(run))
+            for name, tree in statistics.items():
+                kept.setdefault(name, []).append(tree)
+        taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
+        return Output(self.norm(x), taps)
+
+    def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Logits of the next token, read off the output of the final norm."""
+        return self.embed.attend(hidden) if self.config.tied_embeddings else self.head(hidden)
+
+
+def _stacked_block(config: DecoderConfig, kind: LayerKind, layers: int, rngs: nnx.Rngs) -> Block:
+    @nnx.split_rngs(splits=layers)
+    @nnx.vmap(in_axes=(0,), out_axes=0)
+    def build(rngs: nnx.Rngs) -> Block:
+        return Block(config, kind, rngs)
+
+    return build(rngs)
+
+
+@lru_cache
+def _skeleton(config: DecoderConfig) -> tuple[Any, Any]:
+    return nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))), nnx.Param)
+
+
+def abstract_params(config: DecoderConfig) -> Params:
+    """Shapes of the parameters (`jax.ShapeDtypeStruct` leaves), without making any."""
+    return nnx.to_pure_dict(_skeleton(config)[1])
+
+
+def bind(config: DecoderConfig, params: Params) -> Decoder:
+    """Puts parameters into the decoder; meant to be called inside a jitted function.
+
+    Args:
+      config: the model.
+      params: a tree like `abstract_params(config)`, with arrays as leaves.
+    """
+    graph, skeleton = _skeleton(config)
+    state = jax.tree.map(lambda leaf: leaf, skeleton)
+    nnx.replace_by_pure_dict(state, params)
+    return nnx.merge(graph, state)

@@ -1,0 +1,160 @@
+"""Norm, rotary embedding, packed causal attention and the gated MLP.
+
+Axis legend: S token slots of a batch, D model width, N query heads, G key/value heads, H head size, F neurons,
+Q query slots of an attention block, W key slots that a block can see.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from sparcom_jax.models.config import Activation, DecoderConfig, Rope
+from sparcom_jax.models.taps import NeuronTap
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "relu": jax.nn.relu,
+}
+QUERY_BLOCK = 128
+MIN_WINDOW = 128
+
+
+class RMSNorm(nnx.Module):
+    """Root mean square norm, computed in float32 as Zhang and Sennrich (2019) define it, scaled in the input's dtype."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        self.scale = nnx.Param(jnp.ones(width))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "S D"]) -> Float[Array, "S D"]:
+        """Normalises each token."""
+        high = x.astype(jnp.float32)
+        high = high * jax.lax.rsqrt(jnp.mean(jnp.square(high), axis=-1, keepdims=True) + self.epsilon)
+        return high.astype(x.dtype) * self.scale[...]
+
+
+def rope_frequencies(rope: Rope, head_size: int) -> Float[np.ndarray, "H/2"]:
+    """Angles per position of each pair of dimensions, in radians (Su et al. 2021; Llama 3.1 for `llama3`).
+
+    Args:
+      rope: which kind, and its constants.
+      head_size: H.
+    """
+    frequency = 1.0 / rope.theta ** (np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size))
+    if rope.kind == "linear":
+        frequency = frequency / rope.factor
+    if rope.kind == "llama3":
+        turns = rope.original_positions * frequency / (2 * np.pi)
+        kept = (turns - rope.low_frequency_factor) / (rope.high_frequency_factor - rope.low_frequency_factor)
+        kept = np.clip(kept, 0.0, 1.0)
+        frequency = kept * frequency + (1.0 - kept) * frequency / rope.factor
+    return frequency.astype(np.float32)
+
+
+def rotate(
+    x: Float[Array, "S heads H"], position: Int[Array, "S"], frequency: Float[np.ndarray, "H/2"]
+) -> Float[Array, "S heads H"]:
+    """Turns the pairs (h, h + H/2) of each head by angles that grow with the position."""
+    angle = position[:, None].astype(jnp.float32) * frequency
+    cos = jnp.cos(angle)[:, None, :].astype(x.dtype)
+    sin = jnp.sin(angle)[:, None, :].astype(x.dtype)
+    first, second = jnp.split(x, 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def query_block(window: int) -> int:
+    """Query slots Q of an attention block that sees `window` key slots."""
+    return min(QUERY_BLOCK, window // 2)
+
+
+def longest_text(window: int) -> int:
+    """Length of the longest text that attention with this window is exact for, wherever it lies in the batch."""
+    return window - query_block(window) + 1
+
+
+def packed_attention(
+    q: Float[Array, "S N H"], k: Float[Array, "S G H"], v: Float[Array, "S G H"], row: Int[Array, "S"], *, window: int
+) -> Float[Array, "S N H"]:
+    """Causal attention over texts that lie one after another in the slots of a batch.
+
+    The slots are cut into blocks of Q queries; a block sees the `window` key slots that end with its own last one. That
+    holds every key of a text of at most `longest_text(window)` tokens; the mask cuts texts apart.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      row: which text each slot belongs to, not falling.
+      window: key slots W that a block sees; a power of two.
+
+    Returns:
+      Attention outputs; the slots of padding attend among themselves.
+    """
+    slots, heads, head_size = q.shape
+    groups = k.shape[1]
+    block = query_block(window)
+    # The scale goes onto the queries, heads lead, and each block's operands are slices: what CPUs and GPUs do best.
+    q = jnp.moveaxis(q * head_size**-0.5, 0, 1).reshape(groups, heads // groups, slots, head_size)
+    k = jnp.moveaxis(k, 0, 1)
+    v = jnp.moveaxis(v, 0, 1)
+    slot = np.arange(slots)
+    outputs = []
+    for start in range(0, slots, block):
+        stop = start + block
+        first = max(0, stop - window)
+        same_text = row[start:stop, None] == row[None, first:stop]
+        causal = slot[None, first:stop] <= slot[start:stop, None]
+        score = jnp.einsum("GMQH,GWH->GMQW", q[:, :, start:stop], k[:, first:stop], preferred_element_type=jnp.float32)
+        score = jnp.where(same_text & causal, score, -jnp.inf)
+        weight = jnp.exp(score - jnp.max(score, axis=-1, keepdims=True))
+        total = jnp.sum(weight, axis=-1, keepdims=True)
+        mixed = jnp.einsum("GMQW,GWH->GMQH", weight.astype(v.dtype), v[:, first:stop])
+        outputs.append(mixed / total.astype(v.dtype))
+    return jnp.moveaxis(jnp.concatenate(outputs, axis=2).reshape(heads, slots, head_size), 1, 0)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
+        queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+        self.q = nnx.Linear(config.width, queries, use_bias=config.qkv_bias, rngs=rngs)
+        self.k = nnx.Linear(config.width, keys, use_bias=config.qkv_bias, rngs=rngs)
+        self.v = nnx.Linear(config.width, keys, use_bias=config.qkv_bias, rngs=rngs)
+        self.o = nnx.Linear(queries, config.width, use_bias=config.output_bias, rngs=rngs)
+        self.head_size = config.head_size
+        self.rope = config.rope
+
+    def __call__(
+        self, x: Float[Array, "S D"], position: Int[Array, "S"], row: Int[Array, "S"], *, window: int
+    ) -> Float[Array, "S D"]:
+        """Attends within each text of the batch."""
+        slots = x.shape[0]
+        frequency = rope_frequencies(self.rope, self.head_size)
+        q = rotate(self.q(x).reshape(slots, -1, self.head_size), position, frequency)
+        k = rotate(self.k(x).reshape(slots, -1, self.head_size), position, frequency)
+        v = self.v(x).reshape(slots, -1, self.head_size)
+        return self.o(packed_attention(q, k, v, row, window=window).reshape(slots, -1))
+
+
+class GatedMLP(nnx.Module):
+    """down_proj(act_fn(gate_proj(x)) * up_proj(x)), with its neurons tapped (Shazeer 2020)."""
+
+    def __init__(self, width: int, neurons: int, activation: Activation, bias: bool, rngs: nnx.Rngs) -> None:
+        self.gate = nnx.Linear(width, neurons, use_bias=bias, rngs=rngs)
+        self.up = nnx.Linear(width, neurons, use_bias=bias, rngs=rngs)
+        self.down = nnx.Linear(neurons, width, use_bias=bias, rngs=rngs)
+        self.activation = activation
+
+    def __call__(
+        self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None
+    ) -> tuple[Float[Array, "S D"], NeuronTap]:
+        """Returns the output and the tap; the tap shows the neurons as they are before the edit."""
+        gate = ACTIVATIONS[self.activation](self.gate(x))
+        product = gate * self.up(x)
+        edited = product if edit is None else product * edit
+        return self.down(edited), NeuronTap(gate, product)

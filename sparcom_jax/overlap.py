@@ -1,0 +1,189 @@
+"""How far sets of units overlap: streamed kernels over the packed masks, the two measures, and their chance level.
+
+Axes: I instructions, L layers, U units, B bytes of packed units.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.progress import Progress
+from sparcom_jax.store.sets import Sets, sets_path
+
+BLOCK_VALUES = 1 << 24
+"""Values that a kernel holds unpacked at a time (64 MB in float32)."""
+
+
+@dataclass(frozen=True)
+class Intersections:
+    """What two families of sets have in common.
+
+    Attributes:
+      common: units in both sets, over all layers.
+      first: sizes of the first sets, by layer.
+      second: sizes of the second sets, by layer.
+    """
+
+    common: Int64[np.ndarray, "*pairs"]
+    first: Int64[np.ndarray, "I L"]
+    second: Int64[np.ndarray, "I L"]
+
+
+def mask_blocks(sets: Sets, group: str) -> Iterator[tuple[int, UInt8[np.ndarray, "I B"]]]:
+    """Streams the packed masks of a group, one layer after the other, in blocks of one and the same shape.
+
+    Bits that pad a byte or a block are 0: they are in no set and change no count.
+
+    Args:
+      sets: the sets of a run.
+      group: name of the group.
+
+    Yields:
+      The layer's index in the group and the packed masks of a block of its units.
+    """
+    masks = sets.mask(group)
+    rows, layers, *packed = masks.shape
+    width = int(np.prod(packed))
+    blocks = -(-width // max(BLOCK_VALUES // (8 * max(rows, 1)), 1))
+    size = -(-width // blocks)
+    for layer in range(layers):
+        flat = masks[:, layer].read().result().reshape(rows, width)
+        for start in range(0, width, size):
+            block = flat[:, start : start + size]
+            yield layer, np.pad(block, ((0, 0), (0, size - block.shape[1])))
+
+
+def unpack(packed: UInt8[Array, "I B"]) -> Float32[Array, "I 8*B"]:
+    """Membership as 0.0 and 1.0, ready for a matrix product; the lowest bit of a byte comes first."""
+    shifts = jnp.arange(8, dtype=jnp.uint8)[None, None, :]
+    bits = (packed[:, :, None] >> shifts) & jnp.uint8(1)
+    return bits.reshape(packed.shape[0], -1).astype(jnp.float32)
+
+
+@jax.jit
+def _common_of_all(packed: UInt8[Array, "I B"]) -> Float32[Array, "I I"]:
+    bits = unpack(packed)
+    # Exact: the sums are whole numbers below 2**24, and HIGHEST keeps accelerators from rounding the inputs.
+    return jnp.matmul(bits, bits.T, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def _common_of_pairs(first: UInt8[Array, "I B"], second: UInt8[Array, "I B"]) -> Int32[Array, "3 I"]:
+    parts = jnp.stack([first & second, first, second])
+    return jax.lax.population_count(parts).sum(axis=2, dtype=jnp.int32)
+
+
+def all_intersections(sets: Sets, group: str, bar: Progress) -> Intersections:
+    """|S(i) and S(i')| of all pairs of instructions, `[I, I]`.
+
+    Args:
+      sets: the sets of a run.
+      group: name of the group.
+      bar: advanced by one as each layer is begun.
+
+    Raises:
+      InputError: the stored sizes are not those of the masks.
+    """
+    rows, layers = sets.mask(group).shape[:2]
+    common = np.zeros((rows, rows), np.int64)
+    sizes = np.zeros((rows, layers), np.int64)
+    begun = 0
+    for layer, packed in mask_blocks(sets, group):
+        block = np.asarray(_common_of_all(packed)).astype(np.int64)
+        common += block
+        sizes[:, layer] += block.diagonal()
+        bar.advance(layer + 1 - begun)
+        begun = layer + 1
+    wrong = np.flatnonzero(sizes.sum(axis=1) != sets.size(group))
+    if wrong.size:
+        where = f"{sets.run.location}/{sets_path(sets.name)}/{group}/size"
+        raise InputError(f"{where}: row {wrong[0]} is not the size of its mask (run identify again)")
+    return Intersections(common, sizes, sizes)
+
+
+def paired_intersections(first: Sets, second: Sets, group: str) -> Intersections:
+    """|S_first(i) and S_second(i)| of every instruction, `[I]`, for two runs with the same instructions and units.
+
+    Args:
+      first: the sets of one run.
+      second: the sets of the other.
+      group: name of the group.
+    """
+    rows, layers = first.mask(group).shape[:2]
+    counts = np.zeros((3, rows, layers), np.int64)
+    for (layer, one), (_, other) in zip(mask_blocks(first, group), mask_blocks(second, group), strict=True):
+        counts[:, :, layer] += np.asarray(_common_of_pairs(one, other))
+    return Intersections(counts[0].sum(axis=1), counts[1], counts[2])
+
+
+def expected_of_all(sizes: Int64[np.ndarray, "I L"], layer_units: int) -> Float64[np.ndarray, "I I"]:
+    """Expected |S(i) and S(i')| of sets that keep their size in every layer and are random otherwise.
+
+    In a layer of U units the size of the intersection is hypergeometric with mean s_i s_i' / U; layers add up.
+
+    Args:
+      sizes: |S(i)| by layer.
+      layer_units: U, the units of one layer.
+    """
+    held = sizes.astype(np.float64)
+    return held @ held.T / layer_units
+
+
+def expected_of_pairs(found: Intersections, layer_units: int) -> Float64[np.ndarray, "I"]:
+    """Expected intersection of the first and the second set of every instruction; as `expected_of_all`.
+
+    Args:
+      found: from `paired_intersections`.
+      layer_units: U, the units of one layer.
+    """
+    return (found.first.astype(np.float64) * found.second).sum(axis=1) / layer_units
+
+
+def jaccard(common: Num[np.ndarray, "*#pairs"], first: Num[np.ndarray, "*#pairs"], second: Num[np.ndarray, "*#pairs"]
+            ) -> Float64[np.ndarray, "*pairs"]:  # fmt: skip
+    """|A and B| / |A or B|; 0 where both sets are empty.
+
+    Args:
+      common: |A and B|, or its expectation for the chance level (the ratio of the expectations).
+      first: |A|.
+      second: |B|.
+    """
+    return _ratio(common, first + second - common)
+
+
+def overlap_coefficient(common: Num[np.ndarray, "*#pairs"], first: Num[np.ndarray, "*#pairs"],
+                        second: Num[np.ndarray, "*#pairs"]) -> Float64[np.ndarray, "*pairs"]:  # fmt: skip
+    """|A and B| / min(|A|, |B|) (Szymkiewicz-Simpson); 0 where one of the sets is empty.
+
+    Args:
+      common: |A and B|, or its expectation for the chance level.
+      first: |A|.
+      second: |B|.
+    """
+    return _ratio(common, np.minimum(first, second))
+
+
+MEASURES = {"jaccard": jaccard, "overlap_coefficient": overlap_coefficient}
+
+
+def all_overlaps(found: Intersections, layer_units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Overlap of all pairs and its chance level, by measure; each `[I, I]` float64.
+
+    Args:
+      found: from `all_intersections`.
+      layer_units: the units of one layer.
+    """
+    total = found.first.sum(axis=1)
+    expected = expected_of_all(found.first, layer_units)
+    sizes = total[:, None], total[None, :]
+    return {name: (measure(found.common, *sizes), measure(expected, *sizes)) for name, measure in MEASURES.items()}
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    shape = np.broadcast_shapes(part.shape, whole.shape)
+    return np.divide(part, whole, out=np.zeros(shape, np.float64), where=np.broadcast_to(whole > 0, shape))

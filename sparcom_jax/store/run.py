@@ -1,0 +1,142 @@
+"""The reader of a run: what is in it, whether it is whole, and lazy views of its arrays."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import UInt8, UInt32
+
+from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.schema import EXPERT_GROUP, SCHEMA_VERSION, Group, expert_group, group_from_json
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class Run:
+    """A captured run. Axes: I instructions in file order, L layers, F neurons, E routed experts.
+
+    Attributes:
+      store: where the run lies.
+      attributes: the manifest (the attributes of `zarr.json`).
+      groups: the neuron groups by name, and `expert` where the model routes.
+    """
+
+    def __init__(self, store: Store, attributes: dict[str, Any]) -> None:
+        self.store = store
+        self.attributes = attributes
+        neurons = {name: group_from_json(name, entry) for name, entry in attributes["groups"].items()}
+        if "routed" in neurons:
+            neurons[EXPERT_GROUP] = expert_group(neurons["routed"])
+        self.groups: dict[str, Group] = neurons
+
+    @property
+    def location(self) -> str:
+        """The path or URL of the run."""
+        return self.store.location
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories; `category` indexes into them."""
+        return list(self.attributes["categories"])
+
+    @cached_property
+    def instructions(self) -> list[dict[str, Any]]:
+        """The rows of the instruction file, in array order, with `token_count` added."""
+        content = self.store.read("instructions.jsonl")
+        if content is None:
+            raise InputError(f"{self.location}/instructions.jsonl: missing")
+        return [json.loads(line) for line in content.decode().splitlines()]
+
+    @cached_property
+    def category(self) -> UInt8[np.ndarray, "I"]:
+        """Category index of each instruction."""
+        return self.read("instruction/category")
+
+    @cached_property
+    def token_count(self) -> UInt32[np.ndarray, "I"]:
+        """T_i, the counted tokens of each instruction."""
+        return self.read("instruction/token_count")
+
+    @cached_property
+    def done(self) -> UInt8[np.ndarray, "I"]:
+        """1 where every array of the instruction is durable."""
+        return self.read("instruction/done")
+
+    @property
+    def rows_per_write(self) -> int:
+        """Instructions in one written block."""
+        return int(self.attributes["rows_per_write"])
+
+    def require_complete(self) -> None:
+        """Refuses a run that is still being captured.
+
+        Raises:
+          InputError: some instructions are not done.
+        """
+        missing = np.flatnonzero(self.done == 0)
+        if missing.size:
+            names = first_of([self.instructions[row]["id"] for row in missing[:6]])
+            raise InputError(f"{self.location}: capture is incomplete, {missing.size} of {self.done.size} instructions "
+                             f"are not done ({names}); run the same capture command again to finish it")  # fmt: skip
+
+    def read(self, name: str) -> np.ndarray:
+        """Reads an array whole."""
+        return np.asarray(self.store.open_array(name).read().result())
+
+    def count(self, group: str) -> ts.TensorStore:
+        """Counts of a group, `[I, *units]` uint16: positive activations, or selections for `expert`.
+
+        Raises:
+          InputError: the model has no such group.
+        """
+        if group not in self.groups:
+            raise InputError(f"{self.location}: no group {group!r}; the run has {', '.join(self.groups)}")
+        return self.store.open_array("routed/selected_count" if group == EXPERT_GROUP else f"{group}/positive_count")
+
+    def frequency(self, group: str) -> ts.TensorStore:
+        """Activation frequency p (of `expert`: routing frequency f), `[I, *units]` float32 in 0..1, read lazily.
+
+        Raises:
+          InputError: the model has no such group.
+        """
+        count = self.count(group)
+        tokens = self.token_count
+
+        def read(domain: ts.IndexDomain, chunk: np.ndarray, parameters: ts.VirtualChunkedReadParameters) -> None:
+            del parameters
+            rows = tokens[domain[0].inclusive_min : domain[0].exclusive_max].astype(np.float32)
+            chunk[...] = count[ts.IndexTransform(domain)].read().result() / rows.reshape(-1, *[1] * (chunk.ndim - 1))
+
+        # The view gets threads of its own: it waits in them for the threads that read the counts.
+        layout = ts.ChunkLayout(chunk_shape=count.chunk_layout.read_chunk.shape)
+        return ts.virtual_chunked(read, dtype=ts.float32, domain=count.domain, chunk_layout=layout, context=ts.Context({"data_copy_concurrency": {"limit": 2}}))
+
+    def dataset(self) -> "xarray.DataTree":
+        """The whole run as a lazy xarray tree."""
+        import xarray
+
+        return xarray.open_datatree(self.location, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+
+
+def open_run(location: str | Path) -> Run:
+    """Opens a run for reading.
+
+    Args:
+      location: a path, `gs://` or `s3://`.
+
+    Raises:
+      InputError: there is no run, or it was written with another schema.
+    """
+    store = Store(location)
+    attributes = store.read_attributes()
+    if attributes is None or "groups" not in attributes:
+        raise InputError(f"{location}: not a run (no zarr.json written by capture)")
+    if attributes.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{location}/zarr.json: schema_version is {attributes.get('schema_version')!r}, "
+                         f"this version reads {SCHEMA_VERSION}")  # fmt: skip
+    return Run(store, attributes)

@@ -1,0 +1,134 @@
+"""What a run holds: the groups of units, the arrays with their dimensions, and how they are cut into chunks."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SCHEMA_VERSION = 1
+MAX_COUNT = np.iinfo(np.uint16).max
+INNER_CHUNK_BYTES = 1 << 20
+
+NEURON_GROUPS = ("mlp", "shared", "routed")
+EXPERT_GROUP = "expert"
+"""Name under which the experts themselves are scored; their counts lie in `routed/selected_count`."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units of one kind: the neurons of the dense MLPs, of the shared experts, of the routed experts, or the experts.
+
+    Attributes:
+      name: `mlp`, `shared`, `routed` or `expert`.
+      layers: the model's layer numbers that have such units, ascending.
+      dims: names of the unit axes after `layer`: `("neuron",)`, `("expert", "neuron")` or `("expert",)`.
+      sizes: sizes of those axes.
+    """
+
+    name: str
+    layers: tuple[int, ...]
+    dims: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the units, `(L, *sizes)`."""
+        return (len(self.layers), *self.sizes)
+
+    @property
+    def unit_count(self) -> int:
+        """How many units there are."""
+        return math.prod(self.shape)
+
+    @property
+    def dimension_names(self) -> tuple[str, ...]:
+        """Names of the axes of `shape`."""
+        return ("layer", *self.dims)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form kept in the manifest."""
+        return {"layers": list(self.layers), **dict(zip(self.dims, self.sizes, strict=True))}
+
+
+def group_from_json(name: str, entry: dict[str, Any]) -> Group:
+    """Reads back what `Group.to_json` wrote."""
+    dims = tuple(key for key in entry if key != "layers")
+    return Group(name, tuple(entry["layers"]), dims, tuple(int(entry[dim]) for dim in dims))
+
+
+def expert_group(routed: Group) -> Group:
+    """The group of the experts themselves, for a model whose routed neurons are `routed`."""
+    return Group(EXPERT_GROUP, routed.layers, ("expert",), routed.sizes[:1])
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store.
+
+    Attributes:
+      name: path below the store's root, for example `mlp/positive_count`.
+      dtype: NumPy name of the element type.
+      shape: full shape.
+      dims: names of the axes.
+      write_shape: one writer writes whole blocks of this shape; each is one object of the store.
+      read_shape: the smallest part that is read and decompressed; divides `write_shape`.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    dims: tuple[str, ...]
+    write_shape: tuple[int, ...]
+    read_shape: tuple[int, ...]
+
+
+def unit_array(name: str, dtype: str, rows: int, rows_per_write: int, unit_shape: tuple[int, ...],
+               unit_dims: tuple[str, ...]) -> ArraySpec:  # fmt: skip
+    """An array `[I, L, ...]`: written by blocks of instructions, readable by instruction and by layer.
+
+    Args:
+      name: path below the store's root.
+      dtype: element type.
+      rows: number of instructions I.
+      rows_per_write: instructions in one written block; a power of two.
+      unit_shape: `(L, ...)`.
+      unit_dims: names of those axes.
+    """
+    layer_bytes = math.prod(unit_shape[1:]) * np.dtype(dtype).itemsize
+    read_rows = rows_per_write
+    while read_rows > 1 and read_rows * layer_bytes > INNER_CHUNK_BYTES:
+        read_rows //= 2
+    return ArraySpec(name, dtype, (rows, *unit_shape), ("instruction", *unit_dims),
+                     (rows_per_write, *unit_shape), (read_rows, 1, *unit_shape[1:]))  # fmt: skip
+
+
+def capture_arrays(groups: list[Group], rows: int, rows_per_write: int, values: bool) -> list[ArraySpec]:
+    """All per-instruction statistics of a run.
+
+    Args:
+      groups: the model's neuron groups.
+      rows: number of instructions I.
+      rows_per_write: instructions in one written block.
+      values: whether sums and maxima of the activations are stored too.
+    """
+    specs = []
+    for group in groups:
+        statistics = {"positive_count": "uint16"}
+        if values:
+            statistics |= {"value_sum": "float32", "value_max": "float32"}
+        for statistic, dtype in statistics.items():
+            specs.append(unit_array(f"{group.name}/{statistic}", dtype, rows, rows_per_write, group.shape,
+                                    group.dimension_names))  # fmt: skip
+        if group.name == "routed":
+            experts = expert_group(group)
+            for statistic, dtype in (("selected_count", "uint16"), ("gate_sum", "float32")):
+                specs.append(unit_array(f"routed/{statistic}", dtype, rows, rows_per_write, experts.shape,
+                                        experts.dimension_names))  # fmt: skip
+    return specs
+
+
+def vector(name: str, dtype: str, dim: str, size: int, write_size: int | None = None) -> ArraySpec:
+    """A one-dimensional array, written in blocks of `write_size` (all of it by default)."""
+    write = (write_size or max(size, 1),)
+    return ArraySpec(name, dtype, (size,), (dim,), write, write)

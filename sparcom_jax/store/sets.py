@@ -1,0 +1,119 @@
+"""The sets of units that `identify` writes beside a run: who is in S(i), per instruction and per category."""
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from jaxtyping import Bool, Float64, UInt8, UInt16, UInt32
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.run import Run
+from sparcom_jax.store.schema import ArraySpec, Group, unit_array, vector
+
+
+def sets_path(name: str) -> str:
+    """Path of a set below its run."""
+    return f"sets/{name}"
+
+
+def set_arrays(name: str, group: Group, rows: int, rows_per_write: int, categories: int) -> list[ArraySpec]:
+    """The arrays of one group of a set.
+
+    Args:
+      name: name of the set.
+      group: the units; the masks are packed along its last axis, 8 units a byte, lowest bit first.
+      rows: number of instructions I.
+      rows_per_write: instructions in one written block.
+      categories: number of categories C.
+    """
+    path = f"{sets_path(name)}/{group.name}"
+    packed = (*group.shape[:-1], math.ceil(group.shape[-1] / 8))
+    packed_dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
+    return [
+        unit_array(f"{path}/mask", "uint8", rows, rows_per_write, packed, packed_dims),
+        vector(f"{path}/size", "uint32", "instruction", rows),
+        vector(f"{path}/cut", "float64", "instruction", rows),
+        ArraySpec(f"{path}/membership", "uint16", (categories, *group.shape), ("category", *group.dimension_names),
+                  (1, *group.shape), (1, 1, *group.shape[1:])),
+    ]  # fmt: skip
+
+
+class Sets:
+    """S(i) for all instructions of a run. Axes as in `Run`; C categories.
+
+    Attributes:
+      run: the run that the sets belong to.
+      name: name of the set.
+      attributes: selector, epsilon, ties and whatever else decided who is in.
+      groups: the groups that have sets, by name.
+    """
+
+    def __init__(self, run: Run, name: str, attributes: dict[str, Any]) -> None:
+        self.run = run
+        self.name = name
+        self.attributes = attributes
+        self.groups = {group: run.groups[group] for group in attributes["groups"]}
+
+    def mask(self, group: str) -> ts.TensorStore:
+        """Packed membership `[I, *units[:-1], ceil(units[-1] / 8)]` uint8."""
+        return self._open(group, "mask")
+
+    def layer_mask(self, group: str, layer: int) -> Bool[np.ndarray, "I U"]:
+        """Membership of all instructions in the units of one layer, flattened.
+
+        Args:
+          group: name of the group.
+          layer: index into the group's layers (not the model's layer number).
+        """
+        packed = self.mask(group)[:, layer].read().result()
+        unpacked = np.unpackbits(packed, axis=-1, count=self.groups[group].shape[-1], bitorder="little")
+        return unpacked.reshape(len(packed), -1).view(bool)
+
+    def size(self, group: str) -> UInt32[np.ndarray, "I"]:
+        """|S(i)|."""
+        return np.asarray(self._open(group, "size").read().result())
+
+    def cut(self, group: str) -> Float64[np.ndarray, "I"]:
+        """The frequency at which S(i) was cut."""
+        return np.asarray(self._open(group, "cut").read().result())
+
+    def membership(self, group: str) -> UInt16[np.ndarray, "C *units"]:
+        """m[c, u], the number of instructions of category c whose S(i) holds unit u."""
+        return np.asarray(self._open(group, "membership").read().result())
+
+    def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
+        """Core set of each category: units with m[c, u] / |c| >= rho.
+
+        Args:
+          group: name of the group.
+          rho: share of the category's instructions that must hold the unit, in (0, 1].
+        """
+        members = np.bincount(self.run.category, minlength=len(self.run.categories))
+        membership = self.membership(group)
+        return membership >= rho * members.reshape(-1, *[1] * (membership.ndim - 1))
+
+    def _open(self, group: str, array: str) -> ts.TensorStore:
+        if group not in self.groups:
+            raise InputError(f"{self.run.location}: set {self.name!r} has no group {group!r}")
+        return self.run.store.open_array(f"{sets_path(self.name)}/{group}/{array}")
+
+
+def open_sets(run: Run, name: str) -> Sets:
+    """Opens a set of a run.
+
+    Raises:
+      InputError: the run has no such set, or it is unfinished.
+    """
+    attributes = run.store.read_attributes(sets_path(name))
+    if attributes is None:
+        raise InputError(f"{run.location}: no set {name!r}; the run has {', '.join(set_names(run.store)) or 'none'} "
+                         f"(run identify first)")  # fmt: skip
+    return Sets(run, name, attributes)
+
+
+def set_names(store: Store) -> list[str]:
+    """Names of the finished sets of a run."""
+    found = (name.split("/") for name in store.names() if name.startswith("sets/"))
+    return sorted({parts[1] for parts in found if len(parts) == 3 and parts[2] == "zarr.json"})

@@ -1,0 +1,98 @@
+"""Result directories: tidy CSV tables, and a summary that is written last and whole."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparcom_jax.errors import InputError
+
+SUMMARY = "summary.json"
+
+
+def start_results(output: Path, kind: str, tables: Iterable[str]) -> None:
+    """Makes a result directory ready: what an earlier analysis of the same kind left there is removed.
+
+    Args:
+      output: the directory.
+      kind: which analysis writes there; it becomes `kind` of the summary.
+      tables: names of all files that the analysis can write beside the summary.
+
+    Raises:
+      InputError: `output` cannot be a directory, or holds the results of another kind of analysis.
+    """
+    summary = output / SUMMARY
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if summary.exists():
+            other = _kind(summary)
+            if other != kind:
+                raise InputError(f"{summary}: holds results of kind {other!r}, not {kind!r}; name another --output")
+        for name in (SUMMARY, *tables):
+            (output / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot hold results ({error.strerror})") from error
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV file: floats with 9 digits, nothing where a value is undefined.
+
+    Args:
+      path: the file.
+      columns: names of the columns.
+      rows: one sequence per row, in the order of the columns.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{path.name}: a row of {len(row)} values for {len(columns)} columns")
+            writer.writerow([_cell(value) for value in row])
+
+
+def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Writes `summary.json` as the last file of a result directory: there is a whole one or none.
+
+    Args:
+      output: the directory.
+      summary: what to write; NumPy arrays become lists, undefined numbers null.
+
+    Returns:
+      The summary as it was written.
+    """
+    plain: dict[str, Any] = _plain(summary)
+    unfinished = output / f"{SUMMARY}.unfinished"
+    unfinished.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.replace(output / SUMMARY)
+    return plain
+
+
+def _kind(summary: Path) -> object:
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return content.get("kind") if isinstance(content, dict) else None
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float | np.floating):
+        return f"{value:.9g}" if math.isfinite(value) else ""
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
