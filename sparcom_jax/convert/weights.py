@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -208,7 +207,7 @@ def _require_finite(tensor: np.ndarray, name: str, directory: Path) -> None:
             raise InputError(f"{directory}: tensor {name!r} is not finite at {[int(i) for i in where]}")
 
 
-def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
+def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """An uninitialised array that a CPU device can use in place, without a copy."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)

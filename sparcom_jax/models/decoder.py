@@ -64,14 +64,21 @@ class Block(nnx.Module):
         self.kind = kind
 
     def __call__(
-        self, x: Float[Array, "S D"], batch: Batch, real: Bool[Array, "S"], edits: Edits, *, window: int
+        self,
+        x: Float[Array, "S D"],
+        batch: Batch,
+        real: Bool[Array, "S"],
+        edits: Edits,
+        *,
+        window: int,
+        axis: str | None,
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the residual stream after the layer, and the layer's taps."""
-        x = x + self.attention(self.attention_norm(x), batch.position, batch.row, window=window)
+        x = x + self.attention(self.attention_norm(x), batch.position, batch.row, window=window, axis=axis)
         if self.kind == "moe":
-            y, taps = self.moe(self.mlp_norm(x), real, edits)
+            y, taps = self.moe(self.mlp_norm(x), real, edits, axis=axis)
         else:
-            y, tap = self.mlp(self.mlp_norm(x), edits.mlp)
+            y, tap = self.mlp(self.mlp_norm(x), edits.mlp, axis=axis)
             taps = {"mlp": tap}
         return x + y, taps
 
@@ -92,7 +99,14 @@ class Decoder(nnx.Module):
         self.config = config
 
     def __call__(
-        self, batch: Batch, rows: int, *, window: int, edits: Edits | None = None, reduce: Reduce | None = None
+        self,
+        batch: Batch,
+        rows: int,
+        *,
+        window: int,
+        edits: Edits | None = None,
+        reduce: Reduce | None = None,
+        axis: str | None = None,
     ) -> Output:
         """Runs the model over a batch.
 
@@ -101,6 +115,8 @@ class Decoder(nnx.Module):
           rows: R, how many texts a batch of this shape can hold.
           window: attention window; at least the longest text fits `layers.longest_text(window)`.
           edits: interventions, over all layers.
+          axis: mesh axis over which heads, neurons and experts are cut, inside a `jax.shard_map` over it; None on one
+            device.
           reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
         """
         edits = edits or Edits()
@@ -116,7 +132,7 @@ class Decoder(nnx.Module):
 
             def layer(x: Array, layer: tuple[Any, Edits], graph: Any = graph) -> tuple[Array, dict[str, Any]]:
                 layer_params, layer_edits = layer
-                x, taps = nnx.merge(graph, layer_params)(x, batch, real, layer_edits, window=window)
+                x, taps = nnx.merge(graph, layer_params)(x, batch, real, layer_edits, window=window, axis=axis)
                 return x, {} if reduce is None else reduce(taps)
 
             x, statistics = jax.lax.scan(layer, x, (params, mine), length=len(run))

@@ -23,6 +23,20 @@ QUERY_BLOCK = 128
 MIN_WINDOW = 128
 
 
+def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Float[Array, "S D"]:
+    """Applies a projection whose inputs are cut over the devices of a mesh axis: the parts are summed, then the bias added.
+
+    Args:
+      linear: the projection; its kernel is this device's part.
+      x: this device's part of the inputs.
+      axis: the mesh axis; None where the model is on one device.
+    """
+    if axis is None:
+        return linear(x)
+    y = jax.lax.psum(x @ linear.kernel[...], axis)
+    return y if linear.bias is None else y + linear.bias[...]
+
+
 class RMSNorm(nnx.Module):
     """Root mean square norm, computed in float32 as Zhang and Sennrich (2019) define it, scaled in the input's dtype."""
 
@@ -37,7 +51,7 @@ class RMSNorm(nnx.Module):
         return high.astype(x.dtype) * self.scale[...]
 
 
-def rope_frequencies(rope: Rope, head_size: int) -> Float[np.ndarray, "H/2"]:
+def rope_frequencies(rope: Rope, head_size: int) -> Float[np.ndarray, "{head_size}//2"]:
     """Angles per position of each pair of dimensions, in radians (Su et al. 2021; Llama 3.1 for `llama3`).
 
     Args:
@@ -56,7 +70,7 @@ def rope_frequencies(rope: Rope, head_size: int) -> Float[np.ndarray, "H/2"]:
 
 
 def rotate(
-    x: Float[Array, "S heads H"], position: Int[Array, "S"], frequency: Float[np.ndarray, "H/2"]
+    x: Float[Array, "S heads H"], position: Int[Array, "S"], frequency: Float[np.ndarray, "half"]
 ) -> Float[Array, "S heads H"]:
     """Turns the pairs (h, h + H/2) of each head by angles that grow with the position."""
     angle = position[:, None].astype(jnp.float32) * frequency
@@ -130,15 +144,15 @@ class Attention(nnx.Module):
         self.rope = config.rope
 
     def __call__(
-        self, x: Float[Array, "S D"], position: Int[Array, "S"], row: Int[Array, "S"], *, window: int
+        self, x: Float[Array, "S D"], position: Int[Array, "S"], row: Int[Array, "S"], *, window: int, axis: str | None
     ) -> Float[Array, "S D"]:
-        """Attends within each text of the batch."""
+        """Attends within each text of the batch; over `axis`, each device has its own heads."""
         slots = x.shape[0]
         frequency = rope_frequencies(self.rope, self.head_size)
         q = rotate(self.q(x).reshape(slots, -1, self.head_size), position, frequency)
         k = rotate(self.k(x).reshape(slots, -1, self.head_size), position, frequency)
         v = self.v(x).reshape(slots, -1, self.head_size)
-        return self.o(packed_attention(q, k, v, row, window=window).reshape(slots, -1))
+        return summed(self.o, packed_attention(q, k, v, row, window=window).reshape(slots, -1), axis)
 
 
 class GatedMLP(nnx.Module):
@@ -150,11 +164,15 @@ class GatedMLP(nnx.Module):
         self.down = nnx.Linear(neurons, width, use_bias=bias, rngs=rngs)
         self.activation = activation
 
-    def __call__(
-        self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None
-    ) -> tuple[Float[Array, "S D"], NeuronTap]:
-        """Returns the output and the tap; the tap shows the neurons as they are before the edit."""
+    def neurons(self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None) -> tuple[Float[Array, "S F"], NeuronTap]:
+        """Returns the input of down_proj, edited, and the tap, which shows the neurons as they are before the edit."""
         gate = ACTIVATIONS[self.activation](self.gate(x))
         product = gate * self.up(x)
-        edited = product if edit is None else product * edit
-        return self.down(edited), NeuronTap(gate, product)
+        return product if edit is None else product * edit, NeuronTap(gate, product)
+
+    def __call__(
+        self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None, *, axis: str | None
+    ) -> tuple[Float[Array, "S D"], NeuronTap]:
+        """Returns the output and the tap; over `axis`, each device has its own neurons."""
+        product, tap = self.neurons(x, edit)
+        return summed(self.down, product, axis), tap

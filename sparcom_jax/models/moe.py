@@ -151,16 +151,28 @@ class MoE(nnx.Module):
         self.has_shared = experts.shared_width > 0
 
     def __call__(
-        self, x: Float[Array, "S D"], real: Bool[Array, "S"], edits: Edits
+        self, x: Float[Array, "S D"], real: Bool[Array, "S"], edits: Edits, *, axis: str | None
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
-        """Returns the output and the taps `routed` and, where there is a shared expert, `shared`."""
+        """Returns the output and the taps `routed` and, where there is a shared expert, `shared`.
+
+        Over `axis`, each device has its own experts, and the entries of the tap are those of its experts, numbered
+        from 0.
+        """
         logits = self.router(x)
         chosen, weight = route(logits, self.per_token, self.normalize, real, edits.expert)
-        outputs, gate, product, plan = self.routed(x, chosen, edits.routed)
+        outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         y = jnp.einsum("SKD,SK->SD", mine, weight)
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
         if self.has_shared:
-            shared, taps["shared"] = self.shared(x, edits.shared)
-            y = y + jax.nn.sigmoid(self.shared_gate(x)) * shared
-        return y, taps
+            product, taps["shared"] = self.shared.neurons(x, edits.shared)
+            y = y + jax.nn.sigmoid(self.shared_gate(x)) * self.shared.down(product)
+        return (y if axis is None else jax.lax.psum(y, axis)), taps
+
+    def _local(self, chosen: Int[Array, "S K"], axis: str | None) -> Int[Array, "S K"]:
+        """Experts numbered from the first that this device has; their count for those of other devices."""
+        if axis is None:
+            return chosen
+        mine = self.routed.gate.shape[0]
+        local = chosen - jax.lax.axis_index(axis) * mine
+        return jnp.where((local >= 0) & (local < mine), local, mine)

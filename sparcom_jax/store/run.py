@@ -1,6 +1,7 @@
 """The reader of a run: what is in it, whether it is whole, and lazy views of its arrays."""
 
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +120,12 @@ class Run:
     def dataset(self) -> "xarray.DataTree":
         """The whole run as a lazy xarray tree."""
         import xarray
+        from zarr.errors import ZarrUserWarning
 
-        return xarray.open_datatree(self.location, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+        with warnings.catch_warnings():
+            # instructions.jsonl lies in the run and is no Zarr array; zarr says so each time.
+            warnings.filterwarnings("ignore", message="Object at instructions.jsonl", category=ZarrUserWarning)
+            return xarray.open_datatree(self.location, engine="zarr", consolidated=False)  # type: ignore[arg-type]
 
 
 def open_run(location: str | Path) -> Run:

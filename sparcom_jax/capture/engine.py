@@ -1,0 +1,358 @@
+"""The capture: instructions through the model, statistics into the store, resumable block by block."""
+
+import collections
+import json
+import platform
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tensorstore as ts
+
+from sparcom_jax.capture.statistics import Convention, Statistics
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan
+from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.errors import InputError
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.parallel import Placement, Step, make_placement
+from sparcom_jax.progress import progress, say
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.store.schema import MAX_COUNT, SCHEMA_VERSION, Group, capture_arrays, vector
+
+BLOCK_BYTES = 1 << 30
+MAX_ROWS_PER_BLOCK = 512
+STEPS_IN_FLIGHT = 2
+BLOCKS_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """How a run is captured; all of it is recorded in the run.
+
+    Attributes:
+      max_tokens: longest text that is fed; 0 takes the model's own limit.
+      truncate: cut longer texts at the end instead of refusing them.
+      count_window: count only the last so many tokens of each text; 0 counts all.
+      convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
+      values: store sums and maxima of the activations too.
+      batch_tokens: token slots of a batch, per device.
+      rows_per_block: instructions that are written together; 0 chooses by size.
+      placement: `pmap` or `mesh`.
+      model_parallel: devices that share one batch, for `mesh`.
+      dtype: `auto` is float32 on CPU and the checkpoint's own dtype on accelerators.
+    """
+
+    max_tokens: int = 0
+    truncate: bool = False
+    count_window: int = 0
+    convention: Convention = "gate"
+    values: bool = False
+    batch_tokens: int = 2048
+    rows_per_block: int = 0
+    placement: str = "pmap"
+    model_parallel: int = 1
+    dtype: str = "auto"
+
+
+def capture(
+    model: ModelDir, instructions: InstructionSet, output: str | Path, settings: CaptureSettings | None = None
+) -> Run:
+    """Captures the statistics of a model over instructions.
+
+    Run it again with the same arguments after a kill and it goes on where it stopped; the arrays come out the same bit
+    by bit. Each process of a distributed job captures its own blocks of instructions.
+
+    Args:
+      model: a converted model.
+      instructions: the rows.
+      output: path or URL of the run.
+      settings: how to capture.
+
+    Returns:
+      The run, complete if this is the only process.
+
+    Raises:
+      InputError: the input is at fault, or the output holds a run of something else.
+    """
+    settings = settings or CaptureSettings()
+    _check(settings)
+    config = model.config
+    placement = make_placement(settings.placement, settings.model_parallel, config)
+    dtype = compute_dtype(settings.dtype, model.dtype)
+    max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
+    texts = tokenize_prompts(
+        instructions, model.tokenizer(), vocab_size=config.vocab_size, max_tokens=max_tokens,
+        truncate=settings.truncate, count_window=settings.count_window,
+    )  # fmt: skip
+    groups = model_groups(config)
+    rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
+    plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
+    manifest = _manifest(model, instructions, texts, groups, plan, settings, placement, dtype, rows_per_block)
+    store = Store(output)
+    resumed = _open_or_create(store, manifest)
+    arrays = _create_arrays(store, groups, instructions, texts, rows_per_block, settings.values)
+    done = np.asarray(arrays["instruction/done"].read().result())
+    mine = [
+        index for index in range(len(plan.blocks))
+        if index % jax.process_count() == jax.process_index()
+        and not done[index * rows_per_block : (index + 1) * rows_per_block].all()
+    ]  # fmt: skip
+    if resumed:
+        say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
+    say(f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
+        f"{len({b.shape for block in plan.blocks for b in block})} shapes to compile, {len(texts.truncated)} truncated")  # fmt: skip
+    if mine:
+        params = model.restore(placement.param_shardings(config), dtype)
+        engine = _Engine(config, params, placement, settings, groups, texts)
+        with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
+            _write_blocks(engine, plan, mine, rows_per_block, arrays, bar)
+    return open_run(output)
+
+
+def model_groups(config: DecoderConfig) -> list[Group]:
+    """The neuron groups of a model, in the order in which they are stored."""
+    groups = []
+    if dense := config.layers_of("dense"):
+        groups.append(Group("mlp", dense, ("neuron",), (config.mlp_width,)))
+    if config.experts and (sparse := config.layers_of("moe")):
+        if config.experts.shared_width:
+            groups.append(Group("shared", sparse, ("neuron",), (config.experts.shared_width,)))
+        groups.append(Group("routed", sparse, ("expert", "neuron"), (config.experts.count, config.experts.width)))
+    return groups
+
+
+def compute_dtype(asked: str, stored: str) -> str:
+    """The dtype that the forward pass runs in.
+
+    Args:
+      asked: `auto`, or a dtype's name.
+      stored: the checkpoint's dtype.
+
+    Raises:
+      InputError: the dtype is not one that the decoder runs in.
+    """
+    if asked == "auto":
+        return "float32" if jax.default_backend() == "cpu" else stored
+    if asked not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"capture.dtype {asked!r} is not supported; supported: auto, float32, bfloat16, float16")
+    return asked
+
+
+class _Engine:
+    """Runs batches of one model and collects their statistics on the host."""
+
+    def __init__(self, config: DecoderConfig, params: Params, placement: Placement, settings: CaptureSettings,
+                 groups: list[Group], texts: TokenizedSet) -> None:  # fmt: skip
+        self._config = config
+        self._params = params
+        self._placement = placement
+        self._settings = settings
+        self._groups = groups
+        self._texts = texts
+
+    def block(self, bins: tuple[Bin, ...], first_row: int, rows: int) -> dict[str, np.ndarray]:
+        """Captures one block of instructions: array name -> `[rows, L, ...]`."""
+        results: dict[str, np.ndarray] = {}
+        flying: collections.deque[tuple[list[Bin], Any]] = collections.deque()
+        for shape in dict.fromkeys(one.shape for one in bins):
+            same = [one for one in bins if one.shape == shape]
+            for start in range(0, len(same), self._placement.data):
+                step_bins = same[start : start + self._placement.data]
+                flying.append((step_bins, self._run(shape, step_bins)))
+                if len(flying) >= STEPS_IN_FLIGHT:
+                    self._collect(*flying.popleft(), results, first_row, rows)
+        while flying:
+            self._collect(*flying.popleft(), results, first_row, rows)
+        return results
+
+    def _run(self, shape: Shape, bins: list[Bin]) -> Any:
+        padded = [one.texts for one in bins] + [()] * (self._placement.data - len(bins))
+        batches = [self._fill(shape, texts) for texts in padded]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+        step = capture_step(self._config, shape, self._settings.convention, self._settings.values,
+                            tuple(group.name for group in self._groups), self._placement)  # fmt: skip
+        return step(self._params, stacked, None)
+
+    def _fill(self, shape: Shape, texts: tuple[int, ...]) -> Batch:
+        ids = [self._texts.ids[text] for text in texts]
+        counted = [np.arange(len(self._texts.ids[text])) >= self._texts.first_counted[text] for text in texts]
+        return fill(shape, ids, counted)
+
+    @staticmethod
+    def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:
+        for group, of_group in statistics.items():
+            for statistic, stacked in of_group.items():
+                values = np.asarray(stacked)  # [data, L, R, ...]
+                name = f"{group}/{statistic}"
+                if name not in results:
+                    results[name] = np.zeros((rows, values.shape[1], *values.shape[3:]), values.dtype)
+                for device, one in enumerate(bins):
+                    at = np.asarray(one.texts) - first_row
+                    results[name][at] = np.moveaxis(values[device, :, : len(at)], 1, 0)
+
+
+@lru_cache(maxsize=64)
+def capture_step(config: DecoderConfig, shape: Shape, convention: Convention, values: bool, groups: tuple[str, ...],
+                 placement: Placement) -> Step:  # fmt: skip
+    """The compiled step of a batch shape: (params, batches, None) -> statistics `[data, L, R, ...]` by group."""
+    experts = config.experts.count // placement.model if config.experts else 0
+    statistics = Statistics(shape.rows, experts, convention, values)
+
+    def step(params: Params, batch: Batch, nothing: None) -> dict[str, Any]:
+        del nothing
+        # Full precision where the dtype is float32; TPUs and GPUs would round the inputs of matmuls otherwise.
+        with jax.default_matmul_precision("highest"):
+            output = bind(config, params)(batch, shape.rows, window=shape.window, axis=placement.axis,
+                                          reduce=lambda taps: statistics.reduce(taps, batch))  # fmt: skip
+        return output.taps
+
+    return placement.compile(step, config, None, statistics.specs(list(groups)))
+
+
+def _write_blocks(engine: _Engine, plan: Plan, mine: list[int], rows_per_block: int, arrays: dict[str, ts.TensorStore],
+                  bar: Any) -> None:  # fmt: skip
+    """Captures blocks and writes each while the next is computed; a block's `done` follows when all of it is durable."""
+    writing: collections.deque[tuple[slice, list[ts.Future]]] = collections.deque()
+
+    def finish() -> None:
+        rows, futures = writing.popleft()
+        for future in futures:
+            future.result()
+        arrays["instruction/done"][rows].write(np.uint8(1)).result()
+        bar.advance(rows.stop - rows.start)
+
+    total = arrays["instruction/done"].shape[0]
+    for index in mine:
+        start = index * rows_per_block
+        rows = slice(start, min(start + rows_per_block, total))
+        results = engine.block(plan.blocks[index], start, rows.stop - start)
+        writing.append((rows, [arrays[name][rows].write(values) for name, values in results.items()]))
+        if len(writing) >= BLOCKS_IN_FLIGHT:
+            finish()
+    while writing:
+        finish()
+
+
+def _check(settings: CaptureSettings) -> None:
+    for field in ("max_tokens", "count_window", "rows_per_block"):
+        if getattr(settings, field) < 0:
+            raise InputError(f"capture.{field} must not be negative, got {getattr(settings, field)}")
+    if settings.batch_tokens < 1:
+        raise InputError(f"capture.batch_tokens must be positive, got {settings.batch_tokens}")
+    if settings.convention not in ("gate", "product"):
+        raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
+    if settings.rows_per_block & (settings.rows_per_block - 1):
+        raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")
+
+
+def _rows_per_block(groups: list[Group], values: bool) -> int:
+    row_bytes = sum(group.unit_count for group in groups) * (2 + 8 * values)
+    rows = MAX_ROWS_PER_BLOCK
+    while rows > 1 and rows * row_bytes > BLOCK_BYTES:
+        rows //= 2
+    return rows
+
+
+def _manifest(model: ModelDir, instructions: InstructionSet, texts: TokenizedSet, groups: list[Group], plan: Plan,
+              settings: CaptureSettings, placement: Placement, dtype: str, rows_per_block: int) -> dict[str, Any]:  # fmt: skip
+    config = model.config
+    tokenizer = model.tokenizer()
+    special = sorted(set(tokenizer.all_special_ids))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": {
+            "family": config.family,
+            "path": str(model.path),
+            "source": model.manifest["source"],
+            "digest": model.digest,
+            "checkpoint_dtype": model.dtype,
+            "parameters": model.manifest["parameters"],
+            "num_layers": config.num_layers,
+            "hidden_size": config.width,
+            "num_experts_per_tok": config.experts.per_token if config.experts else 0,
+        },
+        "tokenizer": {"digest": model.tokenizer_digest, "special_token_ids": special},
+        "instructions": {
+            "source": instructions.source, "digest": instructions.digest, "count": len(instructions.rows),
+            "tokens_fed": int(texts.lengths.sum()), "tokens_counted": int(texts.counted.sum()),
+            "truncated": {instructions.rows[row]["id"]: size for row, size in texts.truncated.items()},
+        },
+        "categories": instructions.categories,
+        "groups": {group.name: group.to_json() for group in groups},
+        "rows_per_write": rows_per_block,
+        "capture": {
+            **asdict(settings), "scope": "prompt", "template": "none", "bos": "as tokenizer(instruction) adds it",
+            "padding": "never counted, never routed", "slots_filled": round(plan.filled, 6),
+        },
+        "dtype": dtype,
+        "devices": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind,
+                    "mesh": dict(placement.mesh.shape), "processes": jax.process_count()},
+        "versions": {"python": platform.python_version(),
+                     **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")}},
+    }  # fmt: skip
+
+
+# What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is
+# not among it, because every device computes the same batches.
+IDENTITY = (
+    ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
+    ("groups",), ("rows_per_write",), ("capture",), ("dtype",), ("devices", "platform"), ("devices", "mesh", "model"),
+    ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
+)  # fmt: skip
+
+
+def _open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
+    existing = store.read_attributes()
+    if existing is None:
+        if store.names():
+            raise InputError(f"{store.location}: is not empty and holds no run; choose another --output")
+        store.write_group("", manifest)
+        return False
+    for path in IDENTITY:
+        was, now = _look_up(existing, path), _look_up(manifest, path)
+        if was != now:
+            field = ".".join(path)
+            if isinstance(was, dict) and isinstance(now, dict):
+                key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
+                field, was, now = f"{field}.{key}", was.get(key), now.get(key)
+            raise InputError(f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); "
+                             f"choose another --output")  # fmt: skip
+    return True
+
+
+def _look_up(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return json.loads(json.dumps(tree))
+
+
+def _create_arrays(store: Store, groups: list[Group], instructions: InstructionSet, texts: TokenizedSet,
+                   rows_per_block: int, values: bool) -> dict[str, ts.TensorStore]:  # fmt: skip
+    rows = len(instructions.rows)
+    specs = capture_arrays(groups, rows, rows_per_block, values)
+    arrays = {spec.name: store.create_array(spec) for spec in specs}
+    done = vector("instruction/done", "uint8", "instruction", rows, rows_per_block)
+    arrays[done.name] = store.create_array(done)
+    if jax.process_index() == 0:
+        for name in ("instruction", *(group.name for group in groups)):
+            store.write_group(name)
+        small = {
+            vector("instruction/category", "uint8", "instruction", rows): instructions.category_index(),
+            vector("instruction/token_count", "uint32", "instruction", rows): texts.counted,
+        } | {vector(f"{group.name}/layer", "int32", "layer", len(group.layers)): group.layers for group in groups}
+        for spec, content in small.items():
+            store.create_array(spec).write(np.asarray(content, spec.dtype)).result()
+        lines = [
+            json.dumps({**row, "token_count": int(count)}, ensure_ascii=False)
+            for row, count in zip(instructions.rows, texts.counted, strict=True)
+        ]
+        store.write("instructions.jsonl", ("\n".join(lines) + "\n").encode())
+    return arrays

@@ -1,0 +1,100 @@
+"""Per-instruction statistics, reduced on the device inside the layer that the activations arise in.
+
+Axis legend: S token slots, R texts of a batch, F neurons, E experts on this device, K experts per token, M dispatch entries.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float, Int
+
+from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
+
+Convention = Literal["gate", "product"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is kept of each layer's taps.
+
+    Attributes:
+      rows: texts R that a batch can hold.
+      experts: experts E on this device; 0 for a dense model.
+      convention: which activation is counted: `gate` is act_fn(gate_proj(x)), `product` is the input of down_proj.
+      values: whether sums and maxima of the activation are kept too.
+    """
+
+    rows: int
+    experts: int
+    convention: Convention
+    values: bool
+
+    def reduce(self, taps: LayerTaps, batch: Batch) -> dict[str, dict[str, Array]]:
+        """Reduces the taps of one layer to statistics per text.
+
+        Args:
+          taps: of one layer.
+          batch: the batch that they come from.
+
+        Returns:
+          For each tap: `positive_count` [R, F] (routed: [R, E, F]), with `values` also `value_sum` and `value_max`;
+          for routed also `selected_count` and `gate_sum` [R, E_all].
+        """
+        return {name: self._routed(tap, batch) if isinstance(tap, RoutedTap) else self._dense(tap, batch)
+                for name, tap in taps.items()}  # fmt: skip
+
+    def specs(self, groups: list[str]) -> dict[str, dict[str, Any]]:
+        """How a mesh cuts what `reduce` returns, stacked over layers: neurons, or experts, lie on "model"."""
+        neurons = ["positive_count", *(("value_sum", "value_max") if self.values else ())]
+        specs: dict[str, dict[str, Any]] = {}
+        for group in groups:
+            specs[group] = dict.fromkeys(neurons, P(None, None, "model"))
+            if group == "routed":
+                specs[group] |= {"selected_count": P(), "gate_sum": P()}
+        return specs
+
+    def _dense(self, tap: NeuronTap, batch: Batch) -> dict[str, Array]:
+        return self._neurons(getattr(tap, self.convention), batch.row, batch.counted, self.rows)
+
+    def _routed(self, tap: RoutedTap, batch: Batch) -> dict[str, Array]:
+        used = tap.slot < len(batch.row)
+        slot = jnp.minimum(tap.slot, len(batch.row) - 1)
+        # Entries are sorted by expert, and within an expert by slot; unused entries end an expert's and keep its last row.
+        row = jnp.where(used, jnp.minimum(batch.row[slot], self.rows - 1), self.rows - 1)
+        counted = used & batch.counted[slot]
+        flat = self._neurons(
+            getattr(tap, self.convention), tap.expert * self.rows + row, counted, self.experts * self.rows
+        )
+        statistics = {
+            name: jnp.moveaxis(value.reshape(self.experts, self.rows, -1), 0, 1) for name, value in flat.items()
+        }
+        all_experts = tap.logits.shape[-1]
+        hit = jnp.where(batch.counted[:, None, None], jax.nn.one_hot(tap.chosen, all_experts, dtype=jnp.float32), 0.0)
+        selected = self._sum(jnp.sum(hit, axis=1), batch.row, self.rows)
+        gate_sum = self._sum(
+            jnp.einsum("SKE,SK->SE", hit, tap.weight.astype(jnp.float32), precision="highest"), batch.row, self.rows
+        )
+        return {**statistics, "selected_count": selected.astype(jnp.uint16), "gate_sum": gate_sum}
+
+    def _neurons(
+        self, activation: Float[Array, "A F"], segment: Int[Array, "A"], counted: Bool[Array, "A"], segments: int
+    ) -> dict[str, Array]:
+        positive = ((activation > 0) & counted[:, None]).astype(jnp.int32)
+        statistics = {"positive_count": self._sum(positive, segment, segments).astype(jnp.uint16)}
+        if self.values:
+            high = activation.astype(jnp.float32)
+            statistics["value_sum"] = self._sum(jnp.where(counted[:, None], high, 0.0), segment, segments)
+            largest = jax.ops.segment_max(
+                jnp.where(counted[:, None], high, -jnp.inf), segment, segments, indices_are_sorted=True
+            )
+            # A unit that met no counted token has no maximum; 0 is what the arrays hold where nothing was seen.
+            statistics["value_max"] = jnp.where(jnp.isfinite(largest), largest, 0.0)
+        return statistics
+
+    @staticmethod
+    def _sum(values: Array, segment: Int[Array, "A"], segments: int) -> Array:
+        return jax.ops.segment_sum(values, segment, segments, indices_are_sorted=True)

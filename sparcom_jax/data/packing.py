@@ -1,0 +1,139 @@
+"""Packing texts into batches: a fixed number of token slots, texts one after another, few compiled shapes.
+
+The plan follows from the lengths alone, so a resumed run makes the same batches, and the same batches make the same bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int, Int32
+
+from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.layers import MIN_WINDOW, QUERY_BLOCK, longest_text
+
+MIN_ROWS = 8
+SLOTS_PER_ROW = 16
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The static sizes of a batch; each shape is compiled once.
+
+    Attributes:
+      slots: token slots S.
+      window: attention window W.
+      rows: texts R that the batch can hold.
+    """
+
+    slots: int
+    window: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The texts of one batch, in the order in which they lie in it."""
+
+    shape: Shape
+    texts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Batches for all texts, grouped by blocks of texts that are written together.
+
+    Attributes:
+      blocks: for each block of consecutive texts, its bins.
+      slots: token slots S of every batch.
+      filled: share of all slots that hold a token.
+    """
+
+    blocks: tuple[tuple[Bin, ...], ...]
+    slots: int
+    filled: float
+
+
+def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: int) -> Plan:
+    """Packs texts into bins, block by block, longest first, each into the fullest bin that still holds it.
+
+    A bin costs what its attention window costs, whatever else is in it; so short texts fill up the bins of long ones.
+
+    Args:
+      lengths: tokens of each text.
+      rows_per_block: consecutive texts that are packed together.
+      batch_tokens: token slots of a batch; more where a text needs them, fewer where all texts need fewer.
+    """
+    slots = _round_up(max(min(batch_tokens, int(lengths.sum())), int(lengths.max())), QUERY_BLOCK)
+    max_rows = max(slots // SLOTS_PER_ROW, MIN_ROWS)
+    packed = [
+        [(_window(int(lengths[texts[0]])), tuple(texts)) for texts in _pack(lengths, start, rows_per_block, slots, max_rows)]
+        for start in range(0, len(lengths), rows_per_block)
+    ]  # fmt: skip
+    rows_of_window: dict[int, int] = {}
+    for window, texts in (one for block in packed for one in block):
+        rows_of_window[window] = max(rows_of_window.get(window, MIN_ROWS), _power_of_two(len(texts)))
+    blocks = tuple(
+        tuple(Bin(Shape(slots, window, rows_of_window[window]), texts) for window, texts in block) for block in packed
+    )
+    bins = sum(len(block) for block in blocks)
+    return Plan(blocks, slots, float(lengths.sum()) / (bins * slots))
+
+
+def fill(
+    shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]
+) -> Batch:
+    """Lays texts into the slots of a batch.
+
+    Args:
+      shape: the batch's sizes.
+      ids: token ids of the texts, in order; none for a batch of padding.
+      counted: which of their tokens count.
+
+    Returns:
+      A batch of NumPy arrays.
+    """
+    token = np.zeros(shape.slots, np.int32)
+    position = np.zeros(shape.slots, np.int32)
+    row = np.full(shape.slots, shape.rows, np.int32)
+    counts = np.zeros(shape.slots, bool)
+    start = 0
+    for index, (text, counting) in enumerate(zip(ids, counted, strict=True)):
+        stop = start + len(text)
+        token[start:stop], position[start:stop] = text, np.arange(len(text))
+        row[start:stop], counts[start:stop] = index, counting
+        start = stop
+    return Batch(token, position, row, counts)
+
+
+def _pack(lengths: Int[np.ndarray, "I"], start: int, count: int, slots: int, max_rows: int) -> list[list[int]]:
+    block = lengths[start : start + count]
+    bins: list[list[int]] = []
+    free: list[int] = []
+    for text in np.argsort(-block, kind="stable"):
+        length = int(block[text])
+        fitting = [b for b, left in enumerate(free) if left >= length and len(bins[b]) < max_rows]
+        if fitting:
+            best = min(fitting, key=free.__getitem__)
+        else:
+            best = len(bins)
+            bins.append([])
+            free.append(slots)
+        bins[best].append(start + int(text))
+        free[best] -= length
+    return bins
+
+
+def _window(length: int) -> int:
+    window = MIN_WINDOW
+    while longest_text(window) < length:
+        window *= 2
+    return window
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << max(count - 1, 0).bit_length()
+
+
+def _round_up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple

@@ -1,0 +1,80 @@
+"""From text to token ids: what the model reads, and which tokens count."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+
+from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.errors import InputError, first_of
+
+
+@dataclass(frozen=True)
+class TokenizedSet:
+    """Token ids of each text, in order.
+
+    Attributes:
+      ids: one array a text, never empty.
+      first_counted: position from which the tokens of each text count.
+      truncated: rows of which tokens were cut off, with the number of tokens that they had.
+    """
+
+    ids: list[Int32[np.ndarray, "_"]]
+    first_counted: Int32[np.ndarray, "I"]
+    truncated: dict[int, int]
+
+    @property
+    def lengths(self) -> Int32[np.ndarray, "I"]:
+        """Tokens that are fed, of each text."""
+        return np.asarray([len(ids) for ids in self.ids], np.int32)
+
+    @property
+    def counted(self) -> Int32[np.ndarray, "I"]:
+        """T_i, the tokens that count, of each text."""
+        return self.lengths - self.first_counted
+
+
+def tokenize_prompts(instructions: InstructionSet, tokenizer: Any, *, vocab_size: int, max_tokens: int, truncate: bool,
+                     count_window: int) -> TokenizedSet:  # fmt: skip
+    """Tokenises the instructions exactly as `tokenizer(instruction)` does, special tokens included.
+
+    Args:
+      instructions: the rows.
+      tokenizer: a transformers tokenizer.
+      vocab_size: rows of the model's embedding.
+      max_tokens: longest text that is fed.
+      truncate: whether longer texts are cut at the end; otherwise they are refused.
+      count_window: count only the last so many tokens of each text; 0 counts all.
+
+    Raises:
+      InputError: a text is too long or has no tokens, or the tokenizer does not fit the model.
+    """
+    encoded = tokenizer([row["instruction"] for row in instructions.rows], verbose=False)["input_ids"]
+    ids = [np.asarray(tokens, np.int32) for tokens in encoded]
+    names = [row["id"] for row in instructions.rows]
+    empty = [name for name, tokens in zip(names, ids, strict=True) if not tokens.size]
+    if empty:
+        raise InputError(f"{instructions.source}: no tokens left of {first_of(empty)}")
+    require_vocabulary(ids, names, vocab_size, instructions.source)
+    too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
+    if too_long and not truncate:
+        listed = first_of([f"{names[row]} ({size})" for row, size in too_long.items()])
+        raise InputError(f"{instructions.source}: {len(too_long)} instructions are longer than {max_tokens} tokens: {listed}; "
+                         f"raise capture.max_tokens or set capture.truncate")  # fmt: skip
+    ids = [tokens[:max_tokens] for tokens in ids]
+    lengths = np.asarray([tokens.size for tokens in ids], np.int32)
+    first = np.maximum(lengths - count_window, 0) if count_window else np.zeros_like(lengths)
+    return TokenizedSet(ids, first.astype(np.int32), too_long)
+
+
+def require_vocabulary(ids: list[Int32[np.ndarray, "_"]], names: list[str], vocab_size: int, source: str) -> None:
+    """Refuses token ids that the model has no embedding for.
+
+    Raises:
+      InputError: it names the first text with such a token.
+    """
+    for name, tokens in zip(names, ids, strict=True):
+        if tokens.size and tokens.max() >= vocab_size:
+            raise InputError(f"{source}: {name!r} has token {int(tokens.max())}, but the model's vocabulary has {vocab_size} "
+                             f"rows: the tokenizer does not fit the model")  # fmt: skip
