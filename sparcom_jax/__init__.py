@@ -1,0 +1,13 @@
+"""Find the neurons and experts that carry instruction following in large language models.
+
+    import sparcom_jax as sj
+    run = sj.open_run("outputs/run")
+    sets = sj.identify(run, epsilon=0.05)
+"""
+
+from sparcom_jax.data.instructions import load_hexainst, load_instructions
+from sparcom_jax.identify.select import identify
+from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.store.sets import Sets, open_sets
+
+__all__ = ["Run", "Sets", "identify", "load_hexainst", "load_instructions", "open_run", "open_sets"]

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
 
 LOG_EVERY_SECONDS = 10.0
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where long work reports how far it is."""
 

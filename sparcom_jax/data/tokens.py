@@ -68,6 +68,42 @@ def tokenize_prompts(instructions: InstructionSet, tokenizer: Any, *, vocab_size
     return TokenizedSet(ids, first.astype(np.int32), too_long)
 
 
+def tokenize_responses(instructions: InstructionSet, prompts: TokenizedSet, tokenizer: Any, *, vocab_size: int,
+                       max_tokens: int, separator: str) -> TokenizedSet:  # fmt: skip
+    """Appends each reference response to its prompt, for teacher forcing.
+
+    What is read is the prompt's tokens as captured, then `tokenizer(separator + response)` without special tokens, then
+    the end-of-sequence token where the tokenizer has one. The counted tokens are those that follow the prompt.
+
+    Args:
+      instructions: the rows, each with a response.
+      prompts: their tokenised prompts.
+      tokenizer: a transformers tokenizer.
+      vocab_size: rows of the model's embedding.
+      max_tokens: longest text that the model can read.
+      separator: text between instruction and response.
+
+    Raises:
+      InputError: a row has no response, a text is too long, or the tokenizer does not fit the model.
+    """
+    names = [row["id"] for row in instructions.rows]
+    without = [row["id"] for row in instructions.rows if not row.get("response")]
+    if without:
+        raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
+    texts = [separator + row["response"] for row in instructions.rows]
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids = [
+        np.concatenate([prompt, np.asarray(response + end, np.int32)])
+        for prompt, response in zip(prompts.ids, encoded, strict=True)
+    ]
+    too_long = [f"{name} ({len(text)})" for name, text in zip(names, ids, strict=True) if len(text) > max_tokens]
+    if too_long:
+        raise InputError(f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}")
+    require_vocabulary(ids, names, vocab_size, instructions.source)
+    return TokenizedSet(ids, prompts.lengths, {})
+
+
 def require_vocabulary(ids: list[Int32[np.ndarray, "_"]], names: list[str], vocab_size: int, source: str) -> None:
     """Refuses token ids that the model has no embedding for.
 

@@ -1,0 +1,99 @@
+"""Negative log likelihood of the reference responses under an edited model.
+
+Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instructions.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float64
+
+from sparcom_jax.data.packing import Bin, Shape, fill, make_plan
+from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
+from sparcom_jax.models.edits import Edits
+from sparcom_jax.parallel import EDIT_SPECS, Placement, Step
+
+LOGITS_BLOCK = 128
+
+
+class Likelihood:
+    """Scores the same texts again and again, under different edits."""
+
+    def __init__(self, config: DecoderConfig, params: Params, placement: Placement, texts: TokenizedSet,
+                 batch_tokens: int) -> None:  # fmt: skip
+        self._config = config
+        self._params = params
+        self._placement = placement
+        self._texts = texts
+        # One block: nothing is written in between, so all texts may share batches.
+        (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
+        self._steps = self._prepare(bins)
+
+    def mean_nll(self, edits: Edits) -> Float64[np.ndarray, "I"]:
+        """Mean negative log likelihood of the counted tokens of each text, in nats per token.
+
+        Args:
+          edits: interventions; every field that the model has units for is set, so that all calls share one compilation.
+        """
+        placed = self._placement.put(edits, EDIT_SPECS)
+        sums = np.zeros(len(self._texts.ids))
+        results = [(bins, step(self._params, batches, placed)) for bins, batches, step in self._steps]
+        for bins, stacked in results:
+            values = np.asarray(stacked)
+            for device, one in enumerate(bins):
+                sums[list(one.texts)] = values[device, : len(one.texts)]
+        return sums / self._texts.counted
+
+    def _prepare(self, all_bins: tuple[Bin, ...]) -> list[tuple[list[Bin], Batch, Step]]:
+        steps = []
+        for shape in dict.fromkeys(one.shape for one in all_bins):
+            same = [one for one in all_bins if one.shape == shape]
+            for start in range(0, len(same), self._placement.data):
+                bins = same[start : start + self._placement.data]
+                padded = [one.texts for one in bins] + [()] * (self._placement.data - len(bins))
+                batches = [self._fill(shape, texts) for texts in padded]
+                stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+                steps.append((bins, stacked, likelihood_step(self._config, shape, self._placement)))
+        return steps
+
+    def _fill(self, shape: Shape, texts: tuple[int, ...]) -> Batch:
+        """Here a slot counts if the token that it predicts, the next one, counts."""
+        ids = [self._texts.ids[text] for text in texts]
+        predicts = []
+        for text in texts:
+            position = np.arange(len(self._texts.ids[text]))
+            predicts.append((position + 1 >= self._texts.first_counted[text]) & (position + 1 < len(position)))
+        return fill(shape, ids, predicts)
+
+
+@lru_cache(maxsize=64)
+def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
+    """The compiled step of a batch shape: (params, batches, edits) -> summed negative log likelihood `[data, R]`."""
+
+    def step(params: Params, batch: Batch, edits: Edits) -> Float[Array, "R"]:
+        with jax.default_matmul_precision("highest"):
+            decoder = bind(config, params)
+            hidden = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis).hidden
+            nll = _next_token_nll(decoder, hidden, jnp.roll(batch.token, -1))
+        return jax.ops.segment_sum(jnp.where(batch.counted, nll, 0.0), batch.row, shape.rows, indices_are_sorted=True)
+
+    return placement.compile(step, config, EDIT_SPECS, P())
+
+
+def _next_token_nll(decoder: Decoder, hidden: Float[Array, "S D"], target: Any) -> Float[Array, "S"]:
+    """In blocks of slots: the logits of a whole batch may be larger than the model."""
+
+    def block(inputs: tuple[Array, Array]) -> Array:
+        states, targets = inputs
+        logits = decoder.logits(states).astype(jnp.float32)
+        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+        return jax.nn.logsumexp(logits, axis=-1) - chosen
+
+    blocks = hidden.reshape(-1, LOGITS_BLOCK, hidden.shape[-1]), target.reshape(-1, LOGITS_BLOCK)
+    return jax.lax.map(block, blocks).reshape(-1)
