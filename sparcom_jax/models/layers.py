@@ -119,6 +119,7 @@ def packed_attention(
     key_row = jnp.pad(row, (before, 0), constant_values=-1)
     causal = np.arange(window)[None, :] <= before + np.arange(block)[:, None]
 
+    @jax.checkpoint  # training keeps no scores: they are computed again in the backward pass, which is faster, too
     def attend(start: Int[Array, ""]) -> Float[Array, "G heads_per_group Q H"]:
         def cut(x: Array, length: int, axis: int = -2) -> Array:
             return jax.lax.dynamic_slice_in_dim(x, start, length, axis % x.ndim)

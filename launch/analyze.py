@@ -1,0 +1,25 @@
+"""Runs a whole study from checkpoints to the report; run it again to go on after a kill.
+
+launch/analyze.py --config=configs/demo.py --output=DIR
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from sparcom_jax.analyze import analyze
+from sparcom_jax.command import run_command
+
+_OUTPUT = flags.DEFINE_string("output", None, "directory of everything that is made", required=True)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the study")
+
+
+def main() -> None:
+    """Runs the command."""
+    print(analyze(_CONFIG.value, Path(_OUTPUT.value)))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    run_command(main)

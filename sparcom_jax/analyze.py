@@ -1,0 +1,136 @@
+"""A whole study: every model of a config from checkpoint to report, stage by stage, each made once."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.compare import compare
+from sparcom_jax.convert.model_dir import convert, open_model
+from sparcom_jax.data.instructions import InstructionSet, load_instructions
+from sparcom_jax.demo.training import TrainingSettings, train_pair
+from sparcom_jax.errors import InputError
+from sparcom_jax.evaluate import evaluate
+from sparcom_jax.identify.select import Selection, identify
+from sparcom_jax.progress import say
+from sparcom_jax.report.page import report
+from sparcom_jax.settings import build, shared_with_capture
+from sparcom_jax.store.run import open_run
+
+ROLES = ("base", "tuned")
+
+
+def analyze(config: ConfigDict, output: Path) -> Path:
+    """Runs a study: train (if asked), convert, capture, identify, evaluate, compare, ablate, report.
+
+    A stage that is finished is skipped when the same command is run again; capture goes on within its stage.
+
+    Args:
+      config: as `settings.default_config` describes it.
+      output: directory of everything that is made: `hf/`, `models/`, `runs/`, `results/` and `report.html`.
+
+    Returns:
+      Path of the report.
+
+    Raises:
+      InputError: the input is at fault, or a finished stage was made with another config.
+    """
+    settings = json.loads(config.to_json())
+    if not settings["pairs"]:
+        raise InputError("config field pairs is empty: a study needs at least one pair of models")
+    instructions = load_instructions(settings["instructions"])
+    stages = _Stages(output, {"instructions": instructions.digest})
+    for name, pair in settings["pairs"].items():
+        _study_pair(stages, output, settings, name, pair, instructions)
+    names = list(settings["pairs"])
+    for first, second in zip(names[:-1], names[1:], strict=True):
+        for role in ROLES:
+            _compare(stages, output, settings, f"{first}-{role}", f"{second}-{role}")
+    page = output / "report.html"
+    say(f"report: {page}")
+    return report(output / "results", page, figures=output / "figures")
+
+
+def _study_pair(stages: "_Stages", output: Path, settings: dict[str, Any], name: str, pair: dict[str, Any],
+                instructions: InstructionSet) -> None:  # fmt: skip
+    if "train" in pair:
+        directories = [output / "hf" / f"{name}-{role}" for role in ROLES]
+        training = build(TrainingSettings, pair["train"], f"pairs.{name}.train")
+
+        def train() -> None:
+            for directory in directories:
+                shutil.rmtree(directory, ignore_errors=True)
+            train_pair(training, instructions, *directories)
+
+        stages.run(f"train-{name}", pair["train"], train)
+        sources = [str(directory) for directory in directories]
+    else:
+        sources = [pair[role] for role in ROLES]
+    for role, source in zip(ROLES, sources, strict=True):
+        _study_model(stages, output, settings, f"{name}-{role}", source, instructions)
+    _compare(stages, output, settings, f"{name}-base", f"{name}-tuned")
+
+
+def _study_model(stages: "_Stages", output: Path, settings: dict[str, Any], name: str, source: str,
+                 instructions: InstructionSet) -> None:  # fmt: skip
+    model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
+    set_name, of_capture = settings["set_name"], settings["capture"]
+
+    def convert_anew() -> None:
+        shutil.rmtree(model_path, ignore_errors=True)
+        convert(source, model_path)
+
+    stages.run(f"convert-{name}", {"source": source}, convert_anew)
+    capturing = build(CaptureSettings, of_capture, "capture")
+    stages.run(f"capture-{name}", of_capture, lambda: capture(open_model(model_path), instructions, run_path, capturing))
+    build(Selection, settings["identify"], "identify")
+    stages.run(f"identify-{name}", settings["identify"],
+               lambda: identify(open_run(run_path), name=set_name, **settings["identify"]))  # fmt: skip
+    stages.run(f"evaluate-{name}", settings["evaluate"] | {"identify": settings["identify"]},
+               lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]))  # fmt: skip
+    fields = settings["ablate"] | shared_with_capture(of_capture) | {"set_name": set_name}
+    ablating = build(AblationSettings, fields, "ablate")
+    stages.run(f"ablate-{name}", settings["ablate"] | {"identify": settings["identify"]},
+               lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating))  # fmt: skip
+
+
+def _compare(stages: "_Stages", output: Path, settings: dict[str, Any], first: str, second: str) -> None:
+    runs, name = output / "runs", f"compare-{first}-{second}"
+    stages.run(name, settings["compare"] | {"identify": settings["identify"]}, lambda: compare(
+        open_run(runs / first), open_run(runs / second), output / "results" / name,
+        set_name=settings["set_name"], **settings["compare"],
+    ))  # fmt: skip
+
+
+class _Stages:
+    """Remembers which stages are finished, and with which settings."""
+
+    def __init__(self, output: Path, common: dict[str, Any]) -> None:
+        self._directory = output / "stages"
+        self._common = common
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def run(self, name: str, settings: dict[str, Any], work: Callable[[], object]) -> None:
+        """Runs a stage unless it is finished.
+
+        Raises:
+          InputError: it is finished, but with other settings.
+        """
+        marker = self._directory / f"{name}.json"
+        wanted = json.dumps({**self._common, **settings}, sort_keys=True, indent=1)
+        if marker.exists():
+            if marker.read_text() != wanted:
+                raise InputError(f"{marker}: stage {name} was made with other settings; choose another --output or "
+                                 f"delete this file to make the stage again")  # fmt: skip
+            say(f"{name}: finished before")
+            return
+        say(f"{name} ...")
+        work()
+        partial = marker.with_suffix(".partial")
+        partial.write_text(wanted)
+        partial.replace(marker)
