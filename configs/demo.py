@@ -13,18 +13,18 @@ from sparcom_jax.settings import default_config
 
 COMMON = {
     "vocab_size": 2048,
-    "hidden_size": 96,
-    "intermediate_size": 256,
-    "num_hidden_layers": 6,
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 5,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
     "tie_word_embeddings": True,
 }
 MOE = {
-    "moe_intermediate_size": 64,
-    "shared_expert_intermediate_size": 96,
-    "num_experts": 12,
+    "moe_intermediate_size": 48,
+    "shared_expert_intermediate_size": 64,
+    "num_experts": 8,
     "num_experts_per_tok": 2,
     "norm_topk_prob": True,
     "mlp_only_layers": [0],
@@ -41,5 +41,5 @@ def get_config() -> ConfigDict:
     })  # fmt: skip
     config.evaluate.permutations = config.compare.permutations = 500
     config.evaluate.bootstraps = config.compare.bootstraps = 500
-    config.ablate.per_category = 8
+    config.ablate.per_category = 6
     return config

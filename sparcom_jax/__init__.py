@@ -1,8 +1,8 @@
 """Find the neurons and experts that carry instruction following in large language models.
 
-    import sparcom_jax as sj
-    run = sj.open_run("outputs/run")
-    sets = sj.identify(run, epsilon=0.05)
+import sparcom_jax as sj
+run = sj.open_run("outputs/run")
+sets = sj.identify(run, epsilon=0.05)
 """
 
 from sparcom_jax.data.instructions import load_hexainst, load_instructions

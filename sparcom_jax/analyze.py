@@ -1,5 +1,6 @@
 """A whole study: every model of a config from checkpoint to report, stage by stage, each made once."""
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     for name, pair in settings["pairs"].items():
         _study_pair(stages, output, settings, name, pair, instructions)
     names = list(settings["pairs"])
-    for first, second in zip(names[:-1], names[1:], strict=True):
+    for first, second in itertools.pairwise(names):
         for role in ROLES:
             _compare(stages, output, settings, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
@@ -56,8 +57,14 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     return report(output / "results", page, figures=output / "figures")
 
 
-def _study_pair(stages: "_Stages", output: Path, settings: dict[str, Any], name: str, pair: dict[str, Any],
-                instructions: InstructionSet) -> None:  # fmt: skip
+def _study_pair(
+    stages: "_Stages",
+    output: Path,
+    settings: dict[str, Any],
+    name: str,
+    pair: dict[str, Any],
+    instructions: InstructionSet,
+) -> None:
     if "train" in pair:
         directories = [output / "hf" / f"{name}-{role}" for role in ROLES]
         training = build(TrainingSettings, pair["train"], f"pairs.{name}.train")
@@ -76,8 +83,9 @@ def _study_pair(stages: "_Stages", output: Path, settings: dict[str, Any], name:
     _compare(stages, output, settings, f"{name}-base", f"{name}-tuned")
 
 
-def _study_model(stages: "_Stages", output: Path, settings: dict[str, Any], name: str, source: str,
-                 instructions: InstructionSet) -> None:  # fmt: skip
+def _study_model(
+    stages: "_Stages", output: Path, settings: dict[str, Any], name: str, source: str, instructions: InstructionSet
+) -> None:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
     set_name, of_capture = settings["set_name"], settings["capture"]
 
@@ -87,24 +95,42 @@ def _study_model(stages: "_Stages", output: Path, settings: dict[str, Any], name
 
     stages.run(f"convert-{name}", {"source": source}, convert_anew)
     capturing = build(CaptureSettings, of_capture, "capture")
-    stages.run(f"capture-{name}", of_capture, lambda: capture(open_model(model_path), instructions, run_path, capturing))
+    stages.run(
+        f"capture-{name}", of_capture, lambda: capture(open_model(model_path), instructions, run_path, capturing)
+    )
     build(Selection, settings["identify"], "identify")
-    stages.run(f"identify-{name}", settings["identify"],
-               lambda: identify(open_run(run_path), name=set_name, **settings["identify"]))  # fmt: skip
-    stages.run(f"evaluate-{name}", settings["evaluate"] | {"identify": settings["identify"]},
-               lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]))  # fmt: skip
+    stages.run(
+        f"identify-{name}",
+        settings["identify"],
+        lambda: identify(open_run(run_path), name=set_name, **settings["identify"]),
+    )
+    stages.run(
+        f"evaluate-{name}",
+        settings["evaluate"] | {"identify": settings["identify"]},
+        lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]),
+    )
     fields = settings["ablate"] | shared_with_capture(of_capture) | {"set_name": set_name}
     ablating = build(AblationSettings, fields, "ablate")
-    stages.run(f"ablate-{name}", settings["ablate"] | {"identify": settings["identify"]},
-               lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating))  # fmt: skip
+    stages.run(
+        f"ablate-{name}",
+        settings["ablate"] | {"identify": settings["identify"]},
+        lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating),
+    )
 
 
 def _compare(stages: "_Stages", output: Path, settings: dict[str, Any], first: str, second: str) -> None:
     runs, name = output / "runs", f"compare-{first}-{second}"
-    stages.run(name, settings["compare"] | {"identify": settings["identify"]}, lambda: compare(
-        open_run(runs / first), open_run(runs / second), output / "results" / name,
-        set_name=settings["set_name"], **settings["compare"],
-    ))  # fmt: skip
+    stages.run(
+        name,
+        settings["compare"] | {"identify": settings["identify"]},
+        lambda: compare(
+            open_run(runs / first),
+            open_run(runs / second),
+            output / "results" / name,
+            set_name=settings["set_name"],
+            **settings["compare"],
+        ),
+    )
 
 
 class _Stages:
@@ -125,8 +151,10 @@ class _Stages:
         wanted = json.dumps({**self._common, **settings}, sort_keys=True, indent=1)
         if marker.exists():
             if marker.read_text() != wanted:
-                raise InputError(f"{marker}: stage {name} was made with other settings; choose another --output or "
-                                 f"delete this file to make the stage again")  # fmt: skip
+                raise InputError(
+                    f"{marker}: stage {name} was made with other settings; choose another --output or "
+                    f"delete this file to make the stage again"
+                )
             say(f"{name}: finished before")
             return
         say(f"{name} ...")

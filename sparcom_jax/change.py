@@ -95,7 +95,7 @@ def frequency_change(base: Side, tuned: Side, resampled: Weights) -> Rows:
         if name == EXPERT_GROUP:
             continue
         with progress(f"drift {name}", len(group.layers), "layers") as bar:
-            size, change = frequency_drift(base.run, tuned.run, name, bar)
+            size, change = frequency_drift(base.run, tuned.run, name, bar.advance)
         depth = relative_depth(base.run, group)
         means, low, high = _means(base, size, resampled)
         signed, _, _ = _means(base, change, resampled[:1])

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from sparcom_jax.errors import InputError
 
@@ -19,7 +19,7 @@ def run_command(main: Callable[[], None]) -> None:
         try:
             rest: list[str] = flags.FLAGS(argv)
         except (flags.Error, AttributeError, KeyError, TypeError, FileNotFoundError) as error:
-            # config_flags raises the latter four for an override of a field that the config lacks or whose type differs.
+            # config_flags raises the latter four for a field that the config lacks or that has another type.
             _stop(_one_line(error))
         if len(rest) > 1:
             _stop(f"unexpected argument {rest[1]!r}: every option is a --flag=value")
@@ -27,6 +27,7 @@ def run_command(main: Callable[[], None]) -> None:
 
     def body(argv: list[str]) -> None:
         del argv
+        logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it touches
         try:
             main()
         except InputError as error:

@@ -118,4 +118,5 @@ def _describe(sets: Sets) -> dict[str, Any]:
     run = sets.run
     groups = {name: {"units": group.unit_count, "layers": group.layers} for name, group in sets.groups.items()}
     made = {"name": sets.name, **sets.attributes}
-    return {"run": run.location, "model": run.attributes["model"], "set": made, "groups": groups}
+    return {"run": run.location, "model": run.attributes["model"], "manifest": run.attributes, "set": made,
+            "groups": groups}  # fmt: skip

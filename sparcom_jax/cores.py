@@ -3,6 +3,7 @@
 Axes: R draws, I instructions, C categories, U units, B bytes of packed units, L layers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, Integer, UInt8, UInt16
 
 from sparcom_jax.overlap import BLOCK_VALUES, mask_blocks, unpack
-from sparcom_jax.progress import Progress
 from sparcom_jax.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
 from sparcom_jax.store.sets import Sets
 
@@ -80,7 +80,7 @@ def _core_counts(packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], r
     return jax.lax.map(one_draw, weights, batch_size=batch)
 
 
-def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, "R I C"], bar: Progress
+def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, "R I C"], advance: Callable[[int], None]
                 ) -> tuple[Int64[np.ndarray, "R C"], Int64[np.ndarray, "R C"]]:  # fmt: skip
     """Sizes of the core sets, and of their parts in no other core, under every draw.
 
@@ -91,7 +91,7 @@ def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, 
       group: name of the group.
       rho: share of the category's instructions that must hold a unit.
       weights: the draws; every one keeps the sizes of the categories.
-      bar: advanced by one as each layer is begun.
+      advance: told of every layer that is begun.
     """
     draws, _, categories = weights.shape
     required = jnp.asarray(required_members(category_sizes(sets), rho), jnp.float32)
@@ -101,13 +101,13 @@ def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, 
     for layer, packed in mask_blocks(sets, group):
         batch = min(max(BLOCK_VALUES // (8 * packed.shape[1] * categories), 1), draws)
         counts += np.asarray(_core_counts(packed, placed, required, batch))
-        bar.advance(layer + 1 - begun)
+        advance(layer + 1 - begun)
         begun = layer + 1
     return counts[:, 0], counts[:, 1]
 
 
-def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U"], draws: Draws, bar: Progress
-               ) -> Uniqueness:  # fmt: skip
+def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U"], draws: Draws,
+               advance: Callable[[int], None]) -> Uniqueness:  # fmt: skip
     """Uniqueness of every category, tested and with its interval.
 
     Args:
@@ -116,12 +116,12 @@ def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U
       rho: share of the category's instructions that must hold a unit.
       core: from `core_sets`.
       draws: the draws of the run.
-      bar: advanced by one as each layer is begun.
+      advance: told of every layer that is begun.
     """
     holders = core.sum(axis=0)
     core_units, unique_units = core.sum(axis=(1, 2)), (core & (holders == 1)).sum(axis=(1, 2))
     value = share(unique_units, core_units)
-    sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled_by_length, draws.resampled]), bar)
+    sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled_by_length, draws.resampled]), advance)
     drawn = share(unique, sizes)
     shuffled, resampled = np.split(drawn, [len(draws.shuffled_by_length)])
     p_value = two_sided_p(value, shuffled)

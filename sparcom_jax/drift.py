@@ -3,24 +3,30 @@
 Both runs hold the same instructions and the same units. Axes: I instructions, L layers, U units of a layer, E experts.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Float64, UInt16
+from jaxtyping import Array, Float32, Float64, UInt16, UInt32
 
 from sparcom_jax.overlap import BLOCK_VALUES
-from sparcom_jax.progress import Progress
 from sparcom_jax.store.run import Run
 
 
 @jax.jit
-def _changes(base: UInt16[Array, "I U"], tuned: UInt16[Array, "I U"], base_tokens: Float32[Array, "I"],
-             tuned_tokens: Float32[Array, "I"]) -> Float32[Array, "2 I"]:  # fmt: skip
-    change = tuned.astype(jnp.float32) / tuned_tokens[:, None] - base.astype(jnp.float32) / base_tokens[:, None]
-    return jnp.stack([jnp.abs(change), change]).mean(axis=2)
+def _changes(base: UInt16[Array, "I U"], tuned: UInt16[Array, "I U"], base_tokens: UInt32[Array, "I"],
+             tuned_tokens: UInt32[Array, "I"]) -> Float32[Array, "2 I"]:  # fmt: skip
+    # n/T - m/S = (nS - mT) / (ST): whole numbers below 2**32 up to the division, so equal frequencies differ by 0.
+    after = tuned.astype(jnp.uint32) * base_tokens[:, None]
+    before = base.astype(jnp.uint32) * tuned_tokens[:, None]
+    size = (jnp.maximum(after, before) - jnp.minimum(after, before)).astype(jnp.float32)
+    change = jnp.where(after >= before, size, -size)
+    scale = base_tokens.astype(jnp.float32) * tuned_tokens.astype(jnp.float32)
+    return jnp.stack([size, change]).mean(axis=2) / scale[None, :]
 
 
-def frequency_drift(base: Run, tuned: Run, group: str, bar: Progress
+def frequency_drift(base: Run, tuned: Run, group: str, advance: Callable[[int], None]
                     ) -> tuple[Float64[np.ndarray, "I L"], Float64[np.ndarray, "I L"]]:  # fmt: skip
     """Mean over the units of a layer of |p_tuned - p_base| and of p_tuned - p_base, streamed.
 
@@ -28,10 +34,10 @@ def frequency_drift(base: Run, tuned: Run, group: str, bar: Progress
       base: one run.
       tuned: the other.
       group: name of a neuron group.
-      bar: advanced by one for each layer.
+      advance: told of every layer that is done.
     """
     counts = base.count(group), tuned.count(group)
-    tokens = [np.maximum(run.token_count, 1).astype(np.float32) for run in (base, tuned)]
+    tokens = [np.maximum(run.token_count, 1) for run in (base, tuned)]
     rows, layers, *sizes = counts[0].shape
     step = max(BLOCK_VALUES // int(np.prod(sizes)), 1)
     drift = np.empty((2, rows, layers), np.float64)
@@ -40,7 +46,7 @@ def frequency_drift(base: Run, tuned: Run, group: str, bar: Progress
             part = slice(start, min(start + step, rows))
             blocks = [count[part, layer].read().result().reshape(part.stop - start, -1) for count in counts]
             drift[:, part, layer] = np.asarray(_changes(*blocks, *(T[part] for T in tokens)))
-        bar.advance()
+        advance(1)
     return drift[0], drift[1]
 
 

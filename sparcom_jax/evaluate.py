@@ -98,6 +98,7 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
         "kind": "evaluate",
         "run": run.location,
         "model": run.attributes["model"],
+        "manifest": run.attributes,
         "set": {"name": set_name, **sets.attributes},
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
                      "seed": seed},
@@ -154,11 +155,11 @@ def _symmetric_q(p_value: Float64[np.ndarray, "C C"]) -> Float64[np.ndarray, "C 
 def _evaluate_group(sets: Sets, group: Group, rho: float, draws: Draws) -> GroupResult:
     layers, layer_units = len(group.layers), group.unit_count // len(group.layers)
     with progress(f"evaluate {group.name}", 2 * layers, "layers") as bar:
-        found = all_intersections(sets, group.name, bar)
+        found = all_intersections(sets, group.name, bar.advance)
         cells = {measure: category_table(overlap, chance, draws)
                  for measure, (overlap, chance) in all_overlaps(found, layer_units).items()}  # fmt: skip
         core = core_sets(sets, group.name, rho)
-        return GroupResult(group, cells, core, found.first, uniqueness(sets, group.name, rho, core, draws, bar))
+        return GroupResult(group, cells, core, found.first, uniqueness(sets, group.name, rho, core, draws, bar.advance))
 
 
 def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Axes: I instructions, L layers, U units, B bytes of packed units.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.progress import Progress
 from sparcom_jax.store.sets import Sets, sets_path
 
 BLOCK_VALUES = 1 << 24
@@ -78,13 +77,13 @@ def _common_of_pairs(first: UInt8[Array, "I B"], second: UInt8[Array, "I B"]) ->
     return jax.lax.population_count(parts).sum(axis=2, dtype=jnp.int32)
 
 
-def all_intersections(sets: Sets, group: str, bar: Progress) -> Intersections:
+def all_intersections(sets: Sets, group: str, advance: Callable[[int], None]) -> Intersections:
     """|S(i) and S(i')| of all pairs of instructions, `[I, I]`.
 
     Args:
       sets: the sets of a run.
       group: name of the group.
-      bar: advanced by one as each layer is begun.
+      advance: told of every layer that is begun.
 
     Raises:
       InputError: the stored sizes are not those of the masks.
@@ -97,7 +96,7 @@ def all_intersections(sets: Sets, group: str, bar: Progress) -> Intersections:
         block = np.asarray(_common_of_all(packed)).astype(np.int64)
         common += block
         sizes[:, layer] += block.diagonal()
-        bar.advance(layer + 1 - begun)
+        advance(layer + 1 - begun)
         begun = layer + 1
     wrong = np.flatnonzero(sizes.sum(axis=1) != sets.size(group))
     if wrong.size:

@@ -32,7 +32,8 @@ CUT_AXIS = {
     "moe/routed/gate": 3, "moe/routed/up": 3, "moe/routed/down": 3,
 }  # fmt: skip
 
-EDIT_SPECS = Edits(mlp=P(None, "model"), shared=P(None, "model"), routed=P(None, "model", None), expert=P())
+_EDIT_SPECS: Any = {"mlp": P(None, "model"), "shared": P(None, "model"), "routed": P(None, "model"), "expert": P()}
+EDIT_SPECS = Edits(**_EDIT_SPECS)
 """How edits are cut over a mesh."""
 
 
@@ -95,7 +96,7 @@ class Placement:
             return jax.tree.map(lambda leaf: leaf[None], result)
 
         stacked = jax.tree.map(lambda spec: P("data", *spec), out_specs, is_leaf=lambda leaf: isinstance(leaf, P))
-        # Whether an output is the same along "model" is stated by the specs; the checker cannot see it through scatters.
+        # The specs state which outputs are the same along "model"; the checker cannot see it through scatters.
         sharded = jax.shard_map(on_each, mesh=self.mesh, in_specs=(_param_specs(config), P("data"), extra_specs),
                                 out_specs=stacked, check_vma=False)  # fmt: skip
         return jax.jit(sharded)

@@ -52,7 +52,7 @@ def measure_side(role: str, sets: Sets, rho: float) -> Side:
     observed = one_hot(sets.run.category[None], len(sets.run.categories))
     for name, group in sets.groups.items():
         with progress(f"{role} {name}", len(group.layers), "layers") as bar:
-            intersections[name] = all_intersections(sets, name, bar)
+            intersections[name] = all_intersections(sets, name, bar.advance)
         set_size[name] = category_means(intersections[name].first.astype(np.float64), observed)[0]
     return Side(role, sets, core, intersections, set_size)
 

@@ -89,9 +89,13 @@ def capture(
     dtype = compute_dtype(settings.dtype, model.dtype)
     max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
     texts = tokenize_prompts(
-        instructions, model.tokenizer(), vocab_size=config.vocab_size, max_tokens=max_tokens,
-        truncate=settings.truncate, count_window=settings.count_window,
-    )  # fmt: skip
+        instructions,
+        model.tokenizer(),
+        vocab_size=config.vocab_size,
+        max_tokens=max_tokens,
+        truncate=settings.truncate,
+        count_window=settings.count_window,
+    )
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
     plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
@@ -101,14 +105,17 @@ def capture(
     arrays = _create_arrays(store, groups, instructions, texts, rows_per_block, settings.values)
     done = np.asarray(arrays["instruction/done"].read().result())
     mine = [
-        index for index in range(len(plan.blocks))
+        index
+        for index in range(len(plan.blocks))
         if index % jax.process_count() == jax.process_index()
         and not done[index * rows_per_block : (index + 1) * rows_per_block].all()
-    ]  # fmt: skip
+    ]
     if resumed:
         say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
-    say(f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
-        f"{len({b.shape for block in plan.blocks for b in block})} shapes to compile, {len(texts.truncated)} truncated")  # fmt: skip
+    say(
+        f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
+        f"{len({b.shape for block in plan.blocks for b in block})} shapes to compile, {len(texts.truncated)} truncated"
+    )
     if mine:
         params = model.restore(placement.param_shardings(config), dtype)
         engine = _Engine(config, params, placement, settings, groups, texts)
@@ -149,8 +156,15 @@ def compute_dtype(asked: str, stored: str) -> str:
 class _Engine:
     """Runs batches of one model and collects their statistics on the host."""
 
-    def __init__(self, config: DecoderConfig, params: Params, placement: Placement, settings: CaptureSettings,
-                 groups: list[Group], texts: TokenizedSet) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: DecoderConfig,
+        params: Params,
+        placement: Placement,
+        settings: CaptureSettings,
+        groups: list[Group],
+        texts: TokenizedSet,
+    ) -> None:
         self._config = config
         self._params = params
         self._placement = placement
@@ -177,8 +191,14 @@ class _Engine:
         padded = [one.texts for one in bins] + [()] * (self._placement.data - len(bins))
         batches = [self._fill(shape, texts) for texts in padded]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        step = capture_step(self._config, shape, self._settings.convention, self._settings.values,
-                            tuple(group.name for group in self._groups), self._placement)  # fmt: skip
+        step = capture_step(
+            self._config,
+            shape,
+            self._settings.convention,
+            self._settings.values,
+            tuple(group.name for group in self._groups),
+            self._placement,
+        )
         return step(self._params, stacked, None)
 
     def _fill(self, shape: Shape, texts: tuple[int, ...]) -> Batch:
@@ -200,8 +220,14 @@ class _Engine:
 
 
 @lru_cache(maxsize=64)
-def capture_step(config: DecoderConfig, shape: Shape, convention: Convention, values: bool, groups: tuple[str, ...],
-                 placement: Placement) -> Step:  # fmt: skip
+def capture_step(
+    config: DecoderConfig,
+    shape: Shape,
+    convention: Convention,
+    values: bool,
+    groups: tuple[str, ...],
+    placement: Placement,
+) -> Step:
     """The compiled step of a batch shape: (params, batches, None) -> statistics `[data, L, R, ...]` by group."""
     experts = config.experts.count // placement.model if config.experts else 0
     statistics = Statistics(shape.rows, experts, convention, values)
@@ -210,17 +236,23 @@ def capture_step(config: DecoderConfig, shape: Shape, convention: Convention, va
         del nothing
         # Full precision where the dtype is float32; TPUs and GPUs would round the inputs of matmuls otherwise.
         with jax.default_matmul_precision("highest"):
-            output = bind(config, params)(batch, shape.rows, window=shape.window, axis=placement.axis,
-                                          reduce=lambda taps: statistics.reduce(taps, batch))  # fmt: skip
+            output = bind(config, params)(
+                batch,
+                shape.rows,
+                window=shape.window,
+                axis=placement.axis,
+                reduce=lambda taps: statistics.reduce(taps, batch),
+            )
         return output.taps
 
     return placement.compile(step, config, None, statistics.specs(list(groups)))
 
 
-def _write_blocks(engine: _Engine, plan: Plan, mine: list[int], rows_per_block: int, arrays: dict[str, ts.TensorStore],
-                  bar: Any) -> None:  # fmt: skip
-    """Captures blocks and writes each while the next is computed; a block's `done` follows when all of it is durable."""
-    writing: collections.deque[tuple[slice, list[ts.Future]]] = collections.deque()
+def _write_blocks(
+    engine: _Engine, plan: Plan, mine: list[int], rows_per_block: int, arrays: dict[str, ts.TensorStore], bar: Any
+) -> None:
+    """Captures blocks, writing each while the next is computed; `done` follows when all of a block is durable."""
+    writing: collections.deque[tuple[slice, list[Any]]] = collections.deque()
 
     def finish() -> None:
         rows, futures = writing.popleft()
@@ -261,8 +293,17 @@ def _rows_per_block(groups: list[Group], values: bool) -> int:
     return rows
 
 
-def _manifest(model: ModelDir, instructions: InstructionSet, texts: TokenizedSet, groups: list[Group], plan: Plan,
-              settings: CaptureSettings, placement: Placement, dtype: str, rows_per_block: int) -> dict[str, Any]:  # fmt: skip
+def _manifest(
+    model: ModelDir,
+    instructions: InstructionSet,
+    texts: TokenizedSet,
+    groups: list[Group],
+    plan: Plan,
+    settings: CaptureSettings,
+    placement: Placement,
+    dtype: str,
+    rows_per_block: int,
+) -> dict[str, Any]:
     config = model.config
     tokenizer = model.tokenizer()
     special = sorted(set(tokenizer.all_special_ids))
@@ -281,23 +322,36 @@ def _manifest(model: ModelDir, instructions: InstructionSet, texts: TokenizedSet
         },
         "tokenizer": {"digest": model.tokenizer_digest, "special_token_ids": special},
         "instructions": {
-            "source": instructions.source, "digest": instructions.digest, "count": len(instructions.rows),
-            "tokens_fed": int(texts.lengths.sum()), "tokens_counted": int(texts.counted.sum()),
+            "source": instructions.source,
+            "digest": instructions.digest,
+            "count": len(instructions.rows),
+            "tokens_fed": int(texts.lengths.sum()),
+            "tokens_counted": int(texts.counted.sum()),
             "truncated": {instructions.rows[row]["id"]: size for row, size in texts.truncated.items()},
         },
         "categories": instructions.categories,
         "groups": {group.name: group.to_json() for group in groups},
         "rows_per_write": rows_per_block,
         "capture": {
-            **asdict(settings), "scope": "prompt", "template": "none", "bos": "as tokenizer(instruction) adds it",
-            "padding": "never counted, never routed", "slots_filled": round(plan.filled, 6),
+            **asdict(settings),
+            "scope": "prompt",
+            "template": "none",
+            "bos": "as tokenizer(instruction) adds it",
+            "padding": "never counted, never routed",
+            "slots_filled": round(plan.filled, 6),
         },
         "dtype": dtype,
-        "devices": {"platform": jax.default_backend(), "kind": jax.devices()[0].device_kind,
-                    "mesh": dict(placement.mesh.shape), "processes": jax.process_count()},
-        "versions": {"python": platform.python_version(),
-                     **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")}},
-    }  # fmt: skip
+        "devices": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "mesh": dict(placement.mesh.shape),
+            "processes": jax.process_count(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")},
+        },
+    }
 
 
 # What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is
@@ -323,8 +377,9 @@ def _open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
             if isinstance(was, dict) and isinstance(now, dict):
                 key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
                 field, was, now = f"{field}.{key}", was.get(key), now.get(key)
-            raise InputError(f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); "
-                             f"choose another --output")  # fmt: skip
+            raise InputError(
+                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
+            )
     return True
 
 
@@ -334,8 +389,14 @@ def _look_up(tree: Any, path: tuple[str, ...]) -> Any:
     return json.loads(json.dumps(tree))
 
 
-def _create_arrays(store: Store, groups: list[Group], instructions: InstructionSet, texts: TokenizedSet,
-                   rows_per_block: int, values: bool) -> dict[str, ts.TensorStore]:  # fmt: skip
+def _create_arrays(
+    store: Store,
+    groups: list[Group],
+    instructions: InstructionSet,
+    texts: TokenizedSet,
+    rows_per_block: int,
+    values: bool,
+) -> dict[str, ts.TensorStore]:
     rows = len(instructions.rows)
     specs = capture_arrays(groups, rows, rows_per_block, values)
     arrays = {spec.name: store.create_array(spec) for spec in specs}

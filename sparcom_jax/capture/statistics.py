@@ -1,6 +1,7 @@
 """Per-instruction statistics, reduced on the device inside the layer that the activations arise in.
 
-Axis legend: S token slots, R texts of a batch, F neurons, E experts on this device, K experts per token, M dispatch entries.
+Axis legend: S token slots, R texts of a batch, F neurons, E experts on this device, K experts per token,
+M entries of the dispatch.
 """
 
 from dataclasses import dataclass
@@ -44,8 +45,10 @@ class Statistics:
           For each tap: `positive_count` [R, F] (routed: [R, E, F]), with `values` also `value_sum` and `value_max`;
           for routed also `selected_count` and `gate_sum` [R, E_all].
         """
-        return {name: self._routed(tap, batch) if isinstance(tap, RoutedTap) else self._dense(tap, batch)
-                for name, tap in taps.items()}  # fmt: skip
+        return {
+            name: self._routed(tap, batch) if isinstance(tap, RoutedTap) else self._dense(tap, batch)
+            for name, tap in taps.items()
+        }
 
     def specs(self, groups: list[str]) -> dict[str, dict[str, Any]]:
         """How a mesh cuts what `reduce` returns, stacked over layers: neurons, or experts, lie on "model"."""
@@ -63,7 +66,7 @@ class Statistics:
     def _routed(self, tap: RoutedTap, batch: Batch) -> dict[str, Array]:
         used = tap.slot < len(batch.row)
         slot = jnp.minimum(tap.slot, len(batch.row) - 1)
-        # Entries are sorted by expert, and within an expert by slot; unused entries end an expert's and keep its last row.
+        # Entries are sorted by expert, then by slot; unused ones end an expert's and keep its last row.
         row = jnp.where(used, jnp.minimum(batch.row[slot], self.rows - 1), self.rows - 1)
         counted = used & batch.counted[slot]
         flat = self._neurons(

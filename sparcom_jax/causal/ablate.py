@@ -83,7 +83,9 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     if not 0 < settings.rho <= 1:
         raise InputError(f"rho must be within (0, 1], got {settings.rho}")
     if settings.draws < 1 or settings.per_category < 0:
-        raise InputError(f"draws {settings.draws} must be positive and per_category {settings.per_category} not negative")
+        raise InputError(
+            f"draws {settings.draws} must be positive and per_category {settings.per_category} not negative"
+        )
     run.require_complete()
     if run.attributes["model"]["digest"] != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
@@ -112,39 +114,66 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
                 nll = _by_category(likelihood.mean_nll(_edits(sets, units)), category, len(run.categories))
                 results[target, off, draw] = nll - baseline
                 table += [
-                    (target, "random" if draw else "core", draw if draw else "", run.categories[off], measured,
-                     _count(units), int((category == index).sum()), nll[index], nll[index] - baseline[index])
+                    (
+                        target,
+                        "random" if draw else "core",
+                        draw if draw else "",
+                        run.categories[off],
+                        measured,
+                        _count(units),
+                        int((category == index).sum()),
+                        nll[index],
+                        nll[index] - baseline[index],
+                    )
                     for index, measured in enumerate(run.categories)
-                ]  # fmt: skip
+                ]
                 bar.advance()
     write_table(output / "ablation.csv", TABLES["ablation.csv"], table)
-    write_table(output / "baseline.csv", TABLES["baseline.csv"], [
-        (name, int((category == index).sum()), int(texts.counted[category == index].sum()), baseline[index])
-        for index, name in enumerate(run.categories)
-    ])  # fmt: skip
-    return write_summary(output, {
-        "kind": "ablate",
-        "run": run.location,
-        "model": run.attributes["model"],
-        "set": {"name": settings.set_name, **sets.attributes},
-        "settings": {"rho": settings.rho, "draws": settings.draws, "per_category": settings.per_category,
-                     "separator": settings.separator, "seed": settings.seed, "ablation": "zero",
-                     "control": "random units of the same layer and group, as many"},
-        "categories": run.categories,
-        "tables": list(TABLES),
-        "baseline": baseline,
-        "targets": {
-            target: {
-                "units_off": [_count({g: cores[g][off] for g in groups}) for off in range(len(run.categories))],
-                **_summarise(results, target, len(run.categories), settings.draws),
-            }
-            for target, groups in targets.items()
+    write_table(
+        output / "baseline.csv",
+        TABLES["baseline.csv"],
+        [
+            (name, int((category == index).sum()), int(texts.counted[category == index].sum()), baseline[index])
+            for index, name in enumerate(run.categories)
+        ],
+    )
+    return write_summary(
+        output,
+        {
+            "kind": "ablate",
+            "run": run.location,
+            "model": run.attributes["model"],
+            "manifest": run.attributes,
+            "set": {"name": settings.set_name, **sets.attributes},
+            "settings": {
+                "rho": settings.rho,
+                "draws": settings.draws,
+                "per_category": settings.per_category,
+                "separator": settings.separator,
+                "seed": settings.seed,
+                "ablation": "zero",
+                "control": "random units of the same layer and group, as many",
+            },
+            "categories": run.categories,
+            "tables": list(TABLES),
+            "baseline": baseline,
+            "targets": {
+                target: {
+                    "units_off": [_count({g: cores[g][off] for g in groups}) for off in range(len(run.categories))],
+                    **_summarise(results, target, len(run.categories), settings.draws),
+                }
+                for target, groups in targets.items()
+            },
         },
-    })  # fmt: skip
+    )
 
 
-def _summarise(results: dict[tuple[str, int, int], Float64[np.ndarray, "C"]], target: str, categories: int, draws: int,
-               ) -> dict[str, Float64[np.ndarray, "C C"]]:  # fmt: skip
+def _summarise(
+    results: dict[tuple[str, int, int], Float64[np.ndarray, "C"]],
+    target: str,
+    categories: int,
+    draws: int,
+) -> dict[str, Float64[np.ndarray, "C C"]]:
     """Core against random sets: rows are the category switched off, columns the category measured."""
     core = np.stack([results[target, off, 0] for off in range(categories)])
     random = np.stack([[results[target, off, 1 + d] for off in range(categories)] for d in range(draws)])
@@ -191,8 +220,10 @@ def _require_enough_experts(run: Run, cores: Units) -> None:
     group, needed = run.groups[EXPERT_GROUP], int(run.attributes["model"]["num_experts_per_tok"])
     left = group.sizes[0] - cores[EXPERT_GROUP].sum(-1)
     for category, layer in np.argwhere(left < needed):
-        raise InputError(f"{run.location}: the core experts of {run.categories[category]} leave {left[category, layer]} "
-                         f"experts in layer {group.layers[layer]}, but a token needs {needed}; use a set with fewer")  # fmt: skip
+        raise InputError(
+            f"{run.location}: the core experts of {run.categories[category]} leave {left[category, layer]} "
+            f"experts in layer {group.layers[layer]}, but a token needs {needed}; use a set with fewer"
+        )
 
 
 def _scored_rows(run: Run, per_category: int) -> np.ndarray:
@@ -205,10 +236,12 @@ def _texts(model: ModelDir, run: Run, rows: np.ndarray, separator: str) -> Token
     tokenizer, config = model.tokenizer(), model.config
     captured = run.attributes["capture"]
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
-    prompts = tokenize_prompts(chosen, tokenizer, vocab_size=config.vocab_size, max_tokens=limit,
-                               truncate=captured["truncate"], count_window=0)  # fmt: skip
-    return tokenize_responses(chosen, prompts, tokenizer, vocab_size=config.vocab_size,
-                              max_tokens=config.max_positions, separator=separator)  # fmt: skip
+    prompts = tokenize_prompts(
+        chosen, tokenizer, vocab_size=config.vocab_size, max_tokens=limit, truncate=captured["truncate"], count_window=0
+    )
+    return tokenize_responses(
+        chosen, prompts, tokenizer, vocab_size=config.vocab_size, max_tokens=config.max_positions, separator=separator
+    )
 
 
 def _by_category(nll: Float64[np.ndarray, "I"], category: np.ndarray, categories: int) -> Float64[np.ndarray, "C"]:

@@ -25,8 +25,9 @@ LOGITS_BLOCK = 128
 class Likelihood:
     """Scores the same texts again and again, under different edits."""
 
-    def __init__(self, config: DecoderConfig, params: Params, placement: Placement, texts: TokenizedSet,
-                 batch_tokens: int) -> None:  # fmt: skip
+    def __init__(
+        self, config: DecoderConfig, params: Params, placement: Placement, texts: TokenizedSet, batch_tokens: int
+    ) -> None:
         self._config = config
         self._params = params
         self._placement = placement
@@ -39,7 +40,8 @@ class Likelihood:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
 
         Args:
-          edits: interventions; every field that the model has units for is set, so that all calls share one compilation.
+          edits: interventions; every field that the model has units for is set, so that all calls share one
+            compilation.
         """
         placed = self._placement.put(edits, EDIT_SPECS)
         sums = np.zeros(len(self._texts.ids))

@@ -1,0 +1,1 @@
+"""From Hugging Face checkpoints to Flax parameters and back."""

@@ -141,8 +141,13 @@ def _layers(hf: Any) -> tuple[tuple[LayerKind, ...], Experts | None]:
         return kinds, None
     if not 0 < hf.num_experts_per_tok <= hf.num_experts:
         raise InputError(f"num_experts_per_tok {hf.num_experts_per_tok} is not within 1..num_experts {hf.num_experts}")
-    return kinds, Experts(count=hf.num_experts, per_token=hf.num_experts_per_tok, width=hf.moe_intermediate_size,
-                          shared_width=hf.shared_expert_intermediate_size, normalize=bool(hf.norm_topk_prob))  # fmt: skip
+    return kinds, Experts(
+        count=hf.num_experts,
+        per_token=hf.num_experts_per_tok,
+        width=hf.moe_intermediate_size,
+        shared_width=hf.shared_expert_intermediate_size,
+        normalize=bool(hf.norm_topk_prob),
+    )
 
 
 def _rope(parameters: dict[str, Any]) -> Rope:

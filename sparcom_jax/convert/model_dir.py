@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
             "digest": hashlib.sha256(f"{config}{weights_digest}".encode()).hexdigest(),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        os.replace(partial, output)
+        partial.replace(output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -160,7 +159,7 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
 
 
 def _save(params: Params, path: Path) -> None:
-    # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory needed.
+    # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory.
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=SAVE_BUFFER_GB)
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as checkpointer:

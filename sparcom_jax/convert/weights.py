@@ -129,7 +129,7 @@ def load_params(config: DecoderConfig, directory: Path) -> tuple[Params, str, st
             _require_finite(tensor, name, directory)
             path, source = destination[name]
             arrays[path][source.index] = tensor.T if source.transposed else tensor
-            digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8)).hexdigest()
+            digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
             bar.advance()
     digest = hashlib.sha256(json.dumps([dtype, sorted(digests.items())]).encode()).hexdigest()
     cpu = jax.devices("cpu")[0]
@@ -198,7 +198,7 @@ def _one_dtype(files: TensorFiles, sources: dict[str, tuple[jax.ShapeDtypeStruct
 
 def _require_finite(tensor: np.ndarray, name: str, directory: Path) -> None:
     # The exponent bits say it in one integer comparison; isfinite of bfloat16 is many times slower.
-    bits = tensor.reshape(-1).view(np.uint16 if tensor.itemsize == 2 else np.uint32)
+    bits: np.ndarray = tensor.reshape(-1).view(np.uint16 if tensor.itemsize == 2 else np.uint32)
     exponent = bits.dtype.type(NON_FINITE[tensor.itemsize][tensor.dtype.name])
     for start in range(0, bits.size, 1 << 22):
         bad = (bits[start : start + (1 << 22)] & exponent) == exponent

@@ -1,0 +1,1 @@
+"""Instructions, tokens and batches."""

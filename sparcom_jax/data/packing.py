@@ -1,10 +1,11 @@
 """Packing texts into batches: a fixed number of token slots, texts one after another, few compiled shapes.
 
-The plan follows from the lengths alone, so a resumed run makes the same batches, and the same batches make the same bits.
+The plan follows from the lengths alone, so a resumed run makes the same batches, and these make the same bits.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32
@@ -67,9 +68,12 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     slots = _round_up(max(min(batch_tokens, int(lengths.sum())), int(lengths.max())), QUERY_BLOCK)
     max_rows = max(slots // SLOTS_PER_ROW, MIN_ROWS)
     packed = [
-        [(_window(int(lengths[texts[0]])), tuple(texts)) for texts in _pack(lengths, start, rows_per_block, slots, max_rows)]
+        [
+            (_window(int(lengths[texts[0]])), tuple(texts))
+            for texts in _pack(lengths, start, rows_per_block, slots, max_rows)
+        ]
         for start in range(0, len(lengths), rows_per_block)
-    ]  # fmt: skip
+    ]
     rows_of_window: dict[int, int] = {}
     for window, texts in (one for block in packed for one in block):
         rows_of_window[window] = max(rows_of_window.get(window, MIN_ROWS), _power_of_two(len(texts)))
@@ -80,9 +84,7 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     return Plan(blocks, slots, float(lengths.sum()) / (bins * slots))
 
 
-def fill(
-    shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]
-) -> Batch:
+def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]) -> Batch:
     """Lays texts into the slots of a batch.
 
     Args:
@@ -103,7 +105,8 @@ def fill(
         token[start:stop], position[start:stop] = text, np.arange(len(text))
         row[start:stop], counts[start:stop] = index, counting
         start = stop
-    return Batch(token, position, row, counts)
+    leaves: list[Any] = [token, position, row, counts]
+    return Batch(*leaves)
 
 
 def _pack(lengths: Int[np.ndarray, "I"], start: int, count: int, slots: int, max_rows: int) -> list[list[int]]:

@@ -35,8 +35,9 @@ class TokenizedSet:
         return self.lengths - self.first_counted
 
 
-def tokenize_prompts(instructions: InstructionSet, tokenizer: Any, *, vocab_size: int, max_tokens: int, truncate: bool,
-                     count_window: int) -> TokenizedSet:  # fmt: skip
+def tokenize_prompts(
+    instructions: InstructionSet, tokenizer: Any, *, vocab_size: int, max_tokens: int, truncate: bool, count_window: int
+) -> TokenizedSet:
     """Tokenises the instructions exactly as `tokenizer(instruction)` does, special tokens included.
 
     Args:
@@ -60,16 +61,25 @@ def tokenize_prompts(instructions: InstructionSet, tokenizer: Any, *, vocab_size
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
     if too_long and not truncate:
         listed = first_of([f"{names[row]} ({size})" for row, size in too_long.items()])
-        raise InputError(f"{instructions.source}: {len(too_long)} instructions are longer than {max_tokens} tokens: {listed}; "
-                         f"raise capture.max_tokens or set capture.truncate")  # fmt: skip
+        raise InputError(
+            f"{instructions.source}: {len(too_long)} instructions are longer than {max_tokens} tokens: {listed}; "
+            f"raise capture.max_tokens or set capture.truncate"
+        )
     ids = [tokens[:max_tokens] for tokens in ids]
     lengths = np.asarray([tokens.size for tokens in ids], np.int32)
     first = np.maximum(lengths - count_window, 0) if count_window else np.zeros_like(lengths)
     return TokenizedSet(ids, first.astype(np.int32), too_long)
 
 
-def tokenize_responses(instructions: InstructionSet, prompts: TokenizedSet, tokenizer: Any, *, vocab_size: int,
-                       max_tokens: int, separator: str) -> TokenizedSet:  # fmt: skip
+def tokenize_responses(
+    instructions: InstructionSet,
+    prompts: TokenizedSet,
+    tokenizer: Any,
+    *,
+    vocab_size: int,
+    max_tokens: int,
+    separator: str,
+) -> TokenizedSet:
     """Appends each reference response to its prompt, for teacher forcing.
 
     What is read is the prompt's tokens as captured, then `tokenizer(separator + response)` without special tokens, then
@@ -99,7 +109,9 @@ def tokenize_responses(instructions: InstructionSet, prompts: TokenizedSet, toke
     ]
     too_long = [f"{name} ({len(text)})" for name, text in zip(names, ids, strict=True) if len(text) > max_tokens]
     if too_long:
-        raise InputError(f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}")
+        raise InputError(
+            f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}"
+        )
     require_vocabulary(ids, names, vocab_size, instructions.source)
     return TokenizedSet(ids, prompts.lengths, {})
 
@@ -112,5 +124,7 @@ def require_vocabulary(ids: list[Int32[np.ndarray, "_"]], names: list[str], voca
     """
     for name, tokens in zip(names, ids, strict=True):
         if tokens.size and tokens.max() >= vocab_size:
-            raise InputError(f"{source}: {name!r} has token {int(tokens.max())}, but the model's vocabulary has {vocab_size} "
-                             f"rows: the tokenizer does not fit the model")  # fmt: skip
+            raise InputError(
+                f"{source}: {name!r} has token {int(tokens.max())}, but the model's vocabulary has {vocab_size} "
+                f"rows: the tokenizer does not fit the model"
+            )

@@ -1,0 +1,1 @@
+"""Tiny models trained from scratch, saved as genuine checkpoints."""

@@ -40,7 +40,9 @@ def decoder_config(fields: dict[str, Any]) -> DecoderConfig:
     return translate(_hf_config(fields).to_dict())
 
 
-def save_checkpoint(directory: Path, fields: dict[str, Any], params: Params, tokenizer: PreTrainedTokenizerFast) -> None:
+def save_checkpoint(
+    directory: Path, fields: dict[str, Any], params: Params, tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Writes a model directory as transformers reads it; it appears whole or not at all.
 
     Args:

@@ -74,8 +74,14 @@ def train_pair(settings: TrainingSettings, instructions: InstructionSet, base: P
     save_checkpoint(tuned, settings.fields, params, tokenizer)
 
 
-def _train(label: str, config: DecoderConfig, params: Params, batches: Iterator[tuple[Shape, Batch]], steps: int,
-           learning_rate: float) -> Params:  # fmt: skip
+def _train(
+    label: str,
+    config: DecoderConfig,
+    params: Params,
+    batches: Iterator[tuple[Shape, Batch]],
+    steps: int,
+    learning_rate: float,
+) -> Params:
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(steps // 10, 1), steps, learning_rate / 10)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.95, weight_decay=0.01))
     state = optimizer.init(params)
@@ -117,7 +123,9 @@ def _balance(taps: LayerTaps, real: Array) -> dict[str, Array]:
     return {"balance": experts * jnp.sum(share * probability)}
 
 
-def _plain_text_batches(documents: list[str], tokenizer: Any, settings: TrainingSettings) -> Iterator[tuple[Shape, Batch]]:
+def _plain_text_batches(
+    documents: list[str], tokenizer: Any, settings: TrainingSettings
+) -> Iterator[tuple[Shape, Batch]]:
     """Random stretches of the corpus, each read from position 0; every next token within a stretch counts."""
     stream = np.concatenate([np.asarray(tokenizer(text, verbose=False)["input_ids"], np.int32) for text in documents])
     random = np.random.default_rng(settings.seed)
@@ -130,8 +138,12 @@ def _plain_text_batches(documents: list[str], tokenizer: Any, settings: Training
         yield shape, fill(shape, [stream[start : start + length] for start in starts], [counts] * rows)
 
 
-def _instruction_batches(instructions: InstructionSet, tokenizer: Any, config: DecoderConfig, settings: TrainingSettings,
-                         ) -> Iterator[tuple[Shape, Batch]]:  # fmt: skip
+def _instruction_batches(
+    instructions: InstructionSet,
+    tokenizer: Any,
+    config: DecoderConfig,
+    settings: TrainingSettings,
+) -> Iterator[tuple[Shape, Batch]]:
     """Instructions with their responses, packed; only the responses' tokens count."""
     limits = {"vocab_size": config.vocab_size, "max_tokens": config.max_positions}
     prompts = tokenize_prompts(instructions, tokenizer, truncate=False, count_window=0, **limits)
@@ -141,7 +153,9 @@ def _instruction_batches(instructions: InstructionSet, tokenizer: Any, config: D
     batches = []
     for one in bins:
         position = [np.arange(len(texts.ids[text])) for text in one.texts]
-        counts = [(p + 1 >= texts.first_counted[text]) & (p + 1 < len(p)) for p, text in zip(position, one.texts, strict=True)]
+        counts = [
+            (p + 1 >= texts.first_counted[text]) & (p + 1 < len(p)) for p, text in zip(position, one.texts, strict=True)
+        ]
         batches.append(fill(shape, [texts.ids[text] for text in one.texts], counts))
     random = np.random.default_rng(settings.seed)
     while True:

@@ -1,0 +1,1 @@
+"""Instruction-specific neurons and experts."""

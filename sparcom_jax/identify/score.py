@@ -16,9 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt16
 
 
 @partial(jax.jit, static_argnames=("steps",))
-def cut_counts(
-    counts: Sequence[UInt16[Array, "I _"]], wanted: Int[Array, ""], *, steps: int = 17
-) -> Int[Array, "I"]:
+def cut_counts(counts: Sequence[UInt16[Array, "I _"]], wanted: Int[Array, ""], *, steps: int = 17) -> Int[Array, "I"]:
     """The largest count that at least `wanted` units of an instruction reach.
 
     Args:

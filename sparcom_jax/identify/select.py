@@ -30,8 +30,8 @@ class Selection:
         whose frequency reaches `threshold`.
       epsilon: share of the units of a group, in (0, 1]: k = ceil(epsilon U).
       threshold: least activation frequency, in (0, 1], for the selector `threshold`.
-      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling mean
-        activation where it is stored, then by index.
+      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling
+        mean activation where it is stored, then by index.
       pool: cut all neuron groups together instead of each by itself.
       expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
       expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
@@ -86,8 +86,9 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     return sets
 
 
-def _select(run: Run, selection: Selection, groups: list[Group], rows: slice,
-            counts: list[UInt16[Array, "I _"]]) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:  # fmt: skip
+def _select(
+    run: Run, selection: Selection, groups: list[Group], rows: slice, counts: list[UInt16[Array, "I _"]]
+) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
     """Masks of a chunk of instructions, and the frequencies at which they were cut."""
     tokens = np.asarray(run.token_count[rows], np.int64)
     if groups[0].name == EXPERT_GROUP and selection.expert_epsilon == 0:
@@ -104,8 +105,15 @@ def _select(run: Run, selection: Selection, groups: list[Group], rows: slice,
     return _top(run, selection.ties, groups, rows, counts, wanted, tokens)
 
 
-def _top(run: Run, ties: str, groups: list[Group], rows: slice, counts: list[UInt16[Array, "I _"]], wanted: int,
-         tokens: np.ndarray) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:  # fmt: skip
+def _top(
+    run: Run,
+    ties: str,
+    groups: list[Group],
+    rows: slice,
+    counts: list[UInt16[Array, "I _"]],
+    wanted: int,
+    tokens: np.ndarray,
+) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
     cut = cut_counts(counts, jnp.asarray(wanted, jnp.int32))
     frequency = np.asarray(cut) / tokens
     if ties == "include":
@@ -119,8 +127,13 @@ def _top(run: Run, ties: str, groups: list[Group], rows: slice, counts: list[UIn
     return jnp.split(mask, widths.tolist(), axis=1), frequency
 
 
-def _top_of_each_layer(run: Run, selection: Selection, group: Group, counts: UInt16[Array, "I _"], tokens: np.ndarray,
-                       ) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:  # fmt: skip
+def _top_of_each_layer(
+    run: Run,
+    selection: Selection,
+    group: Group,
+    counts: UInt16[Array, "I _"],
+    tokens: np.ndarray,
+) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
     """The top experts of every layer. The cut that is recorded is the lowest of the layers'."""
     layers, experts = group.shape
     wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
@@ -137,7 +150,9 @@ def _means(run: Run, groups: list[Group], rows: slice, tokens: np.ndarray) -> Ar
     if groups[0].name == EXPERT_GROUP or not run.attributes["capture"]["values"]:
         return None
     sums = [run.store.open_array(f"{group.name}/value_sum")[rows].read().result() for group in groups]
-    return jnp.concatenate([jnp.asarray(part.reshape(len(part), -1) / tokens[:, None].astype(np.float32)) for part in sums], 1)
+    return jnp.concatenate(
+        [jnp.asarray(part.reshape(len(part), -1) / tokens[:, None].astype(np.float32)) for part in sums], 1
+    )
 
 
 def _chunks(run: Run, groups: list[Group]) -> Iterator[tuple[slice, list[UInt16[Array, "I _"]]]]:
@@ -206,17 +221,23 @@ def _check(selection: Selection, name: str) -> None:
         if not 0 < getattr(selection, field) <= 1:
             raise InputError(f"{field} must be within (0, 1], got {getattr(selection, field)}")
     if not 0 <= selection.expert_epsilon <= 1 or selection.expert_per_layer < 0:
-        raise InputError(f"expert_epsilon {selection.expert_epsilon} and expert_per_layer {selection.expert_per_layer} "
-                         f"must be 0 or positive, the former at most 1")  # fmt: skip
+        raise InputError(
+            f"expert_epsilon {selection.expert_epsilon} and expert_per_layer {selection.expert_per_layer} "
+            f"must be 0 or positive, the former at most 1"
+        )
 
 
 def _report(run: Run, sets: Sets) -> None:
     for group in sets.groups:
         size = sets.size(group)
         units = run.groups[group].unit_count
-        say(f"{group}: {units} units, |S(i)| median {int(np.median(size))} ({np.median(size) / units:.1%}), "
-            f"from {size.min()} to {size.max()}")  # fmt: skip
+        say(
+            f"{group}: {units} units, |S(i)| median {int(np.median(size))} ({np.median(size) / units:.1%}), "
+            f"from {size.min()} to {size.max()}"
+        )
         everything = int((sets.cut(group) == 0).sum())
         if everything and sets.attributes["ties"] == "include":
-            say(f"{group}: {everything} instructions have their cut at frequency 0, so all units tie and all are taken; "
-                f"a smaller epsilon, ties=drop or ties=exact avoids that")  # fmt: skip
+            say(
+                f"{group}: {everything} instructions are cut at frequency 0, so all units tie and all are taken; "
+                f"a smaller epsilon, ties=drop or ties=exact avoids that"
+            )

@@ -1,0 +1,1 @@
+"""The decoder, its taps and its edits."""

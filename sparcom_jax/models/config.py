@@ -13,8 +13,8 @@ class Rope:
     """Rotary position embedding.
 
     Attributes:
-      kind: `default`; `linear` (positions divided by `factor`); `llama3` (low frequencies divided by `factor`, high ones
-        kept, a smooth transition between).
+      kind: `default`; `linear` (positions divided by `factor`); `llama3` (low frequencies divided by `factor`, high
+        ones kept, a smooth transition between).
       theta: base of the geometric series of wavelengths.
       factor: how much the context is stretched.
       low_frequency_factor: `llama3`: wavelengths above `original_positions / low_frequency_factor` are stretched whole.

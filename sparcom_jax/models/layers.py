@@ -24,7 +24,7 @@ MIN_WINDOW = 128
 
 
 def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Float[Array, "S D"]:
-    """Applies a projection whose inputs are cut over the devices of a mesh axis: the parts are summed, then the bias added.
+    """Applies a projection whose inputs are cut over a mesh axis: the parts are summed, then the bias is added.
 
     Args:
       linear: the projection; its kernel is this device's part.
@@ -38,7 +38,7 @@ def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Floa
 
 
 class RMSNorm(nnx.Module):
-    """Root mean square norm, computed in float32 as Zhang and Sennrich (2019) define it, scaled in the input's dtype."""
+    """Root mean square norm (Zhang and Sennrich 2019), computed in float32 and scaled in the input's dtype."""
 
     def __init__(self, width: int, epsilon: float) -> None:
         self.scale = nnx.Param(jnp.ones(width))

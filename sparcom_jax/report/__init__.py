@@ -1,0 +1,1 @@
+"""The report: all results of a directory in one HTML page."""

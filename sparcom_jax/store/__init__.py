@@ -1,0 +1,1 @@
+"""Runs and sets on disk."""

@@ -115,7 +115,13 @@ class Run:
 
         # The view gets threads of its own: it waits in them for the threads that read the counts.
         layout = ts.ChunkLayout(chunk_shape=count.chunk_layout.read_chunk.shape)
-        return ts.virtual_chunked(read, dtype=ts.float32, domain=count.domain, chunk_layout=layout, context=ts.Context({"data_copy_concurrency": {"limit": 2}}))
+        return ts.virtual_chunked(
+            read,
+            dtype=ts.float32,
+            domain=count.domain,
+            chunk_layout=layout,
+            context=ts.Context({"data_copy_concurrency": {"limit": 2}}),
+        )
 
     def dataset(self) -> "xarray.DataTree":
         """The whole run as a lazy xarray tree."""
@@ -125,7 +131,7 @@ class Run:
         with warnings.catch_warnings():
             # instructions.jsonl lies in the run and is no Zarr array; zarr says so each time.
             warnings.filterwarnings("ignore", message="Object at instructions.jsonl", category=ZarrUserWarning)
-            return xarray.open_datatree(self.location, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+            return xarray.open_datatree(self.location, engine="zarr", consolidated=False)
 
 
 def open_run(location: str | Path) -> Run:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Bool, Float64, UInt8, UInt16, UInt32
+from jaxtyping import Bool, Float64, UInt16, UInt32
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import Store

@@ -1,0 +1,25 @@
+"""Makes one HTML page, readable offline, of everything that evaluate, compare and ablate wrote below a directory.
+
+launch/report.py --results=DIR --output=report.html [--figures=DIR2]
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from sparcom_jax.command import run_command
+from sparcom_jax.report.page import report
+
+_RESULTS = flags.DEFINE_string("results", None, "directory that is searched for results", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "the page", required=True)
+_FIGURES = flags.DEFINE_string("figures", None, "directory for every chart as SVG and PDF (default: none)")
+
+
+def main() -> None:
+    """Runs the command."""
+    figures = Path(_FIGURES.value) if _FIGURES.value else None
+    print(report(Path(_RESULTS.value), Path(_OUTPUT.value), figures))
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,101 @@
+"""The section of an ablation: what switching off the units of one category does to the loss on every other."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sparcom_jax.report import charts
+from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.results import Number, Result, Row
+
+CHANGE = "change of NLL (nats per token)"
+HEADLINES = ("result", "model", "switched off", "own category, core", "own category, random", "other categories, core",
+             "other categories, random")  # fmt: skip
+SIGNIFICANT = 0.05
+
+Table = Sequence[Sequence[Number | None]]
+
+
+def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
+    """Rows of `HEADLINES`, one per target."""
+    for target, found in result.summary["targets"].items():
+        changes: tuple[Table, Table] = (found["delta"], found["random_mean"])
+        own = [mean(row[c] for c, row in enumerate(change)) for change in changes]
+        other = [
+            mean(value for c, row in enumerate(change) for value in (*row[:c], *row[c + 1 :])) for change in changes
+        ]
+        yield result.name, model, target, *own, *other
+
+
+def section(result: Result) -> Section:
+    """Everything that the page says about an ablation."""
+    summary = result.summary
+    made = settings(summary["set"], ["groups"]) if isinstance(summary["set"], dict) else f"set {summary['set']}"
+    parts: list[str | Figure] = [
+        paragraph(
+            f"Core units of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
+            "and the loss on every category is measured again. Random units, as many in every layer, are the control.",
+        )
+    ]
+    for target, found in summary["targets"].items():
+        parts += [heading(target), *_target(result, target, found)]
+    columns = ("category", "instructions", "tokens", "NLL (nats per token)")
+    rows = [list(row.values()) for row in result.tables["baseline.csv"]]
+    title = "Mean negative log-likelihood with nothing switched off"
+    return Section(
+        result, [*parts, heading("Baseline"), table(columns, rows, [result.path("baseline.csv")], title=title)]
+    )
+
+
+def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
+    categories = result.summary["categories"]
+    source = [result.path("ablation.csv")]
+    panels = {
+        f"core {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
+        f"random {target} off, mean of the draws": _cells(found["random_mean"], categories),
+    }
+    caption = (
+        "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
+        f"while the {target} of another are switched off. Random: as many units in every layer, mean over the draws. "
+        f"* p < {SIGNIFICANT} against the random draws, not corrected for the number of cells."
+    )
+    axes = ("units of category off", "category measured")
+    spec = charts.heatmaps(panels, categories, axes=axes, legend="change of NLL", diverging=True)
+    yield Figure(f"{target}-change", spec, caption, source)
+    own = [
+        row
+        for row in result.tables["ablation.csv"]
+        if row["target"] == target and row["category_off"] == row["category_measured"] and row["delta"] is not None
+    ]
+    named = {"core": "core units", "random": "random draw"}
+    points = [{"category": row["category_off"], "what": named.get(row["kind"], row["kind"]), "value": row["delta"]}
+              for row in own]  # fmt: skip
+    ranges = [
+        {"category": category, "low": found["random_low"][c][c], "high": found["random_high"][c][c]}
+        for c, category in enumerate(categories)
+        if found["random_low"][c][c] is not None and found["random_high"][c][c] is not None
+    ]
+    caption = (
+        "The diagonal: change of NLL (nats per token) on a category when its own core units are off, against every "
+        "draw of random units; the grey bar is the interval of the draws."
+    )
+    yield Figure(f"{target}-against-random", charts.draws(points, ranges, categories, CHANGE), caption, source)
+    columns = ("category", "units off", "change, core", "change, random", "interval of the draws", "p")
+    rows = [
+        (category, found["units_off"][c], found["delta"][c][c], found["random_mean"][c][c],
+         interval(found["random_low"][c][c], found["random_high"][c][c]), found["p_value"][c][c])
+        for c, category in enumerate(categories)
+    ]  # fmt: skip
+    yield table(columns, rows, source, title="The diagonal in numbers")
+
+
+def _cells(values: Table, categories: Sequence[str], p_values: Table | None = None) -> list[Row]:
+    return [
+        {"row": off, "column": measured, "value": values[a][b],
+         "label": number(values[a][b]) + ("*" if p_values and _significant(p_values[a][b]) else "")}
+        for a, off in enumerate(categories)
+        for b, measured in enumerate(categories)
+    ]  # fmt: skip
+
+
+def _significant(p_value: Number | None) -> bool:
+    return p_value is not None and p_value < SIGNIFICANT

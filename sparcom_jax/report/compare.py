@@ -1,0 +1,219 @@
+"""The section of a comparison: what tuning changed unit by unit, and what any two models have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from sparcom_jax.report import charts
+from sparcom_jax.report.markup import (
+    Figure,
+    Section,
+    code,
+    heading,
+    interval,
+    mean,
+    paragraph,
+    settings,
+    table,
+    text,
+)
+from sparcom_jax.report.results import Result, Row
+from sparcom_jax.store.schema import EXPERT_GROUP
+
+HEADLINES = ("result", "base", "tuned", "units", "Jaccard", "by chance", "retained", "gained", "lost")
+SHARES = {"set_share": "in S(i), mean over the category's instructions", "core_share": "in the category's core"}
+
+
+def headlines(result: Result, base: str, tuned: str) -> Iterator[Sequence[object]]:
+    """Rows of `HEADLINES`, one per group of units; none for models that do not compare unit by unit."""
+    if not {"category_overlap.csv", "units.csv"} <= set(result.tables):
+        return
+    for name in result.summary["base"]["groups"]:
+        rows = result.of_group("category_overlap.csv", name)
+        overlap = [mean(row[key] for row in rows) for key in ("jaccard", "chance")]
+        units = result.of_group("units.csv", name)
+        yield result.name, base, tuned, name, *overlap, *(_sum(units, change) for change in charts.CHANGES)
+
+
+def section(result: Result) -> Section:
+    """Everything that the page says about a comparison."""
+    summary = result.summary
+    parts: list[str | Figure] = [
+        f"<p>Base {code(summary['base']['run'])}, tuned {code(summary['tuned']['run'])}: "
+        f"{text(settings(summary['base']['set'], ['groups']))}; {text(settings(summary['settings']))}.</p>"
+    ]
+    if summary["capture_differences"]:
+        parts.append(table(
+            ("setting of capture", "base", "tuned"),
+            [(name, *map(str, pair)) for name, pair in summary["capture_differences"].items()],
+            title="The two runs were captured with different settings:",
+        ))  # fmt: skip
+    for reason in dict.fromkeys(summary["absent"].values()):
+        names = [name for name, why in summary["absent"].items() if why == reason]
+        parts.append(paragraph(f"Not compared, because {reason}: {', '.join(names)}."))
+    for name, part in PARTS.items():
+        if name in result.tables:
+            parts += part(result)
+    return Section(result, parts)
+
+
+def _overlap(result: Result) -> Iterator[str | Figure]:
+    yield heading("Overlap of base and tuned")
+    source = [result.path("category_overlap.csv")]
+    names = ("measured", "chance level")
+    panels = {group: [*_overlap_points(result, group, names)] for group in result.summary["base"]["groups"]}
+    caption = (
+        "Jaccard of S(i) of the base model and S(i) of the tuned one (0 to 1): mean over the category's instructions "
+        "with its 95% bootstrap interval. Chance level: intersections expected of random sets with the same size in "
+        "every layer (hypergeometric)."
+    )
+    spec = charts.intervals(panels, result.summary["categories"], title="mean Jaccard", names=names)
+    yield Figure("overlap", spec, caption, source)
+    columns = ("units", "category", "instructions", "mean Jaccard", "95% interval", "chance")
+    rows = [(row["group"], row["category"], row["instructions"], row["jaccard"],
+             interval(row["ci_low"], row["ci_high"]), row["chance"])
+            for row in result.tables["category_overlap.csv"]]  # fmt: skip
+    yield table(columns, rows, source, title="The same in numbers", folded=True)
+
+
+def _units(result: Result) -> Iterator[str | Figure]:
+    yield heading("Core units retained, gained and lost")
+    source, categories = [result.path("units.csv")], result.summary["categories"]
+    by_layer = {group: [*_changed(result.of_group("units.csv", group))] for group in result.summary["base"]["groups"]}
+    totals = {group: [*_totals(rows, categories)] for group, rows in by_layer.items()}
+    caption = (
+        "Core units of each category (count), all layers together: retained are core in both models, gained only in "
+        "the tuned one, lost only in the base one."
+    )
+    yield Figure("units", charts.changed(totals, categories), caption, source)
+    for group, rows in by_layer.items():
+        caption = f"{group}: core units (count) retained, gained and lost in each layer."
+        yield Figure(f"{group}-units-by-layer", charts.changed_by_layer(rows, categories), caption, source)
+
+
+def _shift(result: Result) -> Iterator[str | Figure]:
+    yield heading("Shift in depth")
+    columns = ("units", "category", "quantity", "mean depth, base", "mean depth, tuned", "Wasserstein-1",
+               "Jensen-Shannon (bits)")  # fmt: skip
+    quantities = {"core_units": "core units", "set_size": "mean |S(i)|"}
+    rows = [
+        (row["group"], row["category"], quantities.get(row["quantity"], row["quantity"]), row["mean_depth_base"],
+         row["mean_depth_tuned"], row["wasserstein"], row["jensen_shannon"])
+        for row in result.tables["depth_shift.csv"]
+    ]  # fmt: skip
+    title = (
+        "How far the distribution over layers moved, of the core units and of the mean |S(i)|: Wasserstein-1 distance "
+        "in relative depth (0 first layer, 1 last), Jensen-Shannon divergence in bits (0 to 1)."
+    )
+    yield table(columns, rows, [result.path("depth_shift.csv")], title=title)
+
+
+def _frequency(result: Result) -> Iterator[str | Figure]:
+    yield heading("Drift of activation frequency")
+    categories = result.summary["categories"]
+    panels = {group: [_moved(row, "mean_absolute_change", band=True) for row in rows]
+              for group in result.summary["base"]["groups"]
+              if (rows := result.of_group("frequency_drift.csv", group))}  # fmt: skip
+    if panels:
+        caption = (
+            "Drift of the activation frequency p (share of an instruction's tokens at which a neuron is positive): "
+            "mean of |p tuned - p base| over the layer's neurons and the category's instructions, with 95% bootstrap "
+            "bands."
+        )
+        spec = charts.lines(panels, categories, x="layer", x_title="layer", y_title="mean |change of p|", whole=True)
+        yield Figure("frequency-drift", spec, caption, [result.path("frequency_drift.csv")])
+
+
+def _routing(result: Result) -> Iterator[str | Figure]:
+    yield heading("Drift of routing")
+    rows = result.tables["routing_drift.csv"]
+    panels = {
+        "mean over instructions": [_moved(row, "total_variation", band=True) for row in rows],
+        "of the category's mean routing": [_moved(row, "total_variation_of_mean") for row in rows],
+    }
+    caption = (
+        "Drift of the routing: total variation distance (0 to 1) between the shares of an instruction's routing that "
+        "each expert receives in the base and in the tuned model. Left its mean over the category's instructions with "
+        "95% bootstrap bands, right the distance between the category's mean shares."
+    )
+    categories = result.summary["categories"]
+    spec = charts.lines(panels, categories, x="layer", x_title="layer", y_title="total variation", whole=True)
+    yield Figure("routing-drift", spec, caption, [result.path("routing_drift.csv")])
+
+
+def _profiles(result: Result) -> Iterator[str | Figure]:
+    yield heading("Relative depth of the two models")
+    rows = result.tables["depth_profile.csv"]
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    kinds = {"neurons": [group for group in groups if group != EXPERT_GROUP], "experts": [EXPERT_GROUP]}
+    for kind, chosen in kinds.items():
+        for field, meaning in SHARES.items():
+            shown = [
+                {"category": row["category"], "model": row["model"], "group": row["group"],
+                 "relative_depth": row["relative_depth"], "value": row[field]}
+                for row in rows if row["group"] in chosen and row[field] is not None
+            ]  # fmt: skip
+            if shown:
+                spec = charts.profiles(shown, result.summary["categories"], chosen, ("base", "tuned"), "share of layer")
+                caption = (
+                    f"{kind.capitalize()}: share of a layer's units {meaning}, read at 11 relative depths (0 first "
+                    "layer, 1 last) by linear interpolation; beyond a group's first and last layer, as in that layer."
+                )
+                yield Figure(f"{kind}-{field.replace('_', '-')}", spec, caption, [result.path("depth_profile.csv")])
+
+
+def _correlation(result: Result) -> Iterator[str | Figure]:
+    yield heading("Correlation of the category tables")
+    columns = ("base", "tuned", "measure", "over", "cells", "Pearson", "p, Pearson", "Spearman", "p, Spearman",
+               "relabellings")  # fmt: skip
+    rows = [
+        (row["group_base"], row["group_tuned"], row["measure"].replace("_", " "), row["cells"], row["cell_count"],
+         row["pearson"], row["p_pearson"], row["spearman"], row["p_spearman"], row["relabellings"])
+        for row in result.tables["matrix_correlation.csv"]
+    ]  # fmt: skip
+    title = (
+        "Whether the two models agree on which categories overlap: correlation (-1 to 1) of their tables of mean "
+        "overlap, over all cells or only those between two categories; p of the one-sided Mantel test (categories "
+        "relabelled)."
+    )
+    yield table(columns, rows, [result.path("matrix_correlation.csv")], title=title)
+
+
+def _overlap_points(result: Result, group: str, names: tuple[str, str]) -> Iterator[Row]:
+    measured, chance = names
+    for row in result.of_group("category_overlap.csv", group):
+        bounds = {"low": row["ci_low"], "high": row["ci_high"]}
+        yield {"category": row["category"], "what": measured, "value": row["jaccard"], **bounds}
+        yield {"category": row["category"], "what": chance, "value": row["chance"]}
+
+
+def _changed(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in rows:
+        for change in charts.CHANGES:
+            yield {"category": row["category"], "layer": row["layer"], "change": change, "units": row[change]}
+
+
+def _totals(rows: Sequence[Row], categories: Sequence[str]) -> Iterator[Row]:
+    for category in categories:
+        for change in charts.CHANGES:
+            chosen = [row for row in rows if (row["category"], row["change"]) == (category, change)]
+            yield {"category": category, "change": change, "units": _sum(chosen, "units")}
+
+
+def _sum(rows: Sequence[Row], field: str) -> int:
+    return sum(row[field] or 0 for row in rows)
+
+
+def _moved(row: Row, field: str, *, band: bool = False) -> Row:
+    point = {"category": row["category"], "layer": row["layer"], "value": row[field]}
+    return {**point, "low": row["ci_low"], "high": row["ci_high"]} if band else point
+
+
+PARTS: dict[str, Callable[[Result], Iterator[str | Figure]]] = {
+    "category_overlap.csv": _overlap,
+    "units.csv": _units,
+    "depth_shift.csv": _shift,
+    "frequency_drift.csv": _frequency,
+    "routing_drift.csv": _routing,
+    "depth_profile.csv": _profiles,
+    "matrix_correlation.csv": _correlation,
+}
+"""What a section has, by the table that it shows."""

@@ -1,0 +1,165 @@
+"""The section of an evaluation: generality, uniqueness and depth of the units of every category."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sparcom_jax.report import charts
+from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.results import Number, Result, Row
+
+MEASURES = {"jaccard": "Jaccard", "overlap_coefficient": "overlap coefficient"}
+DEFINITIONS = {
+    "jaccard": "Jaccard, units in both sets / units in either,",
+    "overlap_coefficient": "Overlap coefficient, units in both sets / units in the smaller,",
+}
+SIGNIFICANT = 0.05
+SHOWN_COMBINATIONS = 20
+SHOWN_CELLS = 28
+
+HEADLINES = ("result", "model", "units", "within", "chance within", "between", "chance between", "uniqueness",
+             "general units", "of all units")  # fmt: skip
+
+
+def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
+    """Rows of `HEADLINES`, one per group of units."""
+    for name, group in result.summary["groups"].items():
+        cells = [row for row in result.of_group("overlap.csv", name) if row["measure"] == "jaccard"]
+        within = [row for row in cells if row["category_a"] == row["category_b"]]
+        between = [row for row in cells if row["category_a"] != row["category_b"]]
+        means = [mean(row[key] for row in part) for part in (within, between) for key in ("value", "chance")]
+        unique = mean(row["uniqueness"] for row in result.of_group("uniqueness.csv", name))
+        yield result.name, model, name, *means, unique, group["general_units"], group["units"]
+
+
+def section(result: Result) -> Section:
+    """Everything that the page says about an evaluation."""
+    summary = result.summary
+    parts: list[str | Figure] = [
+        paragraph(
+            f"S(i) is the set of units of instruction i ({settings(summary['set'], ['groups'])}).",
+            "The core of a category holds the units that at least a share rho of its instructions hold",
+            f"({settings(summary['settings'])}).",
+        )
+    ]
+    for name in summary["groups"]:
+        parts += [heading(name), *_group(result, name)]
+    return Section(result, parts)
+
+
+def _group(result: Result, name: str) -> Iterator[str | Figure]:
+    group = result.summary["groups"][name]
+    yield paragraph(
+        f"{number(group['units'])} units in {len(group['layers'])} layer{'s' * (len(group['layers']) != 1)};",
+        f"mean |S(i)| {number(group['mean_set_size'])} units;",
+        f"Spearman correlation of |S(i)| with token count {number(group['spearman_size_token_count'])}.",
+    )
+    for measure in MEASURES:
+        yield from _overlap(result, name, measure)
+    yield _depth(result, name)
+    yield from _uniqueness(result, name)
+
+
+def _overlap(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
+    title = MEASURES[measure]
+    source = [result.path("overlap.csv")]
+    rows = [row for row in result.of_group("overlap.csv", name) if row["measure"] == measure]
+    panels = {f"mean {title}": _cells(rows, "value", marked=True), "chance level": _cells(rows, "chance")}
+    caption = (
+        f"{DEFINITIONS[measure]} of S(i) and S(j) (0 to 1), mean over all pairs of different instructions: within a "
+        "category on the diagonal (its generality), between two off it. Chance level: the intersections expected of "
+        f"random sets with the same size in every layer (hypergeometric). * q < {SIGNIFICANT} (two-sided) against "
+        f"labels shuffled within strata of token count (length controlled); ° q < {SIGNIFICANT} only against labels "
+        "shuffled freely."
+    )
+    categories = result.summary["categories"]
+    spec = charts.heatmaps(panels, categories, axes=("category of i", "category of j"), legend=title)
+    yield Figure(f"{name}-{measure.replace('_', '-')}", spec, caption, source)
+    columns = ("category", "and", title, "95% interval", "chance", "shuffled", "q", "shuffled within length",
+               "q, length", "pairs")  # fmt: skip
+    cells = [
+        (row["category_a"], row["category_b"], row["value"], interval(row["ci_low"], row["ci_high"]),
+         row["chance"], row["null_mean"], row["q_value"], row["null_mean_length"], row["q_value_length"], row["pairs"])
+        for row in rows
+    ]  # fmt: skip
+    titled = f"Mean {title} without and with control for length (q: Benjamini-Hochberg over these cells)"
+    yield table(columns, cells, source, title=titled, folded=len(rows) > SHOWN_CELLS or measure != "jaccard")
+
+
+def _cells(rows: Sequence[Row], key: str, *, marked: bool = False) -> list[Row]:
+    """The cells of a whole category table, from those of its upper half."""
+    cells = {}
+    for row in rows:
+        cell = {"value": row[key], "label": number(row[key]) + (_mark(row) if marked else "")}
+        for at in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
+            cells[at] = {"row": at[0], "column": at[1], **cell}
+    return list(cells.values())
+
+
+def _mark(row: Row) -> str:
+    free, by_length = (row[key] is not None and row[key] < SIGNIFICANT for key in ("q_value", "q_value_length"))
+    return "*" if by_length else "°" if free else ""
+
+
+def _depth(result: Result, name: str) -> Figure:
+    group = result.summary["groups"][name]
+    layer_units = group["units"] / max(len(group["layers"]), 1)
+    rows = result.of_group("depth.csv", name)
+    panels = {
+        "core units of the category": [_point(row, row["core_share"]) for row in rows],
+        "S(i), mean over the category's instructions": [
+            _point(row, None if row["mean_set_size"] is None else row["mean_set_size"] / layer_units) for row in rows
+        ],
+    }
+    spec = charts.lines(panels, result.summary["categories"], x="relative_depth", x_title="relative depth",
+                        y_title="share of the layer's units")  # fmt: skip
+    specific = "ISEs (instruction-specific experts)" if name == "expert" else "ISNs (instruction-specific neurons)"
+    caption = (
+        f"Depth of the {specific}: share of a layer's units, by category and relative depth (layer number / "
+        "(number of layers - 1); 0 first layer, 1 last). Left core units, right the mean of |S(i)| within the layer."
+    )
+    return Figure(f"{name}-depth", spec, caption, [result.path("depth.csv")])
+
+
+def _point(row: Row, value: Number | None) -> Row:
+    return {"category": row["category"], "relative_depth": row["relative_depth"], "value": value}
+
+
+def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
+    general, categories = result.summary["groups"][name]["general_units"], result.summary["categories"]
+    columns = ("category", "core units", "unique units", "uniqueness", "95% interval", "shuffled within length",
+               "q, length")  # fmt: skip
+    rows = [
+        (row["category"], row["core_units"], row["unique_units"], row["uniqueness"],
+         interval(row["ci_low"], row["ci_high"]), row["null_mean_length"], row["q_value_length"])
+        for row in result.of_group("uniqueness.csv", name)
+    ]  # fmt: skip
+    title = (
+        "Uniqueness: share of a category's core units that are in no other core (0 to 1), and what labels shuffled "
+        f"within strata of token count give. General units, in all {len(categories)} cores: {number(general)}."
+    )
+    yield table(columns, rows, [result.path("uniqueness.csv")], title=title)
+    listed = result.of_group("combinations.csv", name)
+    held = sorted((row for row in listed if row["units"]), key=lambda row: (-row["units"], row["category_count"]))
+    if not held:
+        yield paragraph("No category has core units: no combination of categories to show.")
+        return
+    bars: list[dict[str, Any]] = [
+        {"categories": row["categories"], "units": row["units"], "members": _members(row, categories)}
+        for row in held[:SHOWN_COMBINATIONS]
+    ]
+    caption = (
+        "Core units by the exact combination of categories that share them (units of one category alone are its unique "
+        f"units). The largest {len(bars)} of {len(held)} combinations that hold units; combinations.csv lists "
+        f"{number(len(listed))}, {number(len(held) - len(bars))} more with units than are shown here."
+    )
+    yield Figure(f"{name}-combinations", charts.combinations(bars, categories), caption,
+                 [result.path("combinations.csv")])  # fmt: skip
+
+
+def _members(row: Row, categories: Sequence[str]) -> list[str]:
+    """The categories of a combination, in order. A name may hold the `+` that joins them, hence the search."""
+    joined = row["categories"]
+    found: list[list[str]] = [[]]
+    for category in categories:
+        found += [longer for chosen in found if joined.startswith("+".join(longer := [*chosen, category]))]
+    return next((chosen for chosen in found if len(chosen) == row["category_count"] and "+".join(chosen) == joined), [])

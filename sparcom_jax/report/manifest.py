@@ -1,0 +1,88 @@
+"""Where the numbers come from: the models, runs and settings behind the results, one table per run."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from sparcom_jax.report.markup import number, settings, table, text
+from sparcom_jax.report.results import Result
+
+FIELDS = {
+    "model source": ("model", "source"),
+    "model directory": ("model", "path"),
+    "model family": ("model", "family"),
+    "model digest": ("model", "digest"),
+    "dtype of the checkpoint": ("model", "checkpoint_dtype"),
+    "parameters": ("model", "parameters"),
+    "layers": ("model", "num_layers"),
+    "tokenizer digest": ("tokenizer", "digest"),
+    "instruction file": ("instructions", "source"),
+    "instruction digest": ("instructions", "digest"),
+    "instructions": ("instructions", "count"),
+    "tokens fed": ("instructions", "tokens_fed"),
+    "tokens counted": ("instructions", "tokens_counted"),
+    "instructions truncated": ("instructions", "truncated"),
+    "dtype": ("dtype",),
+    "devices": ("devices",),
+    "versions": ("versions",),
+    "capture settings": ("capture",),
+}
+"""What is shown of a run, and where its attributes hold it."""
+
+Attributes = dict[str, Any]
+
+
+def sides(result: Result) -> dict[str, Attributes]:
+    """The parts of a summary that describe a model and its run, by role."""
+    summary = result.summary
+    return {role: summary[role] for role in ("base", "tuned")} if result.kind == "compare" else {"model": summary}
+
+
+def model_name(side: Attributes) -> str:
+    """A short name of the model of a side: the last part of where it came from, and its family."""
+    model = side["model"]
+    source = PurePosixPath(str(model.get("source") or model.get("path") or side["run"])).name
+    return f"{source} ({model['family']})"
+
+
+def manifest(results: Sequence[Result]) -> str:
+    """The manifest of every distinct run, as folded tables."""
+    return "".join(_table(run, attributes) for run, attributes in _runs(results))
+
+
+def _runs(results: Sequence[Result]) -> Iterator[tuple[str, Attributes]]:
+    """Distinct runs. What several summaries say of one run adds up."""
+    found: dict[tuple[str, str], Attributes] = {}
+    for result in results:
+        for side in sides(result).values():
+            key = side["run"], json.dumps(side["model"], sort_keys=True)
+            recorded = side.get("manifest")
+            more = recorded if isinstance(recorded, dict) else {}
+            found[key] = found.get(key, {}) | {"model": side["model"]} | more
+    for (run, _), attributes in sorted(found.items(), key=lambda entry: entry[0]):
+        yield run, attributes
+
+
+def _table(run: str, attributes: Attributes) -> str:
+    rows, missing = [], []
+    for name, path in FIELDS.items():
+        value: Any = attributes
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            missing.append(name)
+        else:
+            rows.append((name, _shown(name, value)))
+    body = table(("", ""), rows)
+    if missing:
+        body += f"<p class='source'>Not recorded in the results: {text(', '.join(missing))}.</p>"
+    return f"<details><summary>{text(run)}</summary>{body}</details>"
+
+
+def _shown(name: str, value: object) -> str:
+    if name == "instructions truncated" and isinstance(value, dict):
+        return str(number(len(value)))
+    if isinstance(value, dict):
+        return settings(value)
+    return str(number(value)) if isinstance(value, int) else str(value)

@@ -1,0 +1,104 @@
+"""Small made-up runs and sets, written the way capture and identify write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.store.schema import Group, capture_arrays, group_from_json, vector
+from sparcom_jax.store.sets import set_arrays, sets_path
+
+DENSE = {"mlp": {"layers": [0, 1, 2, 3], "neuron": 21}}
+MIXED = {
+    "mlp": {"layers": [0], "neuron": 19},
+    "shared": {"layers": [1, 2], "neuron": 10},
+    "routed": {"layers": [1, 2], "expert": 3, "neuron": 13},
+}
+ROWS_PER_WRITE = 16
+
+Masks = dict[str, np.ndarray]
+"""Boolean masks [I, L, ...] by group."""
+
+
+def make_run(
+    root: Path,
+    labels: list[int],
+    *,
+    groups: dict[str, dict[str, Any]] = DENSE,
+    categories: tuple[str, ...] = ("CLS", "QA", "SUM"),
+    token_count: list[int] | None = None,
+    num_layers: int = 4,
+    family: str = "llama",
+    digest: str = "0" * 64,
+    done: bool = True,
+    seed: int = 0,
+) -> Run:
+    """Writes a run with random counts; the names of the instructions are i0, i1, ..."""
+    rng = np.random.default_rng(seed)
+    rows = len(labels)
+    tokens = np.array(token_count if token_count is not None else rng.integers(5, 60, rows), np.uint32)
+    store = Store(root)
+    units = [group_from_json(name, entry) for name, entry in groups.items()]
+    for spec in capture_arrays(units, rows, ROWS_PER_WRITE, values=False):
+        shares = rng.random(spec.shape)
+        counts = (shares * tokens.reshape(-1, *[1] * (len(spec.shape) - 1))).astype(spec.dtype)
+        store.create_array(spec).write(counts).result()
+    for name, values in (("category", np.array(labels, np.uint8)), ("token_count", tokens),
+                         ("done", np.full(rows, done, np.uint8))):  # fmt: skip
+        spec = vector(f"instruction/{name}", values.dtype.name, "instruction", rows)
+        store.create_array(spec).write(values).result()
+    lines = [{"id": f"i{i}", "category": categories[c], "instruction": "x", "token_count": int(t)}
+             for i, (c, t) in enumerate(zip(labels, tokens, strict=True))]  # fmt: skip
+    store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    store.write_group(attributes={
+        "schema_version": 1,
+        "model": {"family": family, "num_layers": num_layers},
+        "instructions": {"digest": digest},
+        "groups": groups,
+        "categories": list(categories),
+        "rows_per_write": ROWS_PER_WRITE,
+    })  # fmt: skip
+    return open_run(root)
+
+
+def write_sets(run: Run, masks: Masks, name: str = "frequency", **attributes: object) -> None:
+    """Writes sets given as boolean masks [I, L, ...] by group."""
+    for group_name, mask in masks.items():
+        group = run.groups[group_name]
+        members = np.stack([mask[run.category == c].sum(axis=0) for c in range(len(run.categories))])
+        values = {
+            "mask": np.packbits(mask, axis=-1, bitorder="little"),
+            "size": mask.reshape(len(mask), -1).sum(axis=1),
+            "cut": np.full(len(mask), 0.5),
+            "membership": members,
+        }
+        for spec in set_arrays(name, group, len(mask), ROWS_PER_WRITE, len(run.categories)):
+            run.store.create_array(spec).write(values[spec.name.split("/")[-1]].astype(spec.dtype)).result()
+    made = {"selector": "frequency", "epsilon": 0.05, "ties": "include", "groups": list(masks)}
+    run.store.write_group(sets_path(name), made | attributes)
+
+
+def random_masks(run: Run, *, seed: int = 0, share: float = 0.2, signal: float = 0.5) -> Masks:
+    """Masks of random units, plus units that a category's instructions hold with probability `signal`."""
+    rng = np.random.default_rng(seed)
+    return {name: _mask(rng, run, group, share, signal) for name, group in run.groups.items()}
+
+
+def _mask(rng: np.random.Generator, run: Run, group: Group, share: float, signal: float) -> np.ndarray:
+    own = rng.random((len(run.categories), *group.shape)) < share
+    held = rng.random((run.category.size, *group.shape))
+    return (held < share / 2) | (own[run.category] & (held < signal))
+
+
+def make_pair(root: Path, labels: list[int], **options: Any) -> tuple[Run, Run, Masks, Masks]:
+    """A base and a tuned run of one architecture, with sets that agree in part."""
+    base, tuned = (make_run(root / role, labels, seed=seed, **options) for seed, role in enumerate(("base", "tuned")))
+    before, fresh = random_masks(base, seed=1), random_masks(base, seed=2)
+    rng = np.random.default_rng(3)
+    after = {name: np.where(rng.random(mask.shape) < 0.7, mask, fresh[name]) for name, mask in before.items()}
+    write_sets(base, before)
+    write_sets(tuned, after)
+    return base, tuned, before, after
