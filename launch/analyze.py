@@ -8,8 +8,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from sparcom_jax.analyze import analyze
 from sparcom_jax.command import run_command
+from sparcom_jax.study import analyze
 
 _OUTPUT = flags.DEFINE_string("output", None, "directory of everything that is made", required=True)
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the study")

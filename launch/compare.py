@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
+from sparcom_jax.analysis.compare import compare
 from sparcom_jax.command import run_command
-from sparcom_jax.compare import compare
 from sparcom_jax.store.run import open_run
 
 _BASE = flags.DEFINE_string("base", None, "run of the base model: a path, gs:// or s3://", required=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
+from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.command import run_command
-from sparcom_jax.evaluate import evaluate
 from sparcom_jax.store.run import open_run
 
 _RUN = flags.DEFINE_string("run", None, "the run: a path, gs:// or s3://", required=True)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparcom_jax import depth, drift
-from sparcom_jax.compare import OF_ANY_TWO, TABLES, compare
-from sparcom_jax.correlation import correlate_tables, pearson, spearman
+from sparcom_jax.analysis.compare import OF_ANY_TWO, TABLES, compare
+from sparcom_jax.analysis.correlation import correlate_tables, pearson, spearman
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.schema import EXPERT_GROUP
 from tests import oracles_evaluate as oracle

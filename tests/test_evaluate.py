@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparcom_jax import compare, cores, overlap, resampling
+from sparcom_jax.analysis.evaluate import TABLES, evaluate
 from sparcom_jax.errors import InputError
-from sparcom_jax.evaluate import TABLES, evaluate
 from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets, open_sets

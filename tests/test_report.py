@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparcom_jax.compare import compare
+from sparcom_jax.analysis.compare import compare
+from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.tables import write_table
 from sparcom_jax.errors import InputError
-from sparcom_jax.evaluate import evaluate
 from sparcom_jax.report import page
 from sparcom_jax.report.evaluate import _members
 from sparcom_jax.report.files import write_whole
@@ -22,7 +23,6 @@ from sparcom_jax.report.manifest import manifest
 from sparcom_jax.report.markup import UNDEFINED, interval, number
 from sparcom_jax.report.page import report
 from sparcom_jax.report.results import COLUMNS, find_results
-from sparcom_jax.tables import write_table
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from sparcom_jax.analysis.tables import start_results, write_summary, write_table
 from sparcom_jax.capture.engine import compute_dtype
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir
@@ -20,7 +21,6 @@ from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP
 from sparcom_jax.store.sets import Sets, open_sets
-from sparcom_jax.tables import start_results, write_summary, write_table
 
 TABLES = {
     "ablation.csv": ("target", "kind", "draw", "category_off", "category_measured", "units_off", "instructions", "nll",

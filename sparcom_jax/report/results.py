@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax import compare, evaluate
+from sparcom_jax.analysis.tables import SUMMARY
 from sparcom_jax.errors import InputError
-from sparcom_jax.tables import SUMMARY
 
 Number = int | float
 Row = dict[str, Any]

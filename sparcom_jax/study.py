@@ -9,14 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sparcom_jax.analysis.compare import compare
+from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.causal.ablate import AblationSettings, ablate
-from sparcom_jax.compare import compare
 from sparcom_jax.convert.model_dir import convert, open_model
 from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
-from sparcom_jax.evaluate import evaluate
 from sparcom_jax.identify.select import Selection, identify
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report

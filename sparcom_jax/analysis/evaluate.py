@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.cores import Uniqueness, category_sizes, combinations, core_sets, uniqueness
-from sparcom_jax.correlation import spearman
-from sparcom_jax.depth import relative_depth
-from sparcom_jax.errors import InputError
-from sparcom_jax.overlap import all_intersections, all_overlaps
-from sparcom_jax.progress import progress
-from sparcom_jax.resampling import (
+from sparcom_jax.analysis.cores import Uniqueness, category_sizes, combinations, core_sets, uniqueness
+from sparcom_jax.analysis.correlation import spearman
+from sparcom_jax.analysis.depth import relative_depth
+from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
+from sparcom_jax.analysis.resampling import (
     Draws,
     benjamini_hochberg,
     category_means,
@@ -26,10 +24,12 @@ from sparcom_jax.resampling import (
     pair_counts,
     two_sided_p,
 )
+from sparcom_jax.analysis.tables import start_results, write_summary, write_table
+from sparcom_jax.errors import InputError
+from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP, Group
 from sparcom_jax.store.sets import Sets, open_sets
-from sparcom_jax.tables import start_results, write_summary, write_table
 
 CELL_VALUES = ("value", "chance", "null_mean", "p_value", "q_value", "null_mean_length", "p_value_length",
                "q_value_length", "ci_low", "ci_high")  # fmt: skip

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sparcom_jax.correlation import METHODS, correlate_tables
-from sparcom_jax.depth import profile, relative_depth
-from sparcom_jax.overlap import MEASURES, all_overlaps
-from sparcom_jax.resampling import cell_means, one_hot
-from sparcom_jax.sides import Side
+from sparcom_jax.analysis.correlation import METHODS, correlate_tables
+from sparcom_jax.analysis.depth import profile, relative_depth
+from sparcom_jax.analysis.overlap import MEASURES, all_overlaps
+from sparcom_jax.analysis.resampling import cell_means, one_hot
+from sparcom_jax.analysis.sides import Side
 from sparcom_jax.store.schema import EXPERT_GROUP
 
 DEPTH_PROFILE = ("model", "group", "category", "relative_depth", "core_share", "set_share")

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, Integer, UInt8, UInt16
 
-from sparcom_jax.overlap import BLOCK_VALUES, mask_blocks, unpack
-from sparcom_jax.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
+from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks, unpack
+from sparcom_jax.analysis.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
 from sparcom_jax.store.sets import Sets
 
 FULL_TABLE_CATEGORIES = 10

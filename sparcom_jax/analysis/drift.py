@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Float64, UInt16, UInt32
 
-from sparcom_jax.overlap import BLOCK_VALUES
+from sparcom_jax.analysis.overlap import BLOCK_VALUES
 from sparcom_jax.store.run import Run
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64, UInt16
 
-from sparcom_jax.cores import category_sizes
-from sparcom_jax.depth import jensen_shannon, mean_depth, relative_depth, wasserstein
-from sparcom_jax.drift import frequency_drift, routing_distribution, total_variation
-from sparcom_jax.overlap import expected_of_pairs, jaccard, paired_intersections
+from sparcom_jax.analysis.cores import category_sizes
+from sparcom_jax.analysis.depth import jensen_shannon, mean_depth, relative_depth, wasserstein
+from sparcom_jax.analysis.drift import frequency_drift, routing_distribution, total_variation
+from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_intersections
+from sparcom_jax.analysis.resampling import category_means, interval, one_hot
+from sparcom_jax.analysis.sides import Side
 from sparcom_jax.progress import progress
-from sparcom_jax.resampling import category_means, interval, one_hot
-from sparcom_jax.sides import Side
 from sparcom_jax.store.schema import EXPERT_GROUP
 
 INSTRUCTION_OVERLAP = ("group", "id", "category", "token_count", "size_base", "size_tuned", "common", "jaccard",
