@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparcom_jax import depth, drift
+from sparcom_jax.analysis import depth, drift
 from sparcom_jax.analysis.compare import OF_ANY_TWO, TABLES, compare
 from sparcom_jax.analysis.correlation import correlate_tables, pearson, spearman
 from sparcom_jax.errors import InputError

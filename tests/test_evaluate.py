@@ -11,7 +11,7 @@ import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparcom_jax import compare, cores, overlap, resampling
+from sparcom_jax.analysis import compare, cores, overlap, resampling
 from sparcom_jax.analysis.evaluate import TABLES, evaluate
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress

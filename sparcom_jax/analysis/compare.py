@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sparcom_jax import change, likeness
+from sparcom_jax.analysis import change, likeness
 from sparcom_jax.analysis.evaluate import require_settings
 from sparcom_jax.analysis.resampling import bootstrap_weights
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparcom_jax import compare, evaluate
+from sparcom_jax.analysis import compare, evaluate
 from sparcom_jax.analysis.tables import SUMMARY
 from sparcom_jax.errors import InputError
 
