@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from sparcom_jax.capture.statistics import Convention, Statistics
+from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan
@@ -53,7 +53,7 @@ class CaptureSettings:
     max_tokens: int = 0
     truncate: bool = False
     count_window: int = 0
-    convention: Convention = "gate"
+    convention: str = "gate"
     values: bool = False
     batch_tokens: int = 2048
     rows_per_block: int = 0
@@ -223,7 +223,7 @@ class _Engine:
 def capture_step(
     config: DecoderConfig,
     shape: Shape,
-    convention: Convention,
+    convention: str,
     values: bool,
     groups: tuple[str, ...],
     placement: Placement,
@@ -279,7 +279,7 @@ def _check(settings: CaptureSettings) -> None:
             raise InputError(f"capture.{field} must not be negative, got {getattr(settings, field)}")
     if settings.batch_tokens < 1:
         raise InputError(f"capture.batch_tokens must be positive, got {settings.batch_tokens}")
-    if settings.convention not in ("gate", "product"):
+    if settings.convention not in CONVENTIONS:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
     if settings.rows_per_block & (settings.rows_per_block - 1):
         raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")

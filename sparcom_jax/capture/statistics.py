@@ -5,7 +5,7 @@ M entries of the dispatch.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sparcom_jax.models.decoder import Batch
 from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
 
-Convention = Literal["gate", "product"]
+CONVENTIONS = ("gate", "product")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Statistics:
 
     rows: int
     experts: int
-    convention: Convention
+    convention: str
     values: bool
 
     def reduce(self, taps: LayerTaps, batch: Batch) -> dict[str, dict[str, Array]]:

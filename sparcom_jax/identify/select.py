@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,10 +37,10 @@ class Selection:
       expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
     """
 
-    selector: Literal["frequency", "threshold"] = "frequency"
+    selector: str = "frequency"
     epsilon: float = 0.05
     threshold: float = 0.9
-    ties: Literal["include", "drop", "exact"] = "include"
+    ties: str = "include"
     pool: bool = False
     expert_per_layer: int = 0
     expert_epsilon: float = 0.0

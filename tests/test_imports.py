@@ -1,0 +1,63 @@
+"""Data flows one way: each part of the package may import only the parts named here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
+BASE = {"errors", "progress"}
+MAY_IMPORT = {
+    "errors": set(),
+    "progress": set(),
+    "command": {"errors"},
+    "store": BASE,
+    "models": set(),
+    "parallel": BASE | {"models"},
+    "data": BASE | {"models"},
+    "convert": BASE | {"models"},
+    "capture": BASE | {"convert", "data", "models", "parallel", "store"},
+    "identify": BASE | {"store"},
+    "analysis": BASE | {"store"},
+    "report": BASE | {"analysis"},
+    "causal": BASE | {"analysis", "capture", "convert", "data", "models", "parallel", "store"},
+    "demo": BASE | {"convert", "data", "models"},
+    "settings": BASE | {"capture", "causal", "identify"},
+    "study": None,
+    "__init__": None,
+}
+AFTER_THE_STORE = ("store", "identify", "analysis", "report")
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    allowed = MAY_IMPORT[part(path)]
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("sparcom_jax.")}
+    assert allowed is None or parts - {part(path)} <= allowed
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torch_is_never_imported_and_models_not_after_the_store(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert "torch" not in roots
+    if part(path) in AFTER_THE_STORE:
+        assert not roots & {"transformers", "flax", "orbax", "safetensors"}
+
+
+def test_launchers_are_thin() -> None:
+    for launcher in (PACKAGE.parent / "launch").glob("*.py"):
+        assert len(launcher.read_text().splitlines()) < 80, launcher
