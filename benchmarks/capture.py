@@ -2,8 +2,8 @@
 
 python -m benchmarks.capture --model=dense|moe --instructions=hexainst|FILE.jsonl|DIRECTORY [--rounds=3] [--count=600]
 
-Both sides run in one process, in turns, after a run of each that is not counted; both have model and tokenizer in memory
-before. The engine's job ends when its store is durable, the hooks' when the counts are in memory.
+Both sides run in one process, in turns, after a run of each that is not counted; both have model and tokenizer in
+memory before. The engine's job ends when its store is durable, the hooks' when the counts are in memory.
 """
 
 import argparse

@@ -229,12 +229,12 @@ def main() -> None:
                 total.compared += tally.compared
                 total.flips += tally.flips
     print(f"\n{size} models, {len(texts)} instructions of {args.data}\n")
-    print_table(("neurons", "tokens", "neurons x tokens", "flips", "rate", "largest |pre-activation| flipped", "over RMS",
-                 "routed elsewhere", "counts that differ", "by at most"), rows)  # fmt: skip
+    columns = ("neurons", "tokens", "neurons x tokens", "flips", "rate", "largest |pre-activation| flipped", "over RMS",
+               "routed elsewhere", "counts that differ", "by at most")  # fmt: skip
+    print_table(columns, rows)
     rate = total.flips / total.compared
-    print(
-        f"{total.flips:,} flips in {total.compared:,} signs: {rate:.2e}, {'below' if rate < LIMIT else 'NOT below'} {LIMIT:g}"
-    )
+    verdict = "below" if rate < LIMIT else "NOT below"
+    print(f"{total.flips:,} flips in {total.compared:,} signs: {rate:.2e}, {verdict} {LIMIT:g}")
 
 
 if __name__ == "__main__":

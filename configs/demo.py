@@ -42,4 +42,5 @@ def get_config() -> ConfigDict:
     config.evaluate.permutations = config.compare.permutations = 500
     config.evaluate.bootstraps = config.compare.bootstraps = 500
     config.ablate.per_category = 6
+    config.ablate.draws = 10
     return config

@@ -19,9 +19,9 @@ _RUN = flags.DEFINE_string("run", None, "the run that was captured from it", req
 _SET = flags.DEFINE_string("set", "frequency", "name of the sets that identify wrote")
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the tables", required=True)
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", str(Path(__file__).resolve().parents[1] / "configs" / "default.py"),
-    "settings; section `ablate` is used, and the batches and placement of `capture`",
-)  # fmt: skip
+    "config", None, "settings; section `ablate` is used, and the batches and placement of `capture`"
+)
+_DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 
 def main() -> None:
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, _DEFAULT)

@@ -19,9 +19,8 @@ _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", requ
 _INSTRUCTIONS = flags.DEFINE_string("instructions", None, "hexainst, or a JSONL file", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "the run to write: a path, gs:// or s3://", required=True)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join the other processes of a TPU pod or SLURM job")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", str(Path(__file__).resolve().parents[1] / "configs" / "default.py"), "settings; section `capture` is used"
-)
+_CONFIG = config_flags.DEFINE_config_file("config", None, "settings; section `capture` is used")
+_DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 
 def main() -> None:
@@ -34,4 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(main, _DEFAULT)

@@ -87,7 +87,7 @@ def _study_model(
     stages: "_Stages", output: Path, settings: dict[str, Any], name: str, source: str, instructions: InstructionSet
 ) -> None:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
-    set_name, of_capture = settings["set_name"], settings["capture"]
+    set_name, of_capture, of_sets = settings["set_name"], settings["capture"], _of_sets(settings)
 
     def convert_anew() -> None:
         shutil.rmtree(model_path, ignore_errors=True)
@@ -106,23 +106,28 @@ def _study_model(
     )
     stages.run(
         f"evaluate-{name}",
-        settings["evaluate"] | {"identify": settings["identify"]},
+        settings["evaluate"] | of_sets,
         lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]),
     )
     fields = settings["ablate"] | shared_with_capture(of_capture) | {"set_name": set_name}
     ablating = build(AblationSettings, fields, "ablate")
     stages.run(
         f"ablate-{name}",
-        settings["ablate"] | {"identify": settings["identify"]},
+        settings["ablate"] | of_sets,
         lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating),
     )
+
+
+def _of_sets(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the sets depend on, and with them every stage that reads them."""
+    return {"set_name": settings["set_name"], "identify": settings["identify"]}
 
 
 def _compare(stages: "_Stages", output: Path, settings: dict[str, Any], first: str, second: str) -> None:
     runs, name = output / "runs", f"compare-{first}-{second}"
     stages.run(
         name,
-        settings["compare"] | {"identify": settings["identify"]},
+        settings["compare"] | _of_sets(settings),
         lambda: compare(
             open_run(runs / first),
             open_run(runs / second),

@@ -186,15 +186,15 @@ def test_long_texts_are_refused_or_truncated_and_counted(
     llama: ModelDir, instruction_file: Path, tmp_path: Path
 ) -> None:
     instructions = load_instructions(instruction_file)
-    with pytest.raises(InputError, match=r"longer than 200 tokens: r0 \(\d+\)"):
-        capture(llama, instructions, tmp_path / "refused", dataclasses.replace(SMALL, max_tokens=200))
+    with pytest.raises(InputError, match=r"longer than 100 tokens: r0 \(\d+\)"):
+        capture(llama, instructions, tmp_path / "refused", dataclasses.replace(SMALL, max_tokens=100))
     assert not (tmp_path / "refused").exists()
-    run = capture(llama, instructions, tmp_path / "cut", dataclasses.replace(SMALL, max_tokens=200, truncate=True))
+    run = capture(llama, instructions, tmp_path / "cut", dataclasses.replace(SMALL, max_tokens=100, truncate=True))
     lengths = [len(ids) for ids in token_ids(llama, instruction_file)]
-    truncated = {f"r{row}": length for row, length in enumerate(lengths) if length > 200}
+    truncated = {f"r{row}": length for row, length in enumerate(lengths) if length > 100}
     assert run.attributes["instructions"]["truncated"] == truncated
     assert truncated
-    np.testing.assert_array_equal(run.token_count, np.minimum(lengths, 200))
+    np.testing.assert_array_equal(run.token_count, np.minimum(lengths, 100))
 
 
 @pytest.mark.parametrize(("change", "message"), [

@@ -51,7 +51,7 @@ class AblationSettings:
 
     set_name: str = "frequency"
     rho: float = 0.5
-    draws: int = 10
+    draws: int = 20
     per_category: int = 0
     separator: str = "\n"
     batch_tokens: int = 2048

@@ -25,7 +25,7 @@ def cut_counts(counts: Sequence[UInt16[Array, "I _"]], wanted: Int[Array, ""], *
       steps: bisection steps; 2**(steps - 1) must exceed every count.
     """
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds  # `low` is reached by enough units, `high` is not
         middle = (low + high + 1) // 2
         reached = sum(jnp.sum(group.astype(jnp.int32) >= middle[:, None], axis=1) for group in counts)

@@ -1,0 +1,63 @@
+"""Routing and the two dispatch kernels, against a loop over tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from sparcom_jax.models.moe import CPU_BLOCK, RoutedExperts, dispatch, route
+
+SLOTS, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 64, 6, 16, 24, 2
+
+
+def routed(seed: int = 0) -> tuple[RoutedExperts, jax.Array, np.ndarray]:
+    random = np.random.default_rng(seed)
+    experts = RoutedExperts(WIDTH, EXPERTS, NEURONS, "silu", nnx.Rngs(seed))
+    chosen = np.stack([random.permutation(EXPERTS)[:PER_TOKEN] for _ in range(SLOTS)])
+    chosen[60:] = EXPERTS
+    return experts, jnp.asarray(random.standard_normal((SLOTS, WIDTH)), jnp.float32), chosen
+
+
+@pytest.mark.parametrize("kernel", ["in_blocks", "ragged"])
+@pytest.mark.parametrize("one_expert", [False, True])
+def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
+    experts, x, chosen = routed()
+    if one_expert:
+        chosen[:60] = [3, 1]
+    edit = jnp.asarray(np.random.default_rng(2).random((EXPERTS, NEURONS)), jnp.float32)
+    plan = dispatch(jnp.asarray(chosen), EXPERTS, CPU_BLOCK if kernel == "in_blocks" else 1)
+    entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
+    outputs, gate, product = getattr(experts, kernel)(entries, plan, slots=SLOTS, edit=edit)
+    gate_proj, up_proj, down_proj = (np.asarray(w[...]) for w in (experts.gate, experts.up, experts.down))
+    for slot in range(60):
+        for choice, expert in enumerate(chosen[slot]):
+            entry = int(plan.entry[slot, choice])
+            assert (int(plan.slot[entry]), int(plan.expert[entry])) == (slot, expert)
+            expected = np.asarray(jax.nn.silu(np.asarray(x[slot]) @ gate_proj[expert]))
+            np.testing.assert_allclose(gate[entry], expected, atol=1e-5)
+            expected = expected * (np.asarray(x[slot]) @ up_proj[expert])
+            np.testing.assert_allclose(product[entry], expected, atol=1e-5)
+            expected = (expected * np.asarray(edit[expert])) @ down_proj[expert]
+            np.testing.assert_allclose(outputs[entry], expected, atol=1e-5)
+    assert (plan.entry[60:] == len(plan.slot)).all()
+    assert (np.asarray(plan.slot) < 60).sum() == 60 * PER_TOKEN
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_route(normalize: bool) -> None:
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((SLOTS, EXPERTS)).astype(np.float32)
+    real = np.arange(SLOTS) < 60
+    keep = np.array([True, True, False, True, True, True])
+    chosen, weight = route(jnp.asarray(logits), PER_TOKEN, normalize, jnp.asarray(real), jnp.asarray(keep))
+    for slot in range(60):
+        masked = np.where(keep, np.exp(logits[slot].astype(np.float64)), 0)
+        probability = masked / masked.sum()
+        best = np.argsort(-probability)[:PER_TOKEN]
+        np.testing.assert_array_equal(chosen[slot], best)
+        expected = probability[best] / (probability[best].sum() if normalize else 1)
+        np.testing.assert_allclose(weight[slot], expected, rtol=1e-5)
+    assert (chosen[60:] == EXPERTS).all()
+    assert not weight[60:].any()
+    assert not (np.asarray(chosen) == 2).any()
