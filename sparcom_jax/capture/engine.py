@@ -16,7 +16,7 @@ import tensorstore as ts
 from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan
+from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
@@ -176,35 +176,25 @@ class _Engine:
         """Captures one block of instructions: array name -> `[rows, L, ...]`."""
         results: dict[str, np.ndarray] = {}
         flying: collections.deque[tuple[list[Bin], Any]] = collections.deque()
-        for shape in dict.fromkeys(one.shape for one in bins):
-            same = [one for one in bins if one.shape == shape]
-            for start in range(0, len(same), self._placement.data):
-                step_bins = same[start : start + self._placement.data]
-                flying.append((step_bins, self._run(shape, step_bins)))
-                if len(flying) >= STEPS_IN_FLIGHT:
-                    self._collect(*flying.popleft(), results, first_row, rows)
+        for step_bins in steps(bins, self._placement.data):
+            flying.append((step_bins, self._run(step_bins)))
+            if len(flying) >= STEPS_IN_FLIGHT:
+                self._collect(*flying.popleft(), results, first_row, rows)
         while flying:
             self._collect(*flying.popleft(), results, first_row, rows)
         return results
 
-    def _run(self, shape: Shape, bins: list[Bin]) -> Any:
-        padded = [one.texts for one in bins] + [()] * (self._placement.data - len(bins))
-        batches = [self._fill(shape, texts) for texts in padded]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    def _run(self, bins: list[Bin]) -> Any:
+        groups = tuple(group.name for group in self._groups)
         step = capture_step(
-            self._config,
-            shape,
-            self._settings.convention,
-            self._settings.values,
-            tuple(group.name for group in self._groups),
-            self._placement,
+            self._config, bins[0].shape, self._settings.convention, self._settings.values, groups, self._placement
         )
-        return step(self._params, stacked, None)
+        return step(self._params, stack(bins, self._placement.data, self._lay), None)
 
-    def _fill(self, shape: Shape, texts: tuple[int, ...]) -> Batch:
-        ids = [self._texts.ids[text] for text in texts]
-        counted = [np.arange(len(self._texts.ids[text])) >= self._texts.first_counted[text] for text in texts]
-        return fill(shape, ids, counted)
+    def _lay(self, one: Bin) -> Batch:
+        ids = [self._texts.ids[text] for text in one.texts]
+        counted = [np.arange(len(self._texts.ids[text])) >= self._texts.first_counted[text] for text in one.texts]
+        return fill(one.shape, ids, counted)
 
     @staticmethod
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:

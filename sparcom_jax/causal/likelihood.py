@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float64
 
-from sparcom_jax.data.packing import Bin, Shape, fill, make_plan
+from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
@@ -34,7 +34,14 @@ class Likelihood:
         self._texts = texts
         # One block: nothing is written in between, so all texts may share batches.
         (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
-        self._steps = self._prepare(bins)
+        self._steps = [
+            (
+                together,
+                stack(together, placement.data, self._lay),
+                likelihood_step(config, together[0].shape, placement),
+            )
+            for together in steps(bins, placement.data)
+        ]
 
     def mean_nll(self, edits: Edits) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
@@ -52,26 +59,14 @@ class Likelihood:
                 sums[list(one.texts)] = values[device, : len(one.texts)]
         return sums / self._texts.counted
 
-    def _prepare(self, all_bins: tuple[Bin, ...]) -> list[tuple[list[Bin], Batch, Step]]:
-        steps = []
-        for shape in dict.fromkeys(one.shape for one in all_bins):
-            same = [one for one in all_bins if one.shape == shape]
-            for start in range(0, len(same), self._placement.data):
-                bins = same[start : start + self._placement.data]
-                padded = [one.texts for one in bins] + [()] * (self._placement.data - len(bins))
-                batches = [self._fill(shape, texts) for texts in padded]
-                stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-                steps.append((bins, stacked, likelihood_step(self._config, shape, self._placement)))
-        return steps
-
-    def _fill(self, shape: Shape, texts: tuple[int, ...]) -> Batch:
+    def _lay(self, one: Bin) -> Batch:
         """Here a slot counts if the token that it predicts, the next one, counts."""
-        ids = [self._texts.ids[text] for text in texts]
+        ids = [self._texts.ids[text] for text in one.texts]
         predicts = []
-        for text in texts:
+        for text in one.texts:
             position = np.arange(len(self._texts.ids[text]))
             predicts.append((position + 1 >= self._texts.first_counted[text]) & (position + 1 < len(position)))
-        return fill(shape, ids, predicts)
+        return fill(one.shape, ids, predicts)
 
 
 @lru_cache(maxsize=64)

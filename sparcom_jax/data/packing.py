@@ -3,10 +3,11 @@
 The plan follows from the lengths alone, so a resumed run makes the same batches, and these make the same bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
@@ -82,6 +83,27 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     )
     bins = sum(len(block) for block in blocks)
     return Plan(blocks, slots, float(lengths.sum()) / (bins * slots))
+
+
+def steps(bins: Sequence[Bin], batches: int) -> Iterator[list[Bin]]:
+    """Bins of equal shape, at most `batches` at a time: what the devices take in one step."""
+    for shape in dict.fromkeys(one.shape for one in bins):
+        same = [one for one in bins if one.shape == shape]
+        for start in range(0, len(same), batches):
+            yield same[start : start + batches]
+
+
+def stack(bins: Sequence[Bin], batches: int, lay: Callable[[Bin], Batch]) -> Batch:
+    """The batches of a step on a leading axis of size `batches`; where bins are missing, padding.
+
+    Args:
+      bins: one or more bins of equal shape.
+      batches: batches of a step.
+      lay: makes the batch of a bin.
+    """
+    padding = Bin(bins[0].shape, ())
+    padded = [*bins, *[padding] * (batches - len(bins))]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *map(lay, padded))
 
 
 def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]) -> Batch:
