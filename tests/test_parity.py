@@ -140,6 +140,7 @@ def test_each_module_alone(family: str, hf_llama: Path, hf_moe: Path, llama: Mod
     from flax import nnx
 
     from sparcom_jax.models.edits import Edits
+    from sparcom_jax.models.layers import rotary
 
     model, directory = (llama, hf_llama) if family == "llama" else (moe, hf_moe)
     reference = Reference(directory)
@@ -162,7 +163,8 @@ def test_each_module_alone(family: str, hf_llama: Path, hf_moe: Path, llama: Mod
     close(block.mlp_norm(read["post_attention_layernorm_in"]), read["post_attention_layernorm"])
     slots = jnp.zeros((128, model.config.width)).at[: len(text)].set(read["self_attn_in"])
     batch = jax.tree.map(jnp.asarray, packed([text], 128, ROWS))
-    attended = block.attention(slots, batch.position, batch.row, window=256, axis=None)
+    by = rotary(batch.position, model.config.rope, model.config.head_size)
+    attended = block.attention(slots, by, batch.row, window=256, axis=None)
     close(attended[: len(text)], read["self_attn"])
     if family == "llama":
         y, _ = block.mlp(read["mlp_in"], None, axis=None)

@@ -98,10 +98,15 @@ class DecoderConfig:
 
     @property
     def runs(self) -> tuple["LayerRun", ...]:
-        """The layers as runs of equal kind: the forward pass scans over the layers of a run."""
+        """The layers as runs of equal kind: the forward pass scans over the layers of a run.
+
+        The last layer is a run of its own, because a capture needs only a part of it.
+        """
+        last = self.num_layers - 1
+        kinds = [(kind, layer == last) for layer, kind in enumerate(self.layer_kinds)]
         runs = []
         start = 0
-        for kind, members in itertools.groupby(self.layer_kinds):
+        for (kind, _), members in itertools.groupby(kinds):
             stop = start + len(list(members))
             runs.append(LayerRun(kind, start, stop))
             start = stop

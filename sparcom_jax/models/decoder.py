@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.config import DecoderConfig, LayerKind
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import Attention, GatedMLP, RMSNorm
+from sparcom_jax.models.layers import Attention, GatedMLP, RMSNorm, Rotary, rotary
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.taps import LayerTaps, Reduce
 
@@ -67,6 +67,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "S D"],
         batch: Batch,
+        by: Rotary,
         real: Bool[Array, "S"],
         edits: Edits,
         *,
@@ -74,7 +75,7 @@ class Block(nnx.Module):
         axis: str | None,
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the residual stream after the layer, and the layer's taps."""
-        x = x + self.attention(self.attention_norm(x), batch.position, batch.row, window=window, axis=axis)
+        x = x + self.attention(self.attention_norm(x), by, batch.row, window=window, axis=axis)
         if self.kind == "moe":
             y, taps = self.moe(self.mlp_norm(x), real, edits, axis=axis)
         else:
@@ -122,6 +123,7 @@ class Decoder(nnx.Module):
         edits = edits or Edits()
         real = batch.row < rows
         x = self.embed(batch.token)
+        by = rotary(batch.position, self.config.rope, self.config.head_size)
         kept: dict[str, list[Any]] = {}
         passed = {"dense": 0, "moe": 0}
         for run, block in zip(self.config.runs, self.runs, strict=True):
@@ -132,10 +134,15 @@ class Decoder(nnx.Module):
 
             def layer(x: Array, layer: tuple[Any, Edits], graph: Any = graph) -> tuple[Array, dict[str, Any]]:
                 layer_params, layer_edits = layer
-                x, taps = nnx.merge(graph, layer_params)(x, batch, real, layer_edits, window=window, axis=axis)
+                x, taps = nnx.merge(graph, layer_params)(x, batch, by, real, layer_edits, window=window, axis=axis)
                 return x, {} if reduce is None else reduce(taps)
 
-            x, statistics = jax.lax.scan(layer, x, (params, mine), length=len(run))
+            if len(run) == 1:
+                # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
+                x, statistics = layer(x, jax.tree.map(lambda leaf: leaf[0], (params, mine)))
+                statistics = jax.tree.map(lambda leaf: leaf[None], statistics)
+            else:
+                x, statistics = jax.lax.scan(layer, x, (params, mine))
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}

@@ -4,6 +4,8 @@ Axis legend: S token slots of a batch, D model width, N query heads, G key/value
 Q query slots of an attention block, W key slots that a block can see.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,13 +71,22 @@ def rope_frequencies(rope: Rope, head_size: int) -> Float[np.ndarray, "{head_siz
     return frequency.astype(np.float32)
 
 
-def rotate(
-    x: Float[Array, "S heads H"], position: Int[Array, "S"], frequency: Float[np.ndarray, "half"]
-) -> Float[Array, "S heads H"]:
+class Rotary(NamedTuple):
+    """Cosine and sine of the angle of each position and pair of dimensions."""
+
+    cos: Float[Array, "S half"]
+    sin: Float[Array, "S half"]
+
+
+def rotary(position: Int[Array, "S"], rope: Rope, head_size: int) -> Rotary:
+    """The angles of all slots; they are the same in every layer."""
+    angle = position[:, None].astype(jnp.float32) * rope_frequencies(rope, head_size)
+    return Rotary(jnp.cos(angle), jnp.sin(angle))
+
+
+def rotate(x: Float[Array, "S heads H"], by: Rotary) -> Float[Array, "S heads H"]:
     """Turns the pairs (h, h + H/2) of each head by angles that grow with the position."""
-    angle = position[:, None].astype(jnp.float32) * frequency
-    cos = jnp.cos(angle)[:, None, :].astype(x.dtype)
-    sin = jnp.sin(angle)[:, None, :].astype(x.dtype)
+    cos, sin = (part[:, None, :].astype(x.dtype) for part in by)
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
@@ -151,16 +162,14 @@ class Attention(nnx.Module):
         self.v = nnx.Linear(config.width, keys, use_bias=config.qkv_bias, rngs=rngs)
         self.o = nnx.Linear(queries, config.width, use_bias=config.output_bias, rngs=rngs)
         self.head_size = config.head_size
-        self.rope = config.rope
 
     def __call__(
-        self, x: Float[Array, "S D"], position: Int[Array, "S"], row: Int[Array, "S"], *, window: int, axis: str | None
+        self, x: Float[Array, "S D"], by: Rotary, row: Int[Array, "S"], *, window: int, axis: str | None
     ) -> Float[Array, "S D"]:
         """Attends within each text of the batch; over `axis`, each device has its own heads."""
         slots = x.shape[0]
-        frequency = rope_frequencies(self.rope, self.head_size)
-        q = rotate(self.q(x).reshape(slots, -1, self.head_size), position, frequency)
-        k = rotate(self.k(x).reshape(slots, -1, self.head_size), position, frequency)
+        q = rotate(self.q(x).reshape(slots, -1, self.head_size), by)
+        k = rotate(self.k(x).reshape(slots, -1, self.head_size), by)
         v = self.v(x).reshape(slots, -1, self.head_size)
         return summed(self.o, packed_attention(q, k, v, row, window=window).reshape(slots, -1), axis)
 
