@@ -54,7 +54,7 @@ def analyze(config: ConfigDict, output: Path) -> Path:
             _compare(stages, output, settings, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
     say(f"report: {page}")
-    return report(output / "results", page, figures=output / "figures")
+    return report(output / "results", page)
 
 
 def _study_pair(
