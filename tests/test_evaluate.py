@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sparcom_jax.analysis import compare, cores, overlap, resampling
 from sparcom_jax.analysis.evaluate import TABLES, evaluate
+from sparcom_jax.causal import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run
@@ -301,9 +302,9 @@ def test_bad_input_is_named(run: Run, tmp_path: Path) -> None:
         evaluate(run, tmp_path / "file", **FEW)
 
 
-@pytest.mark.parametrize("module", ["evaluate", "compare"])
+@pytest.mark.parametrize("module", ["evaluate", "compare", "ablate"])
 def test_the_columns_are_those_of_the_documentation(module: str) -> None:
-    tables = TABLES if module == "evaluate" else compare.TABLES
+    tables = {"evaluate": TABLES, "compare": compare.TABLES, "ablate": ablate.TABLES}[module]
     text = (ROOT / "docs/tables.md").read_text()
     part = re.search(rf"^# {module}$(.*?)(?=^# |\Z)", text, re.MULTILINE | re.DOTALL)
     assert part is not None
