@@ -1,6 +1,7 @@
 """Ablation against a transformers model whose units are really switched off."""
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,24 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, tmp_path: Path) 
     with pytest.raises(InputError, match="leave 0 experts in layer 1, but a token needs 2"):
         ablate(moe, run, tmp_path / "out", AblationSettings(set_name="all"))
     assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_follows_full_precision(
+    moe: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path
+) -> None:
+    """Capture and ablation in bfloat16: the arithmetic stays in it, and the numbers stay close."""
+    instructions = sj.load_instructions(instruction_file)
+    few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
+    half = capture(moe, few, tmp_path / "run", CaptureSettings(dtype="bfloat16"))
+    assert half.attributes["dtype"] == "bfloat16"
+    for group in ("mlp", "shared", "routed"):
+        full, rounded = (one.read(f"{group}/positive_count").astype(int) for one in (run, half))
+        full = full[1:10]
+        assert np.abs(full - rounded).sum() < 0.05 * full.sum()
+    sj.identify(half, epsilon=0.1)
+    settings = AblationSettings(draws=1, rho=0.3, per_category=1, dtype="bfloat16")
+    rounded, full = (
+        ablate(moe, half, tmp_path / dtype, dataclasses.replace(settings, dtype=dtype))["baseline"]
+        for dtype in ("bfloat16", "float32")
+    )
+    np.testing.assert_allclose(rounded, full, rtol=0.05)

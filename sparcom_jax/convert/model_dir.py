@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import shutil
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 CHUNK_BYTES = 64 << 20
-SAVE_BUFFER_GB = 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,10 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
 
 def _save(params: Params, path: Path) -> None:
     # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory.
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=SAVE_BUFFER_GB)
+    # They are written one after another: the limit below may not be less than the largest.
+    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    limit = max(1, math.ceil(largest / 1e9))
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=limit)
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(params, save_args=save_args))

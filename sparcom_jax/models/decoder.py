@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.config import DecoderConfig, LayerKind
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import Attention, GatedMLP, RMSNorm, Rotary, rotary
+from sparcom_jax.models.layers import Attention, Embedding, GatedMLP, RMSNorm, Rotary, rotary
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.taps import LayerTaps, Reduce
 
@@ -92,7 +92,7 @@ class Decoder(nnx.Module):
     """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
-        self.embed = nnx.Embed(config.vocab_size, config.width, rngs=rngs)
+        self.embed = Embedding(config.vocab_size, config.width, rngs)
         self.runs = nnx.List([_stacked_block(config, run.kind, len(run), rngs) for run in config.runs])
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         if not config.tied_embeddings:

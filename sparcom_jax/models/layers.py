@@ -39,6 +39,22 @@ def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Floa
     return y if linear.bias is None else y + linear.bias[...]
 
 
+class Embedding(nnx.Module):
+    """Vectors of tokens, in the dtype of the parameters (flax's own layer would turn them into float32)."""
+
+    def __init__(self, tokens: int, width: int, rngs: nnx.Rngs) -> None:
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
+        self.embedding = nnx.Param(init(rngs.params(), (tokens, width)))
+
+    def __call__(self, token: Int[Array, "S"]) -> Float[Array, "S D"]:
+        """Looks tokens up."""
+        return jnp.take(self.embedding[...], token, axis=0)
+
+    def attend(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Logits of a model whose output head is the embedding."""
+        return jnp.einsum("...D,VD->...V", hidden, self.embedding[...])
+
+
 class RMSNorm(nnx.Module):
     """Root mean square norm (Zhang and Sennrich 2019), computed in float32 and scaled in the input's dtype."""
 
@@ -187,7 +203,7 @@ class GatedMLP(nnx.Module):
         """Returns the input of down_proj, edited, and the tap, which shows the neurons as they are before the edit."""
         gate = ACTIVATIONS[self.activation](self.gate(x))
         product = gate * self.up(x)
-        return product if edit is None else product * edit, NeuronTap(gate, product)
+        return product if edit is None else product * edit.astype(product.dtype), NeuronTap(gate, product)
 
     def __call__(
         self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None, *, axis: str | None

@@ -120,7 +120,7 @@ class RoutedExperts(nnx.Module):
             gate_proj, up_proj, down_proj = (jax.lax.dynamic_index_in_dim(w, expert, keepdims=False) for w in weights)
             gate = ACTIVATIONS[self.activation](x @ gate_proj)
             product = gate * (x @ up_proj)
-            edited = product if edit is None else product * edit[expert]
+            edited = product if edit is None else product * edit[expert].astype(product.dtype)
             return carry, (edited @ down_proj, gate, product)
 
         blocks = entries.reshape(-1, CPU_BLOCK, entries.shape[-1])
@@ -135,7 +135,7 @@ class RoutedExperts(nnx.Module):
         sizes = jnp.zeros(len(self.gate), jnp.int32).at[plan.expert].add((plan.slot < slots).astype(jnp.int32))
         gate = ACTIVATIONS[self.activation](jax.lax.ragged_dot(entries, self.gate[...], sizes))
         product = gate * jax.lax.ragged_dot(entries, self.up[...], sizes)
-        edited = product if edit is None else product * edit[plan.expert]
+        edited = product if edit is None else product * edit[plan.expert].astype(product.dtype)
         return jax.lax.ragged_dot(edited, self.down[...], sizes), gate, product
 
 
