@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "capture": BASE | {"convert", "data", "models", "parallel", "store"},
     "identify": BASE | {"store"},
     "analysis": BASE | {"store"},
-    "report": BASE | {"analysis"},
+    "report": BASE | {"analysis", "store"},
     "causal": BASE | {"analysis", "capture", "convert", "data", "models", "parallel", "store"},
     "demo": BASE | {"convert", "data", "models"},
     "settings": BASE | {"capture", "causal", "identify"},
