@@ -13,12 +13,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sparcom_jax.convert.families import path_name
 from sparcom_jax.convert.hf_config import read_config
-from sparcom_jax.convert.weights import load_params
+from sparcom_jax.convert.weights import SourceWeights, parameter_groups
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
-from sparcom_jax.progress import say
+from sparcom_jax.progress import progress, say
 
 MANIFEST = "sparcom.json"
 PARAMS = "params"
@@ -81,18 +82,23 @@ class ModelDir:
           shardings: tree of shardings like the parameters, or one sharding for all.
           dtype: dtype that they are cast to.
         """
-        abstract = abstract_params(self.config)
+        leaves, tree = jax.tree.flatten_with_path(abstract_params(self.config))
         if isinstance(shardings, jax.sharding.Sharding):
-            shardings = jax.tree.map(lambda _: shardings, abstract)
-        target = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding), abstract, shardings
-        )
-        restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+            shardings = jax.tree.unflatten(tree, [shardings] * len(leaves))
+        target = {
+            path_name(path): jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+            for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True)
+        }
+        restored: dict[str, jax.Array] = {}
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)) as checkpointer:
-            restored: Params = checkpointer.restore(
-                self.path.absolute() / PARAMS, args=ocp.args.PyTreeRestore(item=target, restore_args=restore_args)
-            )
-        return restored
+            for index, paths in enumerate(parameter_groups(self.config, self.dtype)):
+                group = {path: target[path] for path in paths}
+                arguments = ocp.args.PyTreeRestore(
+                    item=group, restore_args=ocp.checkpoint_utils.construct_restore_args(group)
+                )
+                restored |= checkpointer.restore(self.path.absolute() / PARAMS / str(index), args=arguments)
+        params: Params = jax.tree.unflatten(tree, [restored[path_name(path)] for path, _ in leaves])
+        return params
 
 
 def open_model(path: str | Path) -> ModelDir:
@@ -131,7 +137,7 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
         raise InputError(f"{output}: exists already; choose another --output or delete it")
     directory = _locate(str(source))
     config = read_config(directory)
-    params, dtype, weights_digest = load_params(config, directory)
+    weights = SourceWeights(config, directory)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -139,34 +145,39 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
         for name in COPIED:
             if (directory / name).exists():
                 shutil.copyfile(directory / name, partial / name)
-        _save(params, partial / PARAMS)
-        count = sum(leaf.size for leaf in jax.tree.leaves(params))
+        count = 0
+        with progress("converting", weights.tensor_count(), "tensors") as bar:
+            for index, paths in enumerate(parameter_groups(config, weights.dtype)):
+                group = weights.read(paths, bar.advance)
+                count += sum(leaf.size for leaf in group.values())
+                _save(group, partial / PARAMS / str(index))
+                del group
         manifest = {
             "schema_version": 1,
             "family": config.family,
-            "dtype": dtype,
+            "dtype": weights.dtype,
             "parameters": count,
             "source": str(source),
-            "digest": hashlib.sha256(f"{config}{weights_digest}".encode()).hexdigest(),
+            "digest": hashlib.sha256(f"{config}{weights.digest()}".encode()).hexdigest(),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         partial.replace(output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    say(f"{output}: {config.family}, {count:,} parameters in {dtype}")
+    say(f"{output}: {config.family}, {count:,} parameters in {weights.dtype}")
     return open_model(output)
 
 
-def _save(params: Params, path: Path) -> None:
+def _save(group: dict[str, jax.Array], path: Path) -> None:
     # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory.
     # They are written one after another: the limit below may not be less than the largest.
-    largest = max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    largest = max(leaf.nbytes for leaf in group.values())
     limit = max(1, math.ceil(largest / 1e9))
     handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=limit)
-    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
+    save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), group)
     with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(params, save_args=save_args))
+        checkpointer.save(path, args=ocp.args.PyTreeSave(group, save_args=save_args))
 
 
 def _locate(source: str) -> Path:

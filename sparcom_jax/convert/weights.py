@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 from sparcom_jax.convert.families import IGNORED_TENSORS, Source, parameter_sources, path_name
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Params, abstract_params
-from sparcom_jax.progress import progress
+from sparcom_jax.models.decoder import Params
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 NON_FINITE = {2: {"bfloat16": 0x7F80, "float16": 0x7C00}, 4: {"float32": 0x7F800000}}
-REOPEN_BYTES = 256 << 20
+REOPEN_BYTES = 64 << 20
+GROUP_BYTES = 1 << 30
 ALIGNMENT = 64
 
 
@@ -102,41 +102,85 @@ def _index(directory: Path) -> dict[str, str]:
     raise InputError(f"{directory}: neither model.safetensors nor model.safetensors.index.json is there")
 
 
-def load_params(config: DecoderConfig, directory: Path) -> tuple[Params, str, str]:
-    """Reads a checkpoint into the decoder's parameters.
+class SourceWeights:
+    """A checkpoint's tensors as the decoder's parameters, read some at a time.
 
-    Args:
-      config: the model that `config.json` describes.
-      directory: Hugging Face directory.
-
-    Returns:
-      The parameters (arrays on the CPU device, layers stacked), the dtype that they have, and a digest of all tensors.
-
-    Raises:
-      InputError: a tensor is missing, extra, misshapen, of an unsupported or a mixed dtype, or not finite.
+    Attributes:
+      dtype: the dtype of all tensors.
     """
-    files = TensorFiles(directory)
-    sources = parameter_sources(config)
-    _check_names(config, files, sources, directory)
-    dtype = _one_dtype(files, sources, directory)
-    destination = {
-        source.name: (path, source) for path, (_, parts) in sources.items() for source in parts
-    }  # fmt: skip
-    arrays = {path: _aligned(leaf.shape, dtype) for path, (leaf, _) in sources.items()}
-    digests = {}
-    with progress("reading weights", len(destination), "tensors") as bar:
-        for name, tensor in files.read(sorted(destination)):
-            _require_finite(tensor, name, directory)
+
+    def __init__(self, config: DecoderConfig, directory: Path) -> None:
+        """Checks names, shapes and dtypes before anything is read.
+
+        Args:
+          config: the model that `config.json` describes.
+          directory: Hugging Face directory.
+
+        Raises:
+          InputError: a tensor is missing, extra, misshapen, or of an unsupported or a mixed dtype.
+        """
+        self._directory = directory
+        self._files = TensorFiles(directory)
+        self._sources = parameter_sources(config)
+        _check_names(config, self._files, self._sources, directory)
+        self.dtype = _one_dtype(self._files, self._sources, directory)
+        self._digests: dict[str, str] = {}
+
+    def read(self, paths: list[str], done: Callable[[], None]) -> dict[str, jax.Array]:
+        """Reads some parameters.
+
+        Args:
+          paths: which.
+          done: called after every tensor.
+
+        Returns:
+          Path -> parameter on the CPU device, layers and experts stacked.
+
+        Raises:
+          InputError: a tensor is not finite.
+        """
+        destination = {part.name: (path, part) for path in paths for part in self._sources[path][1]}
+        arrays = {path: _aligned(self._sources[path][0].shape, self.dtype) for path in paths}
+        for name, tensor in self._files.read(sorted(destination)):
+            _require_finite(tensor, name, self._directory)
             path, source = destination[name]
             arrays[path][source.index] = tensor.T if source.transposed else tensor
-            digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
-            bar.advance()
-    digest = hashlib.sha256(json.dumps([dtype, sorted(digests.items())]).encode()).hexdigest()
-    cpu = jax.devices("cpu")[0]
-    leaves, tree = jax.tree.flatten_with_path(abstract_params(config))
-    # Popped one by one: where the device cannot use the array in place, the copy replaces it at once.
-    params = jax.tree.unflatten(tree, [jax.device_put(arrays.pop(path_name(path)), cpu) for path, _ in leaves])
-    return params, dtype, digest
+            self._digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
+            done()
+        cpu = jax.devices("cpu")[0]
+        # Popped one by one: where the device cannot use an array in place, the copy replaces it at once.
+        return {path: jax.device_put(arrays.pop(path), cpu) for path in paths}
+
+    def tensor_count(self) -> int:
+        """How many tensors the parameters are made of."""
+        return sum(len(parts) for _, parts in self._sources.values())
+
+    def digest(self) -> str:
+        """Digest of all tensors, once they are read; it does not depend on how they are spread over files."""
+        assert len(self._digests) == self.tensor_count()
+        return hashlib.sha256(json.dumps([self.dtype, sorted(self._digests.items())]).encode()).hexdigest()
+
+
+def parameter_groups(config: DecoderConfig, dtype: str) -> list[list[str]]:
+    """Paths of the parameters in groups that are read and written one after another, to bound the memory needed.
+
+    Args:
+      config: the model.
+      dtype: the dtype that it is stored in.
+
+    Returns:
+      Groups of at most `GROUP_BYTES`; a larger parameter is a group by itself.
+    """
+    groups: list[list[str]] = []
+    room = 0
+    for path, (leaf, _) in parameter_sources(config).items():
+        size = leaf.size * np.dtype(dtype).itemsize
+        if size > room:
+            groups.append([])
+            room = GROUP_BYTES
+        groups[-1].append(path)
+        room -= size
+    return groups
 
 
 def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
