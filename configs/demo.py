@@ -29,7 +29,7 @@ MOE = {
     "norm_topk_prob": True,
     "mlp_only_layers": [0],
 }
-TRAINING = {"batch_tokens": 1024, "base_steps": 100, "tuned_steps": 100, "learning_rate": 3e-3}
+TRAINING = {"batch_tokens": 1024, "base_steps": 75, "tuned_steps": 75, "learning_rate": 3e-3}
 
 
 def get_config() -> ConfigDict:

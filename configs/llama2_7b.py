@@ -14,7 +14,7 @@ Not run on the real weights yet: all sizes below are computed from the published
 - Memory of a device: 13.5 GB of parameters in the checkpoint's float16; at 8,192 token slots about 1 GB for attention
   (window 512, for texts of up to 385 tokens; it grows with the window) and 0.1 GB of counts for 128 texts. 24 GB are
   enough. With 16 GB: `--config.capture.placement=mesh --config.capture.model_parallel=2`, 7.0 GB of parameters each.
-- Memory of the host: convert holds the checkpoint once, 13.5 GB.
+- Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 2.8 GB.
 
 On TPUs, which compute in bfloat16, add `--config.capture.dtype=bfloat16`.
 """

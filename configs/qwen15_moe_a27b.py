@@ -16,7 +16,7 @@ and no time is promised.
   for texts of up to 385 tokens; it grows with the window) and 4.3 MB of counts for each text of a batch (0.55 GB for
   128), two batches at a time. 40 GB are enough. On smaller devices: `--config.capture.placement=mesh` with
   `--config.capture.model_parallel=2` (14.9 GB of parameters each) or 4 (8.1 GB).
-- Memory of the host: convert holds the checkpoint once, 28.6 GB; capture holds a few blocks of 0.55 GB.
+- Memory of the host: convert holds the largest stack of layers, 7.9 GB; capture holds a few blocks of 0.55 GB.
 """
 
 from ml_collections import ConfigDict
