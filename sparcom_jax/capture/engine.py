@@ -2,10 +2,8 @@
 
 import collections
 import json
-import platform
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
+from sparcom_jax.capture.manifest import describe, open_or_create
 from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
@@ -25,7 +24,7 @@ from sparcom_jax.parallel import Placement, Step, make_placement
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import MAX_COUNT, SCHEMA_VERSION, Group, capture_arrays, vector
+from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
 
 BLOCK_BYTES = 1 << 30
 MAX_ROWS_PER_BLOCK = 512
@@ -99,9 +98,9 @@ def capture(
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
     plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
-    manifest = _manifest(model, instructions, texts, groups, plan, settings, placement, dtype, rows_per_block)
+    manifest = describe(model, instructions, texts, groups, plan, asdict(settings), placement, dtype, rows_per_block)
     store = Store(output)
-    resumed = _open_or_create(store, manifest)
+    resumed = open_or_create(store, manifest)
     arrays = _create_arrays(store, groups, instructions, texts, rows_per_block, settings.values)
     done = np.asarray(arrays["instruction/done"].read().result())
     mine = [
@@ -281,102 +280,6 @@ def _rows_per_block(groups: list[Group], values: bool) -> int:
     while rows > 1 and rows * row_bytes > BLOCK_BYTES:
         rows //= 2
     return rows
-
-
-def _manifest(
-    model: ModelDir,
-    instructions: InstructionSet,
-    texts: TokenizedSet,
-    groups: list[Group],
-    plan: Plan,
-    settings: CaptureSettings,
-    placement: Placement,
-    dtype: str,
-    rows_per_block: int,
-) -> dict[str, Any]:
-    config = model.config
-    tokenizer = model.tokenizer()
-    special = sorted(set(tokenizer.all_special_ids))
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": {
-            "family": config.family,
-            "path": str(model.path),
-            "source": model.manifest["source"],
-            "digest": model.digest,
-            "checkpoint_dtype": model.dtype,
-            "parameters": model.manifest["parameters"],
-            "num_layers": config.num_layers,
-            "hidden_size": config.width,
-            "num_experts_per_tok": config.experts.per_token if config.experts else 0,
-        },
-        "tokenizer": {"digest": model.tokenizer_digest, "special_token_ids": special},
-        "instructions": {
-            "source": instructions.source,
-            "digest": instructions.digest,
-            "count": len(instructions.rows),
-            "tokens_fed": int(texts.lengths.sum()),
-            "tokens_counted": int(texts.counted.sum()),
-            "truncated": {instructions.rows[row]["id"]: size for row, size in texts.truncated.items()},
-        },
-        "categories": instructions.categories,
-        "groups": {group.name: group.to_json() for group in groups},
-        "rows_per_write": rows_per_block,
-        "capture": {
-            **asdict(settings),
-            "scope": "prompt",
-            "template": "none",
-            "bos": "as tokenizer(instruction) adds it",
-            "padding": "never counted, never routed",
-            "slots_filled": round(plan.filled, 6),
-        },
-        "dtype": dtype,
-        "devices": {
-            "platform": jax.default_backend(),
-            "kind": jax.devices()[0].device_kind,
-            "mesh": dict(placement.mesh.shape),
-            "processes": jax.process_count(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")},
-        },
-    }
-
-
-# What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is
-# not among it, because every device computes the same batches.
-IDENTITY = (
-    ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
-    ("groups",), ("rows_per_write",), ("capture",), ("dtype",), ("devices", "platform"), ("devices", "mesh", "model"),
-    ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
-)  # fmt: skip
-
-
-def _open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
-    existing = store.read_attributes()
-    if existing is None:
-        if store.names():
-            raise InputError(f"{store.location}: is not empty and holds no run; choose another --output")
-        store.write_group("", manifest)
-        return False
-    for path in IDENTITY:
-        was, now = _look_up(existing, path), _look_up(manifest, path)
-        if was != now:
-            field = ".".join(path)
-            if isinstance(was, dict) and isinstance(now, dict):
-                key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
-                field, was, now = f"{field}.{key}", was.get(key), now.get(key)
-            raise InputError(
-                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
-            )
-    return True
-
-
-def _look_up(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return json.loads(json.dumps(tree))
 
 
 def _create_arrays(

@@ -1,0 +1,122 @@
+"""The manifest of a run: what it says of itself, and what must be the same for it to go on."""
+
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import jax
+
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.packing import Plan
+from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.errors import InputError
+from sparcom_jax.parallel import Placement
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.schema import SCHEMA_VERSION, Group
+
+
+def describe(
+    model: ModelDir,
+    instructions: InstructionSet,
+    texts: TokenizedSet,
+    groups: list[Group],
+    plan: Plan,
+    settings: dict[str, Any],
+    placement: Placement,
+    dtype: str,
+    rows_per_block: int,
+) -> dict[str, Any]:
+    """All that the numbers of a run depend on, as its attributes keep it."""
+    config = model.config
+    tokenizer = model.tokenizer()
+    special = sorted(set(tokenizer.all_special_ids))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": {
+            "family": config.family,
+            "path": str(model.path),
+            "source": model.manifest["source"],
+            "digest": model.digest,
+            "checkpoint_dtype": model.dtype,
+            "parameters": model.manifest["parameters"],
+            "num_layers": config.num_layers,
+            "hidden_size": config.width,
+            "num_experts_per_tok": config.experts.per_token if config.experts else 0,
+        },
+        "tokenizer": {"digest": model.tokenizer_digest, "special_token_ids": special},
+        "instructions": {
+            "source": instructions.source,
+            "digest": instructions.digest,
+            "count": len(instructions.rows),
+            "tokens_fed": int(texts.lengths.sum()),
+            "tokens_counted": int(texts.counted.sum()),
+            "truncated": {instructions.rows[row]["id"]: size for row, size in texts.truncated.items()},
+        },
+        "categories": instructions.categories,
+        "groups": {group.name: group.to_json() for group in groups},
+        "rows_per_write": rows_per_block,
+        "capture": {
+            **settings,
+            "scope": "prompt",
+            "template": "none",
+            "bos": "as tokenizer(instruction) adds it",
+            "padding": "never counted, never routed",
+            "slots_filled": round(plan.filled, 6),
+        },
+        "dtype": dtype,
+        "devices": {
+            "platform": jax.default_backend(),
+            "kind": jax.devices()[0].device_kind,
+            "mesh": dict(placement.mesh.shape),
+            "processes": jax.process_count(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")},
+        },
+    }
+
+
+# What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is
+# not among it, because every device computes the same batches.
+IDENTITY = (
+    ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
+    ("groups",), ("rows_per_write",), ("capture",), ("dtype",), ("devices", "platform"), ("devices", "mesh", "model"),
+    ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
+)  # fmt: skip
+
+
+def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
+    """Opens a run that is to go on, or begins one.
+
+    Returns:
+      Whether the run existed.
+
+    Raises:
+      InputError: it was captured with something else, or the place holds other files.
+    """
+    existing = store.read_attributes()
+    if existing is None:
+        if store.names():
+            raise InputError(f"{store.location}: is not empty and holds no run; choose another --output")
+        store.write_group("", manifest)
+        return False
+    for path in IDENTITY:
+        was, now = _look_up(existing, path), _look_up(manifest, path)
+        if was != now:
+            field = ".".join(path)
+            if isinstance(was, dict) and isinstance(now, dict):
+                key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
+                field, was, now = f"{field}.{key}", was.get(key), now.get(key)
+            raise InputError(
+                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
+            )
+    return True
+
+
+def _look_up(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return json.loads(json.dumps(tree))
