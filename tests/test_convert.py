@@ -76,6 +76,28 @@ def test_each_device_restores_its_own_part(moe: ModelDir) -> None:
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 12, 48)}
 
 
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_damaged_model_is_named(damage: str, moe: ModelDir, tmp_path: Path) -> None:
+    """In a process of its own: Orbax's other reads go on after the first fault and fail whatever test is next."""
+    copy = Path(shutil.copytree(moe.path, tmp_path / "model"))
+    if damage == "lost":
+        shutil.rmtree(copy / "params" / "0")
+    else:
+        for file in (copy / "params" / "0").rglob("d/*"):
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code = (
+        "import jax\n"
+        "from sparcom_jax.convert.model_dir import open_model\n"
+        "from sparcom_jax.errors import InputError\n"
+        "try:\n"
+        f"    open_model({str(copy)!r}).restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]), 'float32')\n"
+        "except InputError as error:\n"
+        "    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "model/params/0: parameters cannot be read" in done.stdout
+
+
 def test_torch_is_not_needed(hf_llama: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

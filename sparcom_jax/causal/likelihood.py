@@ -62,11 +62,7 @@ class Likelihood:
     def _lay(self, one: Bin) -> Batch:
         """Here a slot counts if the token that it predicts, the next one, counts."""
         ids = [self._texts.ids[text] for text in one.texts]
-        predicts = []
-        for text in one.texts:
-            position = np.arange(len(self._texts.ids[text]))
-            predicts.append((position + 1 >= self._texts.first_counted[text]) & (position + 1 < len(position)))
-        return fill(one.shape, ids, predicts)
+        return fill(one.shape, ids, [self._texts.predicting(text) for text in one.texts])
 
 
 @lru_cache(maxsize=64)

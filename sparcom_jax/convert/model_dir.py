@@ -81,6 +81,9 @@ class ModelDir:
         Args:
           shardings: tree of shardings like the parameters, or one sharding for all.
           dtype: dtype that they are cast to.
+
+        Raises:
+          InputError: a part of the parameters is missing or cannot be read.
         """
         leaves, tree = jax.tree.flatten_with_path(abstract_params(self.config))
         if isinstance(shardings, jax.sharding.Sharding):
@@ -96,7 +99,11 @@ class ModelDir:
                 arguments = ocp.args.PyTreeRestore(
                     item=group, restore_args=ocp.checkpoint_utils.construct_restore_args(group)
                 )
-                restored |= checkpointer.restore(self.path.absolute() / PARAMS / str(index), args=arguments)
+                part = self.path.absolute() / PARAMS / str(index)
+                try:
+                    restored |= checkpointer.restore(part, args=arguments)
+                except (OSError, ValueError) as error:
+                    raise InputError(f"{part}: parameters cannot be read: {error}") from error
         params: Params = jax.tree.unflatten(tree, [restored[path_name(path)] for path, _ in leaves])
         return params
 

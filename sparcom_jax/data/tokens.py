@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.errors import InputError, first_of
@@ -33,6 +33,11 @@ class TokenizedSet:
     def counted(self) -> Int32[np.ndarray, "I"]:
         """T_i, the tokens that count, of each text."""
         return self.lengths - self.first_counted
+
+    def predicting(self, text: int) -> Bool[np.ndarray, "_"]:
+        """The positions of a text whose next token counts: what a loss is summed over."""
+        following = np.arange(1, len(self.ids[text]) + 1)
+        return (following >= self.first_counted[text]) & (following < len(following))
 
 
 def tokenize_prompts(

@@ -150,13 +150,10 @@ def _instruction_batches(
     texts = tokenize_responses(instructions, prompts, tokenizer, separator="\n", **limits)
     (bins,) = make_plan(texts.lengths, len(texts.ids), settings.batch_tokens).blocks
     shape = Shape(bins[0].shape.slots, max(one.shape.window for one in bins), max(one.shape.rows for one in bins))
-    batches = []
-    for one in bins:
-        position = [np.arange(len(texts.ids[text])) for text in one.texts]
-        counts = [
-            (p + 1 >= texts.first_counted[text]) & (p + 1 < len(p)) for p, text in zip(position, one.texts, strict=True)
-        ]
-        batches.append(fill(shape, [texts.ids[text] for text in one.texts], counts))
+    batches = [
+        fill(shape, [texts.ids[text] for text in one.texts], [texts.predicting(text) for text in one.texts])
+        for one in bins
+    ]
     random = np.random.default_rng(settings.seed)
     while True:
         for index in random.permutation(len(batches)):
