@@ -23,10 +23,13 @@ RUNTIME = [
     "zarr>=3.0.8",
 ]
 
+PARQUET = "pyarrow>=18"
+
 TEST = [
     "beartype>=0.20",
     "hypothesis>=6.120",
     "mypy>=1.18",
+    PARQUET,
     "pytest>=8.3",
     "ruff>=0.14",
     # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.
@@ -45,6 +48,7 @@ setup(
     extras_require={
         "gpu": ["jax[cuda12]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
+        "parquet": [PARQUET],
         "test": TEST,
     },
 )
