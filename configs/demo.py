@@ -3,8 +3,8 @@
     python launch/analyze.py --config=configs/demo.py --output=outputs/demo
 
 Takes about 5 minutes on 2 CPU cores, nothing is downloaded: the base models read the Python standard library, the tuned
-ones learn the instructions that ship with the package. The result is outputs/demo/report.html. Models this small do
-not follow instructions; they memorise. What the demo shows is that every step works on genuine checkpoints.
+ones learn from the instructions that ship with the package. The result is outputs/demo/report.html. Models this small
+and this briefly trained do not follow instructions: the demo shows that every step works on genuine checkpoints.
 """
 
 from ml_collections import ConfigDict
@@ -41,6 +41,6 @@ def get_config() -> ConfigDict:
     })  # fmt: skip
     config.evaluate.permutations = config.compare.permutations = 500
     config.evaluate.bootstraps = config.compare.bootstraps = 500
-    config.ablate.per_category = 6
+    config.ablate.per_category = 4
     config.ablate.draws = 10
     return config

@@ -2,7 +2,7 @@
 
 A file is recognised by what its first record looks like, not by its name. What a corpus does not say of a row, such as
 its category, is taken from the corpus's own metadata (task names, categories, is_classification), else from its
-first telling verb; rows for which neither tells are left out and counted.
+words; rows for which neither tells are left out and counted.
 """
 
 import csv
@@ -27,12 +27,13 @@ END_OF_TEXT = re.compile(r"<\|endoftext\|>|<\|end_of_text\|>|<\|im_end\|>|</?s>|
 EMPTY_INPUTS = {"", "<noinput>", "noinput", "no input", "n/a", "none"}
 INTENTS_OFFERED = (3, 14, 40)
 
-VERBS = {
-    "GEN": "brainstorm compose create describe design draft generate imagine invent plan recommend suggest tell write",
-    "SUM": "condense summarise summarize",
-    "CLS": "categorise categorize classify label",
-}
-CATEGORY_OF_VERB = {verb: category for category, verbs in VERBS.items() for verb in verbs.split()}
+# Words that tell the category of an instruction whose corpus does not; the first category that has one of its words.
+TELLING_WORDS = {
+    "SUM": {"condense", "summarise", "summarize", "summary", "summarization"},
+    "CLS": {"categorise", "categorize", "classify", "label"},
+    "GEN": {"brainstorm", "compose", "create", "describe", "design", "draft", "generate", "imagine", "invent", "make",
+            "plan", "recommend", "suggest", "tell", "write"},
+}  # fmt: skip
 # An instruction with one of these words is of another kind, whatever its verb: "write a program", "write a proof".
 OTHER_KINDS = frozenset({
     "bash", "bug", "calculate", "code", "convert", "css", "equation", "excel", "extract", "find", "function", "html",
@@ -321,7 +322,7 @@ def _nq_open(record: Record, file: str) -> Record:
 
 
 def _alpaca(record: Record, file: str) -> Record | None:
-    category = _verb_category(record["instruction"])
+    category = _told_category(record["instruction"])
     text = _with_input(record["instruction"], record["input"])
     return None if category is None else {"category": category, "instruction": text, "response": record["output"]}
 
@@ -347,7 +348,7 @@ def _natural_instructions(record: Record, file: str) -> Record | None:
 
 def _self_instruct(record: Record, file: str) -> Record | None:
     instance = record["instances"][0]
-    category = "CLS" if record.get("is_classification") else _verb_category(record["instruction"])
+    category = "CLS" if record.get("is_classification") else _told_category(record["instruction"])
     text = _with_input(record["instruction"], instance["input"])
     return None if category is None else {"category": category, "instruction": text, "response": instance["output"]}
 
@@ -393,11 +394,11 @@ def _readable(intent: str) -> str:
     return intent.replace("_", " ").strip("? ").lower()
 
 
-def _verb_category(instruction: str) -> str | None:
-    words = re.findall(r"[a-z]+", instruction.lower())
-    if OTHER_KINDS.intersection(words):
+def _told_category(instruction: str) -> str | None:
+    words = set(re.findall(r"[a-z]+", instruction.lower()))
+    if OTHER_KINDS & words:
         return None
-    return next((CATEGORY_OF_VERB[word] for word in words if word in CATEGORY_OF_VERB), None)
+    return next((category for category, telling in TELLING_WORDS.items() if telling & words), None)
 
 
 def _with_input(instruction: str, text: str | None) -> str:

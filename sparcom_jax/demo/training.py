@@ -20,6 +20,7 @@ from sparcom_jax.data.packing import Shape, fill, make_plan
 from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.demo.checkpoint import decoder_config, save_checkpoint, train_tokenizer
 from sparcom_jax.demo.corpus import library_text
+from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.layers import longest_text
@@ -144,16 +145,18 @@ def _instruction_batches(
     config: DecoderConfig,
     settings: TrainingSettings,
 ) -> Iterator[tuple[Shape, Batch]]:
-    """Instructions with their responses, packed; only the responses' tokens count."""
+    """Instructions with their responses, packed; only the responses' tokens count. Longer texts are not learnt from."""
     limits = {"vocab_size": config.vocab_size, "max_tokens": config.max_positions}
     prompts = tokenize_prompts(instructions, tokenizer, truncate=False, count_window=0, **limits)
     texts = tokenize_responses(instructions, prompts, tokenizer, separator="\n", **limits)
-    (bins,) = make_plan(texts.lengths, len(texts.ids), settings.batch_tokens).blocks
+    read = np.flatnonzero(texts.lengths <= longest_text(WINDOW))
+    if not len(read):
+        raise InputError(f"{instructions.source}: no row has at most {longest_text(WINDOW)} tokens to learn from")
+    say(f"{len(read)} of {len(texts.ids)} rows have at most {longest_text(WINDOW)} tokens and are learnt from")
+    (bins,) = make_plan(texts.lengths[read], len(read), settings.batch_tokens).blocks
     shape = Shape(bins[0].shape.slots, max(one.shape.window for one in bins), max(one.shape.rows for one in bins))
-    batches = [
-        fill(shape, [texts.ids[text] for text in one.texts], [texts.predicting(text) for text in one.texts])
-        for one in bins
-    ]
+    members = [read[list(one.texts)] for one in bins]
+    batches = [fill(shape, [texts.ids[text] for text in of], [texts.predicting(text) for text in of]) for of in members]
     random = np.random.default_rng(settings.seed)
     while True:
         for index in random.permutation(len(batches)):
