@@ -26,11 +26,14 @@ Step = Callable[..., Any]
 # Which axis of a parameter is cut over "model", counted from the last; parameters that are not named are whole.
 CUT_AXIS = {
     "attention/q/kernel": 1, "attention/q/bias": 1, "attention/k/kernel": 1, "attention/k/bias": 1,
-    "attention/v/kernel": 1, "attention/v/bias": 1, "attention/o/kernel": 2,
+    "attention/v/kernel": 1, "attention/v/bias": 1, "attention/o/kernel": 2, "attention/sinks": 1,
+    "attention/q_b/kernel": 1, "attention/kv/kernel": 1,
     "mlp/gate/kernel": 1, "mlp/gate/bias": 1, "mlp/up/kernel": 1, "mlp/up/bias": 1, "mlp/down/kernel": 2,
     "moe/shared/gate/kernel": 1, "moe/shared/up/kernel": 1, "moe/shared/down/kernel": 2,
     "moe/routed/gate": 3, "moe/routed/up": 3, "moe/routed/down": 3,
+    "moe/routed/gate_bias": 2, "moe/routed/up_bias": 2, "moe/routed/down_bias": 2,
 }  # fmt: skip
+QK_NORM_CUT_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1}
 
 _EDIT_SPECS: Any = {"mlp": P(None, "model"), "shared": P(None, "model"), "routed": P(None, "model"), "expert": P()}
 EDIT_SPECS = Edits(**_EDIT_SPECS)
@@ -121,7 +124,7 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
     if model < 1 or len(devices) % model:
         raise InputError(f"model_parallel {model} does not divide the {len(devices)} local devices")
     divided = {"num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads}
-    if "dense" in config.layer_kinds:
+    if config.layers_of("dense"):
         divided["intermediate_size"] = config.mlp_width
     if config.experts:
         divided |= {"num_experts": config.experts.count, "shared_expert_intermediate_size": config.experts.shared_width}
@@ -133,8 +136,11 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
 
 
 def _param_specs(config: DecoderConfig) -> Any:
+    # A norm over all heads is cut as they are; one per head, or of a latent, is the same for all.
+    cut_axis = CUT_AXIS | (QK_NORM_CUT_AXIS if config.qk_norm == "all" else {})
+
     def spec(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> P:
-        cut = CUT_AXIS.get("/".join(str(key.key) for key in path[2:]))
+        cut = cut_axis.get("/".join(str(key.key) for key in path[2:]))
         if cut is None:
             return P()
         return P(*("model" if axis == leaf.ndim - cut else None for axis in range(leaf.ndim)))

@@ -6,12 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-    Qwen2MoeConfig,
-)
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 VOCAB = 512
 TEXT = [
@@ -28,13 +23,28 @@ SMALL = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 1024,
     "initializer_range": 0.2,
+    "pad_token_id": None,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
 }
-MOE = {
-    "moe_intermediate_size": 24,
-    "shared_expert_intermediate_size": 40,
-    "num_experts": 8,
-    "num_experts_per_tok": 2,
-}
+MOE = {"moe_intermediate_size": 24, "num_experts": 8, "num_experts_per_tok": 2}
+OWN: dict[str, dict[str, Any]] = {
+    "gemma2": {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 16, "attn_logit_softcapping": 20.0},
+    "gemma3_text": {"head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 16},
+    "mixtral": {"num_local_experts": 8, "intermediate_size": 24},
+    "qwen2_moe": MOE | {"shared_expert_intermediate_size": 40},
+    "qwen3": {"head_dim": 16},
+    "qwen3_moe": MOE | {"head_dim": 16},
+    "olmoe": {"num_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 24},
+    "deepseek_v2": {
+        "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "n_shared_experts": 2,
+        "first_k_dense_replace": 1, "q_lora_rank": 20, "kv_lora_rank": 16, "qk_nope_head_dim": 12,
+        "qk_rope_head_dim": 8, "v_head_dim": 10,
+    },
+    "gpt_neox": {"hidden_size": 64},
+    "gpt_oss": {"num_local_experts": 8, "num_experts_per_tok": 2, "intermediate_size": 24, "head_dim": 16,
+                "sliding_window": 16},
+}  # fmt: skip
 
 
 def save_tokenizer(directory: Path) -> None:
@@ -48,23 +58,27 @@ def save_tokenizer(directory: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(directory)
 
 
-def save_model(directory: Path, config: Any, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
+def save_model(directory: Path, family: str, dtype: torch.dtype = torch.float32, seed: int = 0, **fields: Any) -> Path:
+    """Saves a random model of a family; `fields` are of its config, over small defaults."""
+    known = CONFIG_MAPPING[family]().to_dict()
+    small = {name: value for name, value in SMALL.items() if name in known}
+    config = CONFIG_MAPPING[family](**(small | OWN.get(family, {}) | fields))
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(config)
         for name, parameter in model.named_parameters():
             # transformers initialises biases to 0 and norms to 1, which would hide a parameter that is not used.
-            if name.endswith(".bias") or "norm" in name:
-                torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
+            if "bias" in name or "norm" in name or "sinks" in name:
+                torch.nn.init.normal_(parameter, mean=float("norm" in name and "bias" not in name), std=0.2)
         model.to(dtype).save_pretrained(directory)
         save_tokenizer(directory)
     return directory
 
 
 def llama(directory: Path, **fields: Any) -> Path:
-    return save_model(directory, LlamaConfig(**(SMALL | fields)))
+    return save_model(directory, "llama", **fields)
 
 
 def qwen2_moe(directory: Path, **fields: Any) -> Path:
-    return save_model(directory, Qwen2MoeConfig(**(SMALL | MOE | fields)))
+    return save_model(directory, "qwen2_moe", **fields)

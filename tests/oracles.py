@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference import Reference
+from sparcom_jax.verify.reference import Reference
 
 
 def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str, list[int]], experts: int, window: int,
@@ -15,12 +15,14 @@ def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str
     for text in ids:
         first = max(len(text) - window, 0) if window else 0
         hooks = {}
-        for group, module in (("mlp", "mlp"), ("shared", "mlp.shared_expert")):
+        for group in ("mlp", "shared"):
             for layer in layers.get(group, []):
-                path = f"model.layers.{layer}.{module}"
-                hooks[f"{group}{layer}"] = f"{path}.act_fn" if convention == "gate" else f"{path}.down_proj:in"
+                mlp = f"{reference.layer(layer)}.mlp"
+                path = mlp if group == "mlp" else reference.shared(mlp)
+                assert path is not None
+                hooks[f"{group}{layer}"] = reference.neurons(path)[0 if convention == "gate" else 1]
         for layer in layers.get("routed", []):
-            hooks[f"x{layer}"] = f"model.layers.{layer}.mlp:in"
+            hooks[f"x{layer}"] = f"{reference.layer(layer)}.mlp:in"
         read = reference.run(text, hooks)
         for group in ("mlp", "shared"):
             if group in layers:
@@ -29,17 +31,16 @@ def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str
         if "routed" in layers:
             positive, selected, weights = [], [], []
             for layer in layers["routed"]:
-                chosen, weight, activation = reference.routed(read[f"x{layer}"], layer)
-                per_expert: list[Any] = [0] * experts
+                theirs = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
+                values = theirs.gate if convention == "gate" else theirs.product
+                per_expert = np.zeros((experts, values.shape[2]))
                 times, mass = np.zeros(experts), np.zeros(experts)
                 for token in range(first, len(text)):
-                    for expert, share in zip(chosen[token], weight[token], strict=True):
-                        value = activation(token, int(expert))[0 if convention == "gate" else 1]
-                        per_expert[expert] = per_expert[expert] + (value > 0)
+                    for choice, expert in enumerate(theirs.chosen[token]):
+                        per_expert[expert] += values[token, choice] > 0
                         times[expert] += 1
-                        mass[expert] += share
-                width = activation(0, 0).shape[1]
-                positive.append(np.stack([np.zeros(width) + count for count in per_expert]))
+                        mass[expert] += theirs.weight[token, choice]
+                positive.append(per_expert)
                 selected.append(times)
                 weights.append(mass)
             rows.setdefault("routed/positive_count", []).append(positive)

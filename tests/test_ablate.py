@@ -14,7 +14,7 @@ from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.causal.ablate import AblationSettings, _random_units, ablate
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.errors import InputError
-from tests.reference import Reference
+from sparcom_jax.verify.reference import Reference
 
 SETTINGS = AblationSettings(draws=2, rho=0.3, per_category=3, batch_tokens=512)
 

@@ -14,8 +14,8 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.verify.reference import Reference
 from tests import oracles
-from tests.reference import Reference
 
 SMALL = CaptureSettings(batch_tokens=512, rows_per_block=16)
 

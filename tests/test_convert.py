@@ -21,6 +21,7 @@ from sparcom_jax.convert.model_dir import ModelDir, convert, open_model
 from sparcom_jax.convert.weights import save_params
 from sparcom_jax.errors import InputError
 from tests import checkpoints
+from tests.families import ROPE_YARN
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
@@ -144,8 +145,10 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "unknown field": (config({"rope_interleave": True}), r"config\.json: field 'rope_interleave' = True"),
     "remote code": (config({"auto_map": {"AutoConfig": "x.Y"}}), r"field 'auto_map'"),
     "quantized": (config({"quantization_config": {"bits": 4}}), r"field 'quantization_config'"),
-    "sliding window": (config({"use_sliding_window": True, "layer_types": None}), r"field 'use_sliding_window' = True"),
-    "rope": (config({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}), r"rope_type 'yarn'"),
+    "kind of attention": (config({"layer_types": ["full_attention", "chunked_attention"] * 2}), r"'chunked_attention'"),
+    "rope": (config({"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}}), r"'proportional'"),
+    "rope field": (config({"rope_parameters": ROPE_YARN | {"spin": 2.0}}), r"rope field 'spin' = 2\.0 is not handled"),
+    "rope without field": (config({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4}}), r"factor"),
     "partial rotary": (
         config({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
         r"rope field 'partial_rotary_factor' = 0\.5",
@@ -218,7 +221,7 @@ def test_old_and_new_spelling_of_rope() -> None:
     old = translate(base | {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **scaling}})
     new = translate(base | {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **scaling}})
     assert old == new
-    assert (old.rope.kind, old.rope.theta, old.rope.factor) == ("llama3", 5e5, 8.0)
+    assert (old.ropes[0].kind, old.ropes[0].theta, old.ropes[0].factor) == ("llama3", 5e5, 8.0)
     older = translate(base | {"rope_scaling": {"type": "linear", "factor": 2.0}})
-    assert (older.rope.kind, older.rope.theta, older.rope.factor) == ("linear", 1e4, 2.0)
-    assert translate(base).rope.kind == "default"
+    assert (older.ropes[0].kind, older.ropes[0].theta, older.ropes[0].factor) == ("linear", 1e4, 2.0)
+    assert translate(base).ropes[0].kind == "default"

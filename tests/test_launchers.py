@@ -23,7 +23,7 @@ def work(hf_llama: Path, instruction_file: Path, tmp_path_factory: pytest.TempPa
     """A directory with two checkpoints and an instruction file."""
     directory = tmp_path_factory.mktemp("work")
     (directory / "base").symlink_to(hf_llama)
-    checkpoints.save_model(directory / "tuned", checkpoints.LlamaConfig(**checkpoints.SMALL), seed=1)
+    checkpoints.save_model(directory / "tuned", "llama", seed=1)
     (directory / "rows.jsonl").symlink_to(instruction_file)
     return directory
 

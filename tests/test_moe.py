@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from sparcom_jax.models.config import Experts
 from sparcom_jax.models.moe import CPU_BLOCK, RoutedExperts, dispatch, route
 
 SLOTS, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 64, 6, 16, 24, 2
@@ -13,7 +14,7 @@ SLOTS, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 64, 6, 16, 24, 2
 
 def routed(seed: int = 0) -> tuple[RoutedExperts, jax.Array, np.ndarray]:
     random = np.random.default_rng(seed)
-    experts = RoutedExperts(WIDTH, EXPERTS, NEURONS, "silu", nnx.Rngs(seed))
+    experts = RoutedExperts(WIDTH, Experts(EXPERTS, PER_TOKEN, NEURONS, normalize=False), "silu", nnx.Rngs(seed))
     chosen = np.stack([random.permutation(EXPERTS)[:PER_TOKEN] for _ in range(SLOTS)])
     chosen[60:] = EXPERTS
     return experts, jnp.asarray(random.standard_normal((SLOTS, WIDTH)), jnp.float32), chosen
@@ -45,18 +46,23 @@ def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_route(normalize: bool) -> None:
+@pytest.mark.parametrize("groups", [1, 3])
+def test_route(normalize: bool, groups: int) -> None:
     random = np.random.default_rng(0)
     logits = random.standard_normal((SLOTS, EXPERTS)).astype(np.float32)
     real = np.arange(SLOTS) < 60
     keep = np.array([True, True, False, True, True, True])
-    chosen, weight = route(jnp.asarray(logits), PER_TOKEN, normalize, jnp.asarray(real), jnp.asarray(keep))
+    experts = Experts(EXPERTS, PER_TOKEN, 1, normalize, scale=2.5, groups=groups, groups_per_token=2)
+    chosen, weight = route(jnp.asarray(logits), experts, jnp.asarray(real), jnp.asarray(keep))
     for slot in range(60):
         masked = np.where(keep, np.exp(logits[slot].astype(np.float64)), 0)
         probability = masked / masked.sum()
+        if groups > 1:
+            of_group = probability.reshape(groups, -1).max(axis=1)
+            probability *= np.repeat(np.isin(np.arange(groups), np.argsort(-of_group)[:2]), EXPERTS // groups)
         best = np.argsort(-probability)[:PER_TOKEN]
         np.testing.assert_array_equal(chosen[slot], best)
-        expected = probability[best] / (probability[best].sum() if normalize else 1)
+        expected = 2.5 * probability[best] / (probability[best].sum() if normalize else 1)
         np.testing.assert_allclose(weight[slot], expected, rtol=1e-5)
     assert (chosen[60:] == EXPERTS).all()
     assert not weight[60:].any()

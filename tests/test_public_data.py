@@ -12,9 +12,9 @@ import sparcom_jax as sj
 from sparcom_jax.capture import engine
 from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.verify.reference import Reference
 from tests import oracles
 from tests.conftest import SHARED
-from tests.reference import Reference
 
 pytestmark = pytest.mark.skipif(not SHARED.exists(), reason=f"public data sets are not at {SHARED}")
 

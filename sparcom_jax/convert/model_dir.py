@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from sparcom_jax.convert.families import path_name
 from sparcom_jax.convert.hf_config import read_config
+from sparcom_jax.convert.names import path_name
 from sparcom_jax.convert.weights import SourceWeights, parameter_groups
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sparcom_jax.convert.families import IGNORED_TENSORS, Source, parameter_sources, path_name
+from sparcom_jax.convert.names import IGNORED_TENSORS, Source, embedding_and_head, parameter_sources, path_name
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
@@ -139,25 +139,28 @@ class SourceWeights:
         Raises:
           InputError: a tensor is not finite.
         """
-        destination = {part.name: (path, part) for path in paths for part in self._sources[path][1]}
+        destinations: dict[str, list[tuple[str, Source]]] = {}
+        for path in paths:
+            for part in self._sources[path][1]:
+                destinations.setdefault(part.name, []).append((path, part))
         arrays = {path: _aligned(self._sources[path][0].shape, self.dtype) for path in paths}
-        for name, tensor in self._files.read(sorted(destination)):
+        for name, tensor in self._files.read(sorted(destinations)):
             _require_finite(tensor, name, self._directory)
-            path, source = destination[name]
-            arrays[path][source.index] = tensor.T if source.transposed else tensor
+            for path, source in destinations[name]:
+                arrays[path][source.index] = source.take(tensor)
+                done()
             self._digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
-            done()
         cpu = jax.devices("cpu")[0]
         # Popped one by one: where the device cannot use an array in place, the copy replaces it at once.
         return {path: jax.device_put(arrays.pop(path), cpu) for path in paths}
 
     def tensor_count(self) -> int:
-        """How many tensors the parameters are made of."""
+        """How many tensors the parameters are made of; one that holds several counts as often."""
         return sum(len(parts) for _, parts in self._sources.values())
 
     def digest(self) -> str:
         """Digest of all tensors, once they are read; it does not depend on how they are spread over files."""
-        assert len(self._digests) == self.tensor_count()
+        assert self._digests.keys() == {part.name for _, parts in self._sources.values() for part in parts}
         return hashlib.sha256(json.dumps([self.dtype, sorted(self._digests.items())]).encode()).hexdigest()
 
 
@@ -187,16 +190,16 @@ def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
     """Writes parameters as a Hugging Face safetensors file, under the names that transformers reads.
 
     Args:
-      config: the model.
+      config: the model, of a family whose tensors each hold one parameter.
       params: its parameters.
       path: file to write.
     """
     leaves = {path_name(at): np.asarray(leaf) for at, leaf in jax.tree.flatten_with_path(params)[0]}
-    tensors = {
-        source.name: np.ascontiguousarray(leaves[at][source.index].T if source.transposed else leaves[at][source.index])
-        for at, (_, parts) in parameter_sources(config).items()
-        for source in parts
-    }
+    tensors = {}
+    for at, (_, parts) in parameter_sources(config).items():
+        for source in parts:
+            assert source.put is not None, source.name
+            tensors[source.name] = np.ascontiguousarray(source.put(leaves[at][source.index]))
     save_file(tensors, path, metadata={"format": "pt"})
 
 
@@ -204,11 +207,12 @@ def _check_names(config: DecoderConfig, files: TensorFiles,
                  sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]], directory: Path) -> None:  # fmt: skip
     expected = {source.name: source for _, parts in sources.values() for source in parts}
     extra = files.names - expected.keys()
-    if config.tied_embeddings and "lm_head.weight" in extra:
-        head, embedding = (array for _, array in files.read(["lm_head.weight", "model.embed_tokens.weight"]))
-        if not np.array_equal(head, embedding):
-            raise InputError(f"{directory}: tie_word_embeddings is true, but lm_head.weight is not the embedding")
-        extra -= {"lm_head.weight"}
+    embedding, head = embedding_and_head(config)
+    if config.tied_embeddings and head in extra and embedding in files.names:
+        read = dict(files.read([head, embedding]))
+        if not np.array_equal(read[head], read[embedding]):
+            raise InputError(f"{directory}: tie_word_embeddings is true, but {head} is not the embedding")
+        extra -= {head}
     faults = []
     if missing := sorted(expected.keys() - files.names):
         faults.append(f"missing tensors: {first_of(missing)}")

@@ -85,6 +85,12 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     return Plan(blocks, slots, float(lengths.sum()) / (bins * slots))
 
 
+def one_text(length: int) -> Shape:
+    """The smallest batch that holds one text."""
+    ((one,),) = make_plan(np.asarray([length]), 1, length).blocks
+    return one.shape
+
+
 def steps(bins: Sequence[Bin], batches: int) -> Iterator[list[Bin]]:
     """Bins of equal shape, at most `batches` at a time: what the devices take in one step."""
     for shape in dict.fromkeys(one.shape for one in bins):

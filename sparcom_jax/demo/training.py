@@ -155,7 +155,7 @@ def _instruction_batches(
     say(f"{len(read)} of {len(texts.ids)} rows have at most {longest_text(WINDOW)} tokens and are learnt from")
     (bins,) = make_plan(texts.lengths[read], len(read), settings.batch_tokens).blocks
     shape = Shape(bins[0].shape.slots, max(one.shape.window for one in bins), max(one.shape.rows for one in bins))
-    members = [read[list(one.texts)] for one in bins]
+    members = [read[list(one.texts)].tolist() for one in bins]
     batches = [fill(shape, [texts.ids[text] for text in of], [texts.predicting(text) for text in of]) for of in members]
     random = np.random.default_rng(settings.seed)
     while True:

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from sparcom_jax.models.config import DecoderConfig, LayerKind
+from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import Attention, Embedding, GatedMLP, RMSNorm, Rotary, rotary
+from sparcom_jax.models.layers import MLP, Attention, Embedding, LatentAttention, Norm, View, squash
 from sparcom_jax.models.moe import MoE
+from sparcom_jax.models.rope import Rotary, rotary, text_lengths
 from sparcom_jax.models.taps import LayerTaps, Reduce
 
 Params = dict[str, Any]
@@ -51,17 +53,21 @@ class Output(NamedTuple):
 
 
 class Block(nnx.Module):
-    """One layer: attention and an MLP or MoE, each behind a norm and added to the residual stream."""
+    """One layer: attention and an MLP or MoE, added to the residual stream, with norms before or after them."""
 
     def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config, rngs)
-        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        if config.pre_norm:
+            self.attention_norm, self.mlp_norm = _norm(config), _norm(config)
+        if config.post_norm:
+            self.attention_post_norm, self.mlp_post_norm = _norm(config), _norm(config)
+        self.attention = (LatentAttention if config.latent else Attention)(config, rngs)
         if kind == "moe":
             self.moe = MoE(config, rngs)
         else:
-            self.mlp = GatedMLP(config.width, config.mlp_width, config.activation, config.mlp_bias, rngs)
+            self.mlp = MLP(config.width, config.mlp_width, config.activation, rngs,
+                           bias=config.mlp_bias, gated=config.gated)  # fmt: skip
         self.kind = kind
+        self.config = config
 
     def __call__(
         self,
@@ -71,17 +77,35 @@ class Block(nnx.Module):
         real: Bool[Array, "S"],
         edits: Edits,
         *,
-        window: int,
+        view: View,
         axis: str | None,
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the residual stream after the layer, and the layer's taps."""
-        x = x + self.attention(self.attention_norm(x), by, batch.row, window=window, axis=axis)
+        pre, post = self.config.pre_norm, self.config.post_norm
+        read = self.attention_norm(x) if pre else x
+        attended = self.attention(read, by, batch.row, view=view, axis=axis)
+        attended = self.attention_post_norm(attended) if post else attended
+        stream = x if self.config.parallel else x + attended
+        read = self.mlp_norm(stream) if pre else stream
         if self.kind == "moe":
-            y, taps = self.moe(self.mlp_norm(x), real, edits, axis=axis)
+            y, taps = self.moe(read, real, edits, axis=axis)
         else:
-            y, tap = self.mlp(self.mlp_norm(x), edits.mlp, axis=axis)
+            y, tap = self.mlp(read, edits.mlp, axis=axis)
             taps = {"mlp": tap}
-        return x + y, taps
+        y = self.mlp_post_norm(y) if post else y
+        return (x + attended) + y, taps
+
+
+class LayerConstants(NamedTuple):
+    """What sets the layers of a run apart besides their parameters, on a leading layer axis.
+
+    Attributes:
+      reach: as in `View`; None where no layer of the model has one.
+      rope: which rotary embedding; None where the model has one only.
+    """
+
+    reach: Int[Array, "*L"] | None
+    rope: Int[Array, "*L"] | None
 
 
 class Decoder(nnx.Module):
@@ -94,7 +118,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         self.embed = Embedding(config.vocab_size, config.width, rngs)
         self.runs = nnx.List([_stacked_block(config, run.kind, len(run), rngs) for run in config.runs])
-        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.norm = _norm(config)
         if not config.tied_embeddings:
             self.head = nnx.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
         self.config = config
@@ -123,7 +147,11 @@ class Decoder(nnx.Module):
         edits = edits or Edits()
         real = batch.row < rows
         x = self.embed(batch.token)
-        by = rotary(batch.position, self.config.rope, self.config.head_size)
+        if self.config.embedding_scale != 1.0:
+            x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        length = text_lengths(batch.position, batch.row, rows)
+        angles = [rotary(batch.position, length, rope) for rope in self.config.ropes]
+        stacked: Rotary = jax.tree.map(lambda *parts: jnp.stack(parts), *angles)
         kept: dict[str, list[Any]] = {}
         passed = {"dense": 0, "moe": 0}
         for run, block in zip(self.config.runs, self.runs, strict=True):
@@ -132,17 +160,21 @@ class Decoder(nnx.Module):
             passed[run.kind] = start + len(run)
             mine = edits.of_kind(run.kind).rows(start, start + len(run))
 
-            def layer(x: Array, layer: tuple[Any, Edits], graph: Any = graph) -> tuple[Array, dict[str, Any]]:
-                layer_params, layer_edits = layer
-                x, taps = nnx.merge(graph, layer_params)(x, batch, by, real, layer_edits, window=window, axis=axis)
+            def layer(x: Array, layer: tuple[Any, Edits, LayerConstants], graph: Any = graph) -> tuple[Array, Any]:
+                layer_params, layer_edits, own = layer
+                by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
+                x, taps = nnx.merge(graph, layer_params)(
+                    x, batch, by, real, layer_edits, view=View(window, own.reach), axis=axis
+                )
                 return x, {} if reduce is None else reduce(taps)
 
+            layers = params, mine, _constants(self.config, run)
             if len(run) == 1:
                 # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-                x, statistics = layer(x, jax.tree.map(lambda leaf: leaf[0], (params, mine)))
+                x, statistics = layer(x, jax.tree.map(lambda leaf: leaf[0], layers))
                 statistics = jax.tree.map(lambda leaf: leaf[None], statistics)
             else:
-                x, statistics = jax.lax.scan(layer, x, (params, mine))
+                x, statistics = jax.lax.scan(layer, x, layers)
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
@@ -150,7 +182,23 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
         """Logits of the next token, read off the output of the final norm."""
-        return self.embed.attend(hidden) if self.config.tied_embeddings else self.head(hidden)
+        logits = self.embed.attend(hidden) if self.config.tied_embeddings else self.head(hidden)
+        return squash(logits, self.config.logit_cap)
+
+
+def _norm(config: DecoderConfig) -> Norm:
+    return Norm(config.width, config.norm_epsilon, config.norm)
+
+
+def _constants(config: DecoderConfig, run: LayerRun) -> LayerConstants:
+    own = config.layers[run.start : run.stop]
+    everything = np.iinfo(np.int32).max
+    reach = np.asarray([one.reach or everything for one in own], np.int32)
+    rope = np.asarray([one.rope for one in own], np.int32)
+    return LayerConstants(
+        jnp.asarray(reach) if any(one.reach for one in config.layers) else None,
+        jnp.asarray(rope) if len(config.ropes) > 1 else None,
+    )
 
 
 def _stacked_block(config: DecoderConfig, kind: LayerKind, layers: int, rngs: nnx.Rngs) -> Block:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from sparcom_jax.models.config import Activation, DecoderConfig
+from sparcom_jax.models.config import Activation, Clamp, DecoderConfig, Experts
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import ACTIVATIONS, GatedMLP
+from sparcom_jax.models.layers import ACTIVATIONS, MLP
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 
 CPU_BLOCK = 16
@@ -34,14 +34,15 @@ class Dispatch(NamedTuple):
 
 
 def route(
-    logits: Float[Array, "S E"], per_token: int, normalize: bool, real: Bool[Array, "S"], keep: Bool[Array, "E"] | None
+    logits: Float[Array, "S E"], experts: Experts, real: Bool[Array, "S"], keep: Bool[Array, "E"] | None
 ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
     """Chooses the experts of each token: softmax in float32, then the K largest (Shazeer et al. 2017).
 
+    Where the experts form groups, only those of the groups with the largest members are eligible (DeepSeek-AI 2024).
+
     Args:
       logits: router logits.
-      per_token: K.
-      normalize: whether the K weights are scaled to sum to 1.
+      experts: how many are chosen, and how they are weighted.
       real: False for padding, which is routed nowhere.
       keep: False for experts that may not be chosen.
 
@@ -50,9 +51,16 @@ def route(
     """
     if keep is not None:
         logits = jnp.where(keep, logits, -jnp.inf)
-    weight, chosen = jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32), axis=-1), per_token)
-    if normalize:
+    share = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    if experts.groups > 1:
+        grouped = share.reshape(len(share), experts.groups, -1)
+        _, best = jax.lax.top_k(jnp.max(grouped, axis=-1), experts.groups_per_token)
+        eligible = jnp.any(best[:, :, None] == jnp.arange(experts.groups), axis=1)
+        share = jnp.where(eligible[:, :, None], grouped, 0.0).reshape(share.shape)
+    weight, chosen = jax.lax.top_k(share, experts.per_token)
+    if experts.normalize:
         weight = weight / jnp.sum(weight, axis=-1, keepdims=True)
+    weight = weight * experts.scale
     chosen = jnp.where(real[:, None], chosen, logits.shape[-1])
     return chosen, jnp.where(real[:, None], weight, 0.0).astype(logits.dtype)
 
@@ -90,12 +98,19 @@ def dispatch(chosen: Int[Array, "S K"], experts: int, block: int) -> Dispatch:
 class RoutedExperts(nnx.Module):
     """E gated MLPs of which each token passes K; weights are stacked on a leading expert axis."""
 
-    def __init__(self, width: int, experts: int, neurons: int, activation: Activation, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, experts: Experts, activation: Activation, rngs: nnx.Rngs) -> None:
         init = nnx.initializers.lecun_normal(batch_axis=0)
-        self.gate = nnx.Param(init(rngs.params(), (experts, width, neurons)))
-        self.up = nnx.Param(init(rngs.params(), (experts, width, neurons)))
-        self.down = nnx.Param(init(rngs.params(), (experts, neurons, width)))
+        count, neurons = experts.count, experts.width
+        self.gate = nnx.Param(init(rngs.params(), (count, width, neurons)))
+        self.up = nnx.Param(init(rngs.params(), (count, width, neurons)))
+        self.down = nnx.Param(init(rngs.params(), (count, neurons, width)))
+        if experts.bias:
+            self.gate_bias = nnx.Param(jnp.zeros((count, neurons)))
+            self.up_bias = nnx.Param(jnp.zeros((count, neurons)))
+            self.down_bias = nnx.Param(jnp.zeros((count, width)))
+        self.bias = experts.bias
         self.activation = activation
+        self.clamp = experts.clamp
 
     def __call__(
         self, x: Float[Array, "S D"], chosen: Int[Array, "S K"], edit: Float[Array, "E F"] | None
@@ -113,15 +128,19 @@ class RoutedExperts(nnx.Module):
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
         """Outputs, gates and products, one block of entries of one expert at a time."""
         del slots
-        weights = self.gate[...], self.up[...], self.down[...]
+        weights = self._weights()
 
         def step(carry: None, block: tuple[Array, Array]) -> tuple[None, tuple[Array, Array, Array]]:
             x, expert = block
-            gate_proj, up_proj, down_proj = (jax.lax.dynamic_index_in_dim(w, expert, keepdims=False) for w in weights)
-            gate = ACTIVATIONS[self.activation](x @ gate_proj)
-            product = gate * (x @ up_proj)
+            mine = {name: jax.lax.dynamic_index_in_dim(w, expert, keepdims=False) for name, w in weights.items()}
+
+            def project(x: Array, name: str) -> Array:
+                y = x @ mine[name]
+                return y + mine[f"{name}_bias"] if self.bias else y
+
+            gate, product = self._activate(project(x, "gate"), project(x, "up"))
             edited = product if edit is None else product * edit[expert].astype(product.dtype)
-            return carry, (edited @ down_proj, gate, product)
+            return carry, (project(edited, "down"), gate, product)
 
         blocks = entries.reshape(-1, CPU_BLOCK, entries.shape[-1])
         _, results = jax.lax.scan(step, None, (blocks, plan.expert[::CPU_BLOCK]))
@@ -132,27 +151,48 @@ class RoutedExperts(nnx.Module):
         self, entries: Float[Array, "M D"], plan: Dispatch, *, slots: int, edit: Float[Array, "E F"] | None
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
         """The same as ragged matmuls over densely packed entries."""
+        weights = self._weights()
         sizes = jnp.zeros(len(self.gate), jnp.int32).at[plan.expert].add((plan.slot < slots).astype(jnp.int32))
-        gate = ACTIVATIONS[self.activation](jax.lax.ragged_dot(entries, self.gate[...], sizes))
-        product = gate * jax.lax.ragged_dot(entries, self.up[...], sizes)
+
+        def project(x: Array, name: str) -> Array:
+            y = jax.lax.ragged_dot(x, weights[name], sizes)
+            return y + weights[f"{name}_bias"][plan.expert] if self.bias else y
+
+        gate, product = self._activate(project(entries, "gate"), project(entries, "up"))
         edited = product if edit is None else product * edit[plan.expert].astype(product.dtype)
-        return jax.lax.ragged_dot(edited, self.down[...], sizes), gate, product
+        return project(edited, "down"), gate, product
+
+    def _weights(self) -> dict[str, Array]:
+        names = ["gate", "up", "down"]
+        return {name: getattr(self, name)[...] for name in names + [f"{n}_bias" for n in names if self.bias]}
+
+    def _activate(self, gate: Float[Array, "B F"], up: Float[Array, "B F"]) -> tuple[Array, Array]:
+        """Activation of the gate projection, and the product with the other one."""
+        if self.clamp is None:
+            gate = ACTIVATIONS[self.activation](gate)
+            return gate, gate * up
+        return _clamped(gate, up, self.clamp)
+
+
+def _clamped(gate: Float[Array, "B F"], up: Float[Array, "B F"], clamp: Clamp) -> tuple[Array, Array]:
+    gate = jnp.minimum(gate, clamp.limit)
+    gate = gate * jax.nn.sigmoid(gate * clamp.slope)
+    return gate, gate * (jnp.clip(up, -clamp.limit, clamp.limit) + 1.0)
 
 
 class MoE(nnx.Module):
-    """Routed experts, with a shared expert behind a sigmoid gate where the model has one (Qwen2-MoE)."""
+    """Routed experts, and a shared expert where the model has one, behind a sigmoid gate (Qwen2-MoE) or not."""
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         assert config.experts is not None
         experts = config.experts
-        self.router = nnx.Linear(config.width, experts.count, use_bias=False, rngs=rngs)
-        self.routed = RoutedExperts(config.width, experts.count, experts.width, config.activation, rngs)
+        self.router = nnx.Linear(config.width, experts.count, use_bias=experts.bias, rngs=rngs)
+        self.routed = RoutedExperts(config.width, experts, config.activation, rngs)
         if experts.shared_width:
-            self.shared = GatedMLP(config.width, experts.shared_width, config.activation, False, rngs)
+            self.shared = MLP(config.width, experts.shared_width, config.activation, rngs, bias=False, gated=True)
+        if experts.shared_gated:
             self.shared_gate = nnx.Linear(config.width, 1, use_bias=False, rngs=rngs)
-        self.per_token = experts.per_token
-        self.normalize = experts.normalize
-        self.has_shared = experts.shared_width > 0
+        self.experts = experts
 
     def __call__(
         self, x: Float[Array, "S D"], real: Bool[Array, "S"], edits: Edits, *, axis: str | None
@@ -163,14 +203,15 @@ class MoE(nnx.Module):
         from 0.
         """
         logits = self.router(x)
-        chosen, weight = route(logits, self.per_token, self.normalize, real, edits.expert)
+        chosen, weight = route(logits, self.experts, real, edits.expert)
         outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         y = jnp.einsum("SKD,SK->SD", mine, weight)
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
-        if self.has_shared:
+        if self.experts.shared_width:
             product, taps["shared"] = self.shared.neurons(x, edits.shared)
-            y = y + jax.nn.sigmoid(self.shared_gate(x)) * self.shared.down(product)
+            shared = self.shared.down(product)
+            y = y + (jax.nn.sigmoid(self.shared_gate(x)) * shared if self.experts.shared_gated else shared)
         return (y if axis is None else jax.lax.psum(y, axis)), taps
 
     def _local(self, chosen: Int[Array, "S K"], axis: str | None) -> Int[Array, "S K"]:

@@ -1,0 +1,86 @@
+"""Which Hugging Face tensors a parameter is made of."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from sparcom_jax.convert.families import FAMILIES
+from sparcom_jax.convert.families.family import Part
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import abstract_params
+
+IGNORED_TENSORS = re.compile(r"\.rotary_emb\.inv_freq$|\.attention\.(masked_)?bias$")
+"""Buffers that old checkpoints carry along; they follow from the config."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a part of a parameter comes from.
+
+    Attributes:
+      name: name of the Hugging Face tensor.
+      index: which part of the (stacked) parameter it is: (), (layer,) or (layer, expert).
+      shape: shape that the tensor must have in the file.
+      take: makes the part from the tensor.
+      put: makes the tensor from the part; None where the tensor holds other parameters as well.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    shape: tuple[int, ...]
+    take: Callable[[np.ndarray], np.ndarray]
+    put: Callable[[np.ndarray], np.ndarray] | None
+
+
+def path_name(path: tuple[object, ...]) -> str:
+    """A parameter's path written with slashes, for example `runs/0/attention/q/kernel`."""
+    return "/".join(str(getattr(key, "key", key)) for key in path)
+
+
+def parameter_sources(config: DecoderConfig) -> dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]]:
+    """Every parameter of a model with the tensors it is made of.
+
+    Returns:
+      Path of the parameter -> its shape and its sources. A tensor that holds several parameters occurs with each.
+    """
+    leaves, _ = jax.tree.flatten_with_path(abstract_params(config))
+    return {path_name(path): (leaf, _sources(config, path_name(path), leaf.shape)) for path, leaf in leaves}
+
+
+def embedding_and_head(config: DecoderConfig) -> tuple[str, str]:
+    """Names of the tensors of the embedding and of the output head."""
+    model = FAMILIES[config.family].model
+    return model["embed/embedding"][0], model["head/kernel"][0]
+
+
+def _sources(config: DecoderConfig, path: str, shape: tuple[int, ...]) -> list[Source]:
+    family = FAMILIES[config.family]
+    if not path.startswith("runs/"):
+        name, how = family.model[path]
+        return [_source(config, name, (), shape, how)]
+    _, run, in_layer = path.split("/", 2)
+    start = config.runs[int(run)].start
+    template, how = family.layer[in_layer]
+    template = family.layer_prefix + template
+    if "{expert}" not in template:
+        return [
+            _source(config, template.format(layer=start + layer), (layer,), shape[1:], how) for layer in range(shape[0])
+        ]
+    return [
+        _source(config, template.format(layer=start + layer, expert=expert), (layer, expert), shape[2:], how)
+        for layer in range(shape[0])
+        for expert in range(shape[1])
+    ]
+
+
+def _source(
+    config: DecoderConfig, name: str, index: tuple[int, ...], shape: tuple[int, ...], how: bool | Part
+) -> Source:
+    if isinstance(how, Part):
+        return Source(name, index, how.shape(config), lambda tensor: how.take(tensor, config), None)
+    if how:
+        return Source(name, index, shape[::-1], np.transpose, np.transpose)
+    return Source(name, index, shape, lambda tensor: tensor, lambda part: part)

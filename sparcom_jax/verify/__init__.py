@@ -1,0 +1,1 @@
+"""A converted model against transformers on the same checkpoint."""

@@ -1,0 +1,232 @@
+"""A user's own check of a converted model: the engine against transformers, on real instructions."""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int32
+
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.packing import fill, one_text
+from sparcom_jax.data.tokens import tokenize_prompts
+from sparcom_jax.errors import InputError
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.taps import RoutedTap
+from sparcom_jax.progress import progress
+from sparcom_jax.verify.modules import ModuleError, module_errors, relative_error
+from sparcom_jax.verify.reference import Reference, Routed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model must keep to pass.
+
+    Attributes:
+      logits: largest error of a logit, relative to the largest logit.
+      signs: least share of activations whose sign agrees.
+      routing: least share of tokens that are routed to the same experts.
+      module: largest error of a module's output when it is given transformers' input, relative to the largest output.
+    """
+
+    logits: float
+    signs: float
+    routing: float
+    module: float
+
+
+LIMITS = {"float32": Limits(1e-3, 0.99999, 0.9999, 1e-4), "bfloat16": Limits(0.1, 0.98, 0.9, 0.05)}
+
+
+@dataclass
+class LayerAgreement:
+    """Agreement of one kind of neurons in one layer.
+
+    Attributes:
+      layer: layer number.
+      group: `mlp`, `shared` or `routed`.
+      activations: how many were compared; of routed neurons, those of tokens that are routed alike.
+      flips: how many have another sign.
+      tokens: tokens that were routed; 0 for other groups.
+      rerouted: tokens that are routed to other experts.
+    """
+
+    layer: int
+    group: str
+    activations: int = 0
+    flips: int = 0
+    tokens: int = 0
+    rerouted: int = 0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome.
+
+    Attributes:
+      dtype: what both ran in.
+      texts: instructions compared.
+      tokens: tokens compared.
+      logits_error: largest relative error of a logit.
+      layers: agreement by layer and group.
+      departure: the first module that departs when it is given transformers' input, where the outcome falls short.
+      faults: what falls short, one line each.
+    """
+
+    dtype: str
+    texts: int
+    tokens: int
+    logits_error: float
+    layers: list[LayerAgreement]
+    departure: ModuleError | None
+    faults: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"departure": self.departure._asdict() if self.departure else None}
+
+
+def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: int, dtype: str) -> Verification:
+    """Compares a converted model with transformers on the checkpoint that it was made from.
+
+    Args:
+      model: the converted model.
+      source: the Hugging Face directory.
+      instructions: texts to compare on.
+      count: how many, taken evenly from the whole set.
+      dtype: `float32` or `bfloat16`, for both sides.
+
+    Raises:
+      InputError: an unknown dtype, no texts, or transformers cannot load the checkpoint.
+    """
+    if dtype not in LIMITS:
+        raise InputError(f"dtype {dtype!r} is not known; known: {', '.join(LIMITS)}")
+    if count < 1:
+        raise InputError(f"count {count}: must be at least 1")
+    config = model.config
+    prompts = tokenize_prompts(instructions, model.tokenizer(), vocab_size=config.vocab_size,
+                               max_tokens=config.max_positions, truncate=False, count_window=0)  # fmt: skip
+    taken = np.unique(np.linspace(0, len(prompts.ids) - 1, min(count, len(prompts.ids))).astype(int))
+    texts = [prompts.ids[index] for index in taken]
+    try:
+        reference = Reference(source, getattr(torch, dtype))
+    except Exception as error:  # transformers raises whatever the model's own code raises
+        raise InputError(f"{source}: transformers cannot load it: {error}") from error
+    params = model.restore(jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), dtype)
+    layers = {
+        (layer, group): LayerAgreement(layer, group)
+        for layer, one in enumerate(config.layers)
+        for group in (("mlp",) if one.kind == "dense" else ("routed", "shared"))
+    }
+    worst = 0.0
+    with progress("verifying", len(texts), "instructions") as bar:
+        for ids in texts:
+            worst = max(worst, _compare_text(config, params, reference, ids, layers))
+            bar.advance()
+    agreements = [one for one in layers.values() if one.activations]
+    limits = LIMITS[dtype]
+    faults = _faults(worst, agreements, limits)
+    departure = None
+    if faults:
+        longest = max(texts, key=len)
+        errors = module_errors(bind(config, params), reference, longest)
+        departure = next((one for one in errors if not one.error <= limits.module), None)
+    return Verification(dtype, len(texts), int(sum(map(len, texts))), worst, agreements, departure, faults)
+
+
+def render(outcome: Verification) -> str:
+    """The outcome as plain text."""
+    lines = [f"{'layer':>5} {'group':<7} {'activations':>13} {'flips':>8} {'flip rate':>10} {'rerouted tokens':>16}"]
+    for one in outcome.layers:
+        rerouted = f"{one.rerouted}/{one.tokens}" if one.tokens else "-"
+        lines.append(
+            f"{one.layer:>5} {one.group:<7} {one.activations:>13,} {one.flips:>8,} "
+            f"{one.flips / one.activations:>10.1e} {rerouted:>16}"
+        )
+    flips, activations = sum(one.flips for one in outcome.layers), sum(one.activations for one in outcome.layers)
+    lines += [
+        "",
+        f"{outcome.texts} instructions, {outcome.tokens:,} tokens, {outcome.dtype}",
+        f"largest error of a logit, relative to the largest logit: {outcome.logits_error:.1e}",
+        f"flip rate of all activations: {flips / max(activations, 1):.1e}",
+        *(f"FAULT {fault}" for fault in outcome.faults),
+    ]
+    if outcome.departure:
+        lines.append(f"first module that departs: {outcome.departure.module} (error {outcome.departure.error:.1e})")
+    elif outcome.faults:
+        lines.append("no module departs by itself: the errors add up from layer to layer")
+    return "\n".join(lines)
+
+
+def _compare_text(
+    config: DecoderConfig,
+    params: Params,
+    reference: Reference,
+    ids: Int32[np.ndarray, "T"],
+    layers: dict[tuple[int, str], LayerAgreement],
+) -> float:
+    """Adds a text to the agreement of each layer, and returns the error of its logits."""
+    shape = one_text(len(ids))
+    batch = fill(shape, [ids], [np.ones(len(ids), bool)])
+    logits, taps = jax.tree.map(np.asarray, _run(config, shape.rows, shape.window, params, batch))
+    hooks: dict[str, str] = {}
+    for layer, one in enumerate(config.layers):
+        mlp = f"{reference.layer(layer)}.mlp"
+        neurons = mlp if one.kind == "dense" else reference.shared(mlp)
+        if neurons:
+            hooks[f"gate{layer}"], _ = reference.neurons(neurons)
+        if one.kind == "moe":
+            hooks[f"x{layer}"] = f"{mlp}:in"
+    read = reference.run(ids, hooks)
+    for group, of in (("mlp", config.layers_of("dense")), ("shared", config.layers_of("moe"))):
+        for index, layer in enumerate(of if group in taps else ()):
+            agreement = layers[layer, group]
+            positive = read[f"gate{layer}"] > 0
+            agreement.activations += positive.size
+            agreement.flips += int(((taps[group].gate[index][: len(ids)] > 0) != positive).sum())
+    for index, layer in enumerate(config.layers_of("moe")):
+        tap = jax.tree.map(lambda leaf, index=index: leaf[index], taps["routed"])
+        theirs = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
+        _compare_routed(tap, theirs, layers[layer, "routed"])
+    return relative_error(logits[: len(ids)], read["logits"])
+
+
+def _compare_routed(tap: RoutedTap, theirs: Routed, agreement: LayerAgreement) -> None:
+    tokens = len(theirs.chosen)
+    ours = np.sort(tap.chosen[:tokens], axis=1)
+    same: Bool[np.ndarray, "T"] = (ours == np.sort(theirs.chosen, axis=1)).all(axis=1)
+    agreement.tokens += tokens
+    agreement.rerouted += int((~same).sum())
+    entries = np.flatnonzero((tap.slot < tokens) & same[np.minimum(tap.slot, tokens - 1)])
+    token, expert = tap.slot[entries], tap.expert[entries]
+    choice = np.argmax(theirs.chosen[token] == expert[:, None], axis=1)
+    positive = theirs.gate[token, choice] > 0
+    agreement.activations += positive.size
+    agreement.flips += int(((tap.gate[entries] > 0) != positive).sum())
+
+
+def _faults(logits: float, agreements: list[LayerAgreement], limits: Limits) -> list[str]:
+    faults = []
+    if not logits <= limits.logits:
+        faults.append(f"logits depart by {logits:.1e}, allowed is {limits.logits:.0e}")
+    for one in agreements:
+        signs = 1 - one.flips / one.activations
+        if signs < limits.signs:
+            faults.append(f"layer {one.layer}, {one.group}: {signs:.6%} of the signs agree, {limits.signs:.3%} must")
+        routing = 1 - one.rerouted / one.tokens if one.tokens else 1.0
+        if routing < limits.routing:
+            faults.append(f"layer {one.layer}: {routing:.4%} of the tokens are routed alike, {limits.routing:.2%} must")
+    return faults
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _run(config: DecoderConfig, rows: int, window: int, params: Params, batch: Batch) -> tuple[Float[Any, "S V"], Any]:
+    with jax.default_matmul_precision("highest"):
+        decoder = bind(config, params)
+        output = decoder(batch, rows, window=window, reduce=lambda taps: taps)
+        return decoder.logits(output.hidden), output.taps
