@@ -21,6 +21,7 @@ from benchmarks.capture import load_torch, observe_experts
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.packing import Shape, fill, make_plan
+from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
@@ -179,8 +180,10 @@ def compare(family: str, size: str, texts: list[str], work: Path, batch_tokens: 
     checkpoint = CHECKPOINTS[family, size](work / f"{family}-hf", texts)
     model = convert(checkpoint, work / family)
     config = model.config
-    tokenized = tokenize_prompts(instruction_set(texts), model.tokenizer(), vocab_size=config.vocab_size,
-                                 max_tokens=config.max_positions, truncate=False, count_window=0)  # fmt: skip
+    tokenizer = model.tokenizer()
+    tokenized = tokenize_prompts(instruction_set(texts), tokenizer, make_template("none", tokenizer), scope="prompt",
+                                 vocab_size=config.vocab_size, max_tokens=config.max_positions,
+                                 truncate=False)  # fmt: skip
     theirs = TorchGates(checkpoint)
     tallies: dict[str, Tally] = {}
     for number, ours in decoder_gates(model, tokenized.ids, batch_tokens):

@@ -9,7 +9,7 @@ Not run on the real weights yet: all sizes below are computed from the published
 32 heads, vocabulary 32,000; 6,738,415,616 parameters), and no time is promised.
 
 - Units: `mlp` 32 x 11,008 = 352,256 neurons; S(i) at epsilon 0.05 is the top 17,613 of them, and ties.
-- Arrays: `mlp/positive_count` 704,512 bytes an instruction before compression (101 MB for the 144 of HexaInst), the
+- Arrays: `mlp/positive_count` 704,512 bytes an instruction before compression (845 MB for the 1,200 of HexaInst), the
   masks of a set 44,032 bytes an instruction.
 - Memory of a device: 13.5 GB of parameters in the checkpoint's float16; at 8,192 token slots about 1 GB for attention
   (window 512, for texts of up to 385 tokens; it grows with the window) and 0.1 GB of counts for 128 texts. 24 GB are

@@ -11,7 +11,7 @@ and no time is promised.
 - Units: `routed` 24 x 60 x 1,408 = 2,027,520 neurons, `shared` 24 x 5,632 = 135,168, `expert` 24 x 60 = 1,440. At
   epsilon 0.05 S(i) is the top 101,376 and 6,759 neurons, and ties; of the experts the top 4 of every layer.
 - Arrays: `routed/positive_count` 4,055,040 bytes an instruction before compression, `shared/positive_count` 270,336,
-  `selected_count` 2,880, `gate_sum` 5,760: 624 MB for the 144 instructions of HexaInst, written in blocks of 128.
+  `selected_count` 2,880, `gate_sum` 5,760: 5.2 GB for the 1,200 instructions of HexaInst, in blocks of 128.
 - Memory of a device: 28.6 GB of parameters in bfloat16; at 8,192 token slots about 0.5 GB for attention (window 512,
   for texts of up to 385 tokens; it grows with the window) and 4.3 MB of counts for each text of a batch (0.55 GB for
   128), two batches at a time. 40 GB are enough. On smaller devices: `--config.capture.placement=mesh` with

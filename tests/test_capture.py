@@ -12,6 +12,8 @@ from sparcom_jax.capture import engine
 from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import load_instructions
+from sparcom_jax.data.templates import make_template
+from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.verify.reference import Reference
@@ -197,7 +199,45 @@ def test_long_texts_are_refused_or_truncated_and_counted(
     np.testing.assert_array_equal(run.token_count, np.minimum(lengths, 100))
 
 
+def test_scopes_count_their_tokens(
+    llama: ModelDir, hf_llama: Path, instruction_file: Path, runs: dict[str, Run], tmp_path: Path
+) -> None:
+    """Counts of the words and of the response, against hooks on the whole text; the model reads the same either way."""
+    instructions = load_instructions(instruction_file)
+    rows = [row | {"response": f"The answer is {index}."} for index, row in enumerate(instructions.rows[:6])]
+    few = dataclasses.replace(instructions, rows=rows)
+    tokenizer, reference = llama.tokenizer(), Reference(hf_llama)
+    template = make_template("plain", tokenizer)
+    made: dict[str, Run] = {}
+    for scope in ("instruction", "response"):
+        settings = dataclasses.replace(SMALL, scope=scope, template="plain")
+        made[scope] = run = capture(llama, few, tmp_path / scope, settings)
+        prompts = tokenize_prompts(few, tokenizer, template, scope=scope, vocab_size=512, max_tokens=1024,
+                                   truncate=False)  # fmt: skip
+        texts = prompts if scope == "instruction" else tokenize_responses(
+            few, prompts, tokenizer, vocab_size=512, max_tokens=1024, separator="", end=False)  # fmt: skip
+        assert run.token_count.tolist() == texts.counted.tolist()
+        for index, ids in enumerate(texts.ids):
+            hooks = {str(layer): f"model.layers.{layer}.mlp.act_fn" for layer in range(3)}
+            read = reference.run(ids, hooks)
+            expected = np.stack([(read[str(layer)][texts.counting(index)] > 0).sum(0) for layer in range(3)])
+            assert np.abs(run.read("mlp/positive_count")[index].astype(int) - expected).sum() <= 1
+        recorded = run.attributes["capture"]
+        assert (recorded["scope"], recorded["template"]) == (scope, "plain")
+        assert recorded["template_digest"] == template.digest
+    with pytest.raises(InputError, match=r"another capture\.scope \('response', now 'prompt'\)"):
+        capture(llama, few, tmp_path / "response", dataclasses.replace(SMALL, template="plain"))
+    with pytest.raises(InputError, match=r"field 'response' is missing or empty in"):
+        bare = dataclasses.replace(few, rows=[row | {"response": None} for row in rows])
+        capture(llama, bare, tmp_path / "none", dataclasses.replace(SMALL, scope="response"))
+
+
 @pytest.mark.parametrize(("change", "message"), [
+    ({"scope": "answer"}, r"capture\.scope 'answer' is not known; known: prompt, instruction, response"),
+    ({"template": "alpaca"}, r"capture\.template 'alpaca' is not known"),
+    ({"template": "chat"}, "the tokenizer has no chat template"),
+    ({"template": "plain", "truncate": True}, r"capture\.truncate would cut off the template"),
+    ({"scope": "response", "truncate": True}, r"capture\.truncate would cut off the template or the response"),
     ({"placement": "ring"}, "placement 'ring' is not known"),
     ({"model_parallel": 2}, "'pmap' keeps the model whole"),
     ({"placement": "mesh", "model_parallel": 3}, "does not divide the 4 local devices"),

@@ -16,7 +16,8 @@ from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
-from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.data.templates import Template, make_template
+from sparcom_jax.data.tokens import SCOPES, TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
@@ -39,7 +40,10 @@ class CaptureSettings:
     Attributes:
       max_tokens: longest text that is fed; 0 takes the model's own limit.
       truncate: cut longer texts at the end instead of refusing them.
-      count_window: count only the last so many tokens of each text; 0 counts all.
+      scope: which tokens count. `prompt`: all that the model reads; `instruction`: the user's words, without template
+        and special tokens; `response`: the reference response, which the model reads after the prompt.
+      template: what stands around an instruction: `none`, `plain` or `chat` (`data/templates.py`).
+      count_window: count only the last so many of these tokens; 0 counts all.
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
       values: store sums and maxima of the activations too.
       batch_tokens: token slots of a batch, per device.
@@ -51,6 +55,8 @@ class CaptureSettings:
 
     max_tokens: int = 0
     truncate: bool = False
+    scope: str = "prompt"
+    template: str = "none"
     count_window: int = 0
     convention: str = "gate"
     values: bool = False
@@ -86,19 +92,14 @@ def capture(
     config = model.config
     placement = make_placement(settings.placement, settings.model_parallel, config)
     dtype = compute_dtype(settings.dtype, model.dtype)
-    max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
-    texts = tokenize_prompts(
-        instructions,
-        model.tokenizer(),
-        vocab_size=config.vocab_size,
-        max_tokens=max_tokens,
-        truncate=settings.truncate,
-        count_window=settings.count_window,
-    )
+    tokenizer = model.tokenizer()
+    template = make_template(settings.template, tokenizer)
+    texts = _tokenize(config, instructions, tokenizer, template, settings)
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
     plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
-    manifest = describe(model, instructions, texts, groups, plan, asdict(settings), placement, dtype, rows_per_block)
+    manifest = describe(model, instructions, texts, template, groups, plan, asdict(settings), placement, dtype,
+                        rows_per_block)  # fmt: skip
     store = Store(output)
     resumed = open_or_create(store, manifest)
     arrays = _create_arrays(store, groups, instructions, texts, rows_per_block, settings.values)
@@ -192,8 +193,7 @@ class _Engine:
 
     def _lay(self, one: Bin) -> Batch:
         ids = [self._texts.ids[text] for text in one.texts]
-        counted = [np.arange(len(self._texts.ids[text])) >= self._texts.first_counted[text] for text in one.texts]
-        return fill(one.shape, ids, counted)
+        return fill(one.shape, ids, [self._texts.counting(text) for text in one.texts])
 
     @staticmethod
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:
@@ -262,6 +262,18 @@ def _write_blocks(
         finish()
 
 
+def _tokenize(
+    config: DecoderConfig, instructions: InstructionSet, tokenizer: Any, template: Template, settings: CaptureSettings
+) -> TokenizedSet:
+    max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
+    texts = tokenize_prompts(instructions, tokenizer, template, scope=settings.scope, vocab_size=config.vocab_size,
+                             max_tokens=max_tokens, truncate=settings.truncate)  # fmt: skip
+    if settings.scope == "response":
+        texts = tokenize_responses(instructions, texts, tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens,
+                                   separator=template.separator, end=False)  # fmt: skip
+    return texts.last(settings.count_window)
+
+
 def _check(settings: CaptureSettings) -> None:
     for field in ("max_tokens", "count_window", "rows_per_block"):
         if getattr(settings, field) < 0:
@@ -270,6 +282,11 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.batch_tokens must be positive, got {settings.batch_tokens}")
     if settings.convention not in CONVENTIONS:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
+    if settings.scope not in SCOPES:
+        raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
+    if settings.truncate and (settings.template != "none" or settings.scope == "response"):
+        raise InputError("capture.truncate would cut off the template or the response; it needs template none and "
+                         "scope prompt or instruction")  # fmt: skip
     if settings.rows_per_block & (settings.rows_per_block - 1):
         raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")
 

@@ -10,6 +10,7 @@ import jax
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Plan
+from sparcom_jax.data.templates import Template
 from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.errors import InputError
 from sparcom_jax.parallel import Placement
@@ -21,6 +22,7 @@ def describe(
     model: ModelDir,
     instructions: InstructionSet,
     texts: TokenizedSet,
+    template: Template,
     groups: list[Group],
     plan: Plan,
     settings: dict[str, Any],
@@ -59,9 +61,8 @@ def describe(
         "rows_per_write": rows_per_block,
         "capture": {
             **settings,
-            "scope": "prompt",
-            "template": "none",
-            "bos": "as tokenizer(instruction) adds it",
+            "template_digest": template.digest,
+            "bos": "as the tokenizer adds it" if template.adds_special else "once, by the template or before it",
             "padding": "never counted, never routed",
             "slots_filled": round(plan.filled, 6),
         },

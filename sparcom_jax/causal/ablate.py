@@ -13,6 +13,7 @@ from sparcom_jax.capture.engine import compute_dtype
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits
@@ -41,7 +42,6 @@ class AblationSettings:
       rho: share of a category's instructions that must hold a core unit.
       draws: random sets of the same size, for each category.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
-      separator: text between instruction and response.
       batch_tokens: token slots of a batch, per device.
       placement: `pmap` or `mesh`.
       model_parallel: devices that share one batch, for `mesh`.
@@ -53,7 +53,6 @@ class AblationSettings:
     rho: float = 0.5
     draws: int = 20
     per_category: int = 0
-    separator: str = "\n"
     batch_tokens: int = 2048
     placement: str = "pmap"
     model_parallel: int = 1
@@ -96,7 +95,7 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     cores = {group: sets.core(group, settings.rho) for group in sets.groups}
     _require_enough_experts(run, cores)
     rows = _scored_rows(run, settings.per_category)
-    texts = _texts(model, run, rows, settings.separator)
+    texts = _texts(model, run, rows)
     placement = make_placement(settings.placement, settings.model_parallel, model.config)
     start_results(output, "ablate", TABLES)
     params = model.restore(placement.param_shardings(model.config), compute_dtype(settings.dtype, model.dtype))
@@ -149,7 +148,7 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
                 "rho": settings.rho,
                 "draws": settings.draws,
                 "per_category": settings.per_category,
-                "separator": settings.separator,
+                "template": run.attributes["capture"]["template"],
                 "seed": settings.seed,
                 "ablation": "zero",
                 "control": "random units of the same layer and group, as many",
@@ -231,17 +230,16 @@ def _scored_rows(run: Run, per_category: int) -> np.ndarray:
     return np.sort(np.concatenate([of[: per_category or len(of)] for of in rows]))
 
 
-def _texts(model: ModelDir, run: Run, rows: np.ndarray, separator: str) -> TokenizedSet:
+def _texts(model: ModelDir, run: Run, rows: np.ndarray) -> TokenizedSet:
     chosen = InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)
     tokenizer, config = model.tokenizer(), model.config
     captured = run.attributes["capture"]
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
-    prompts = tokenize_prompts(
-        chosen, tokenizer, vocab_size=config.vocab_size, max_tokens=limit, truncate=captured["truncate"], count_window=0
-    )
-    return tokenize_responses(
-        chosen, prompts, tokenizer, vocab_size=config.vocab_size, max_tokens=config.max_positions, separator=separator
-    )
+    template = make_template(captured["template"], tokenizer)
+    prompts = tokenize_prompts(chosen, tokenizer, template, scope="prompt", vocab_size=config.vocab_size,
+                               max_tokens=limit, truncate=captured["truncate"])  # fmt: skip
+    return tokenize_responses(chosen, prompts, tokenizer, vocab_size=config.vocab_size, separator=template.separator,
+                              max_tokens=config.max_positions, end=True)  # fmt: skip
 
 
 def _by_category(nll: Float64[np.ndarray, "I"], category: np.ndarray, categories: int) -> Float64[np.ndarray, "C"]:

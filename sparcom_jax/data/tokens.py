@@ -1,13 +1,16 @@
 """From text to token ids: what the model reads, and which tokens count."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int32
 
 from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.templates import Template
 from sparcom_jax.errors import InputError, first_of
+
+SCOPES = ("prompt", "instruction", "response")
 
 
 @dataclass(frozen=True)
@@ -17,11 +20,13 @@ class TokenizedSet:
     Attributes:
       ids: one array a text, never empty.
       first_counted: position from which the tokens of each text count.
+      end_counted: position before which they count.
       truncated: rows of which tokens were cut off, with the number of tokens that they had.
     """
 
     ids: list[Int32[np.ndarray, "_"]]
     first_counted: Int32[np.ndarray, "I"]
+    end_counted: Int32[np.ndarray, "I"]
     truncated: dict[int, int]
 
     @property
@@ -32,36 +37,60 @@ class TokenizedSet:
     @property
     def counted(self) -> Int32[np.ndarray, "I"]:
         """T_i, the tokens that count, of each text."""
-        return self.lengths - self.first_counted
+        return self.end_counted - self.first_counted
+
+    def counting(self, text: int) -> Bool[np.ndarray, "_"]:
+        """The positions of a text that count."""
+        position = np.arange(len(self.ids[text]))
+        return (position >= self.first_counted[text]) & (position < self.end_counted[text])
 
     def predicting(self, text: int) -> Bool[np.ndarray, "_"]:
         """The positions of a text whose next token counts: what a loss is summed over."""
         following = np.arange(1, len(self.ids[text]) + 1)
-        return (following >= self.first_counted[text]) & (following < len(following))
+        return (following >= self.first_counted[text]) & (following < self.end_counted[text])
+
+    def last(self, window: int) -> "TokenizedSet":
+        """The same texts, of which only the last so many counted tokens count; 0 leaves all."""
+        if not window:
+            return self
+        first = np.maximum(self.first_counted, self.end_counted - window).astype(np.int32)
+        return replace(self, first_counted=first)
 
 
 def tokenize_prompts(
-    instructions: InstructionSet, tokenizer: Any, *, vocab_size: int, max_tokens: int, truncate: bool, count_window: int
+    instructions: InstructionSet,
+    tokenizer: Any,
+    template: Template,
+    *,
+    scope: str,
+    vocab_size: int,
+    max_tokens: int,
+    truncate: bool,
 ) -> TokenizedSet:
-    """Tokenises the instructions exactly as `tokenizer(instruction)` does, special tokens included.
+    """Tokenises the instructions within their template.
 
     Args:
       instructions: the rows.
       tokenizer: a transformers tokenizer.
+      template: what stands around an instruction.
+      scope: `instruction` counts the tokens with a character of the user's words, which no special token has; with
+        others every token of the prompt counts.
       vocab_size: rows of the model's embedding.
       max_tokens: longest text that is fed.
       truncate: whether longer texts are cut at the end; otherwise they are refused.
-      count_window: count only the last so many tokens of each text; 0 counts all.
 
     Raises:
-      InputError: a text is too long or has no tokens, or the tokenizer does not fit the model.
+      InputError: a text is too long or has no tokens to count, or the tokenizer does not fit the model.
     """
-    encoded = tokenizer([row["instruction"] for row in instructions.rows], verbose=False)["input_ids"]
-    ids = [np.asarray(tokens, np.int32) for tokens in encoded]
+    rendered = [template.render(row["instruction"]) for row in instructions.rows]
+    own = scope == "instruction"
+    if own and not tokenizer.is_fast:
+        raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
+    encoded = tokenizer([text for text, _, _ in rendered], add_special_tokens=template.adds_special,
+                        return_offsets_mapping=own, verbose=False)  # fmt: skip
+    begin = [] if template.begin is None else [template.begin]
+    ids = [np.asarray(begin + tokens, np.int32) for tokens in encoded["input_ids"]]
     names = [row["id"] for row in instructions.rows]
-    empty = [name for name, tokens in zip(names, ids, strict=True) if not tokens.size]
-    if empty:
-        raise InputError(f"{instructions.source}: no tokens left of {first_of(empty)}")
     require_vocabulary(ids, names, vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
     if too_long and not truncate:
@@ -71,9 +100,17 @@ def tokenize_prompts(
             f"raise capture.max_tokens or set capture.truncate"
         )
     ids = [tokens[:max_tokens] for tokens in ids]
-    lengths = np.asarray([tokens.size for tokens in ids], np.int32)
-    first = np.maximum(lengths - count_window, 0) if count_window else np.zeros_like(lengths)
-    return TokenizedSet(ids, first.astype(np.int32), too_long)
+    spans = [(0, len(tokens)) for tokens in ids]
+    if own:
+        spans = [
+            _span(offsets, start, stop, len(begin), len(tokens))
+            for offsets, (_, start, stop), tokens in zip(encoded["offset_mapping"], rendered, ids, strict=True)
+        ]
+    empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
+    if empty:
+        raise InputError(f"{instructions.source}: no tokens left of {first_of(empty)}")
+    first, end = (np.asarray(part, np.int32) for part in zip(*spans, strict=True))
+    return TokenizedSet(ids, first, end, too_long)
 
 
 def tokenize_responses(
@@ -84,11 +121,12 @@ def tokenize_responses(
     vocab_size: int,
     max_tokens: int,
     separator: str,
+    end: bool,
 ) -> TokenizedSet:
     """Appends each reference response to its prompt, for teacher forcing.
 
-    What is read is the prompt's tokens as captured, then `tokenizer(separator + response)` without special tokens, then
-    the end-of-sequence token where the tokenizer has one. The counted tokens are those that follow the prompt.
+    What is read is the prompt's tokens as captured, then `tokenizer(separator + response)` without special tokens,
+    then, if asked for, the end-of-sequence token where the tokenizer has one. The tokens that follow the prompt count.
 
     Args:
       instructions: the rows, each with a response.
@@ -96,7 +134,8 @@ def tokenize_responses(
       tokenizer: a transformers tokenizer.
       vocab_size: rows of the model's embedding.
       max_tokens: longest text that the model can read.
-      separator: text between instruction and response.
+      separator: text between prompt and response.
+      end: whether the end-of-sequence token follows.
 
     Raises:
       InputError: a row has no response, a text is too long, or the tokenizer does not fit the model.
@@ -107,9 +146,9 @@ def tokenize_responses(
         raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
     texts = [separator + row["response"] for row in instructions.rows]
     encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
     ids = [
-        np.concatenate([prompt, np.asarray(response + end, np.int32)])
+        np.concatenate([prompt, np.asarray(response + closing, np.int32)])
         for prompt, response in zip(prompts.ids, encoded, strict=True)
     ]
     too_long = [f"{name} ({len(text)})" for name, text in zip(names, ids, strict=True) if len(text) > max_tokens]
@@ -118,7 +157,14 @@ def tokenize_responses(
             f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}"
         )
     require_vocabulary(ids, names, vocab_size, instructions.source)
-    return TokenizedSet(ids, prompts.lengths, {})
+    lengths = np.asarray([len(text) for text in ids], np.int32)
+    return TokenizedSet(ids, prompts.lengths, lengths, {})
+
+
+def _span(offsets: list[tuple[int, int]], start: int, stop: int, before: int, length: int) -> tuple[int, int]:
+    """The tokens that overlap the characters `start` to `stop`; special tokens have no characters."""
+    own = [before + index for index, (a, b) in enumerate(offsets) if a < b and a < stop and b > start]
+    return (own[0], min(own[-1] + 1, length)) if own else (0, 0)
 
 
 def require_vocabulary(ids: list[Int32[np.ndarray, "_"]], names: list[str], vocab_size: int, source: str) -> None:

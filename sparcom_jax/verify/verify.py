@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int32
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import fill, one_text
+from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
@@ -109,8 +110,10 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
     if count < 1:
         raise InputError(f"count {count}: must be at least 1")
     config = model.config
-    prompts = tokenize_prompts(instructions, model.tokenizer(), vocab_size=config.vocab_size,
-                               max_tokens=config.max_positions, truncate=False, count_window=0)  # fmt: skip
+    tokenizer = model.tokenizer()
+    prompts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
+                               vocab_size=config.vocab_size, max_tokens=config.max_positions,
+                               truncate=False)  # fmt: skip
     taken = np.unique(np.linspace(0, len(prompts.ids) - 1, min(count, len(prompts.ids))).astype(int))
     texts = [prompts.ids[index] for index in taken]
     try:
