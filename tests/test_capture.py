@@ -227,8 +227,8 @@ def test_scopes_count_their_tokens(
         assert recorded["template_digest"] == template.digest
     with pytest.raises(InputError, match=r"another capture\.scope \('response', now 'prompt'\)"):
         capture(llama, few, tmp_path / "response", dataclasses.replace(SMALL, template="plain"))
+    bare = dataclasses.replace(few, rows=[row | {"response": None} for row in rows])
     with pytest.raises(InputError, match=r"field 'response' is missing or empty in"):
-        bare = dataclasses.replace(few, rows=[row | {"response": None} for row in rows])
         capture(llama, bare, tmp_path / "none", dataclasses.replace(SMALL, scope="response"))
 
 
