@@ -20,7 +20,8 @@ def default_config() -> ConfigDict:
 
     `capture`, `identify` and `ablate` are the fields of `CaptureSettings`, `Selection` and `AblationSettings`;
     `evaluate` and `compare` the keyword arguments of the functions of these names; `pairs` is filled by a study:
-    name -> `{"base": ..., "tuned": ...}`, each a Hugging Face directory or hub id, or `{"train": {...}}`.
+    name -> `{"base": ..., "tuned": ...}`, each a Hugging Face directory or hub id and either may be left out, or
+    `{"train": {...}}`.
     """
     return ConfigDict({
         "instructions": "hexainst",

@@ -46,15 +46,24 @@ def analyze(config: ConfigDict, output: Path) -> Path:
         raise InputError("config field pairs is empty: a study needs at least one pair of models")
     instructions = load_instructions(settings["instructions"])
     stages = _Stages(output, {"instructions": instructions.digest})
+    roles = {name: _roles(name, pair) for name, pair in settings["pairs"].items()}
     for name, pair in settings["pairs"].items():
-        _study_pair(stages, output, settings, name, pair, instructions)
-    names = list(settings["pairs"])
-    for first, second in itertools.pairwise(names):
-        for role in ROLES:
+        _study_pair(stages, output, settings, name, pair, roles[name], instructions)
+    for first, second in itertools.pairwise(roles):
+        for role in (role for role in roles[first] if role in roles[second]):
             _compare(stages, output, settings, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
     say(f"report: {page}")
     return report(output / "results", page)
+
+
+def _roles(name: str, pair: dict[str, Any]) -> list[str]:
+    """Which models a pair has: both, or one where no other was published."""
+    known = {"train"} if "train" in pair else set(ROLES)
+    if not pair or not pair.keys() <= known:
+        raise InputError(f"config field pairs.{name} has {', '.join(sorted(pair)) or 'nothing'}; "
+                         f"it needs base, tuned or both, or else train")  # fmt: skip
+    return [role for role in ROLES if role in pair or "train" in pair]
 
 
 def _study_pair(
@@ -63,6 +72,7 @@ def _study_pair(
     settings: dict[str, Any],
     name: str,
     pair: dict[str, Any],
+    roles: list[str],
     instructions: InstructionSet,
 ) -> None:
     if "train" in pair:
@@ -77,10 +87,11 @@ def _study_pair(
         stages.run(f"train-{name}", pair["train"], train)
         sources = [str(directory) for directory in directories]
     else:
-        sources = [pair[role] for role in ROLES]
-    for role, source in zip(ROLES, sources, strict=True):
+        sources = [pair[role] for role in roles]
+    for role, source in zip(roles, sources, strict=True):
         _study_model(stages, output, settings, f"{name}-{role}", source, instructions)
-    _compare(stages, output, settings, f"{name}-base", f"{name}-tuned")
+    if roles == list(ROLES):
+        _compare(stages, output, settings, f"{name}-base", f"{name}-tuned")
 
 
 def _study_model(

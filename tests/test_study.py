@@ -109,3 +109,30 @@ def test_training_is_deterministic(finished: Path, instruction_file: Path, tmp_p
     for role in ("base", "tuned"):
         first = (finished / f"hf/dense-{role}/model.safetensors").read_bytes()
         assert (tmp_path / role / "model.safetensors").read_bytes() == first
+
+
+def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_path: Path) -> None:
+    """Where only one of a pair was published: everything but the comparison within the pair."""
+    config = study(instruction_file)
+    config.pairs = ConfigDict({
+        "lone": {"tuned": str(finished / "hf" / "dense-tuned")},
+        "both": {"base": str(finished / "hf" / "dense-base"), "tuned": str(finished / "hf" / "dense-tuned")},
+    })  # fmt: skip
+    analyze(config, tmp_path)
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert made == {
+        "evaluate-lone-tuned", "ablate-lone-tuned", "evaluate-both-base", "ablate-both-base", "evaluate-both-tuned",
+        "ablate-both-tuned", "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
+    }  # fmt: skip
+    same = sj.open_run(tmp_path / "runs" / "lone-tuned").read("mlp/positive_count")
+    np.testing.assert_array_equal(same, sj.open_run(tmp_path / "runs" / "both-tuned").read("mlp/positive_count"))
+
+
+@pytest.mark.parametrize("pair", [{}, {"tuned": "x", "other": "y"}, {"train": {}, "base": "x"}])
+def test_what_a_pair_may_hold(pair: dict[str, Any], instruction_file: Path, tmp_path: Path) -> None:
+    config = study(instruction_file)
+    config.pairs = ConfigDict({"odd": pair})
+    with pytest.raises(
+        InputError, match=r"config field pairs\.odd has .*; it needs base, tuned or both, or else train"
+    ):
+        analyze(config, tmp_path)

@@ -81,7 +81,7 @@ def _yarn_scale(parameters: dict[str, Any], factor: float) -> float:
         return float(parameters["attention_factor"])
     above, below = parameters.get("mscale"), parameters.get("mscale_all_dim")
     if above and below:
-        return yarn_magnitude(factor, above) / yarn_magnitude(factor, below)
+        return yarn_magnitude(factor, float(above)) / yarn_magnitude(factor, float(below))
     return yarn_magnitude(factor, 1.0)
 
 

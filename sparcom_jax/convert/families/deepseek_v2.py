@@ -47,7 +47,7 @@ def translate(hf: Any) -> DecoderConfig:
     head_size = hf.qk_nope_head_dim + hf.qk_rope_head_dim
     scale = head_size**-0.5
     if hf.rope_parameters.get("rope_type", "default") != "default" and hf.rope_parameters.get("mscale_all_dim"):
-        scale *= yarn_magnitude(hf.rope_parameters["factor"], hf.rope_parameters["mscale_all_dim"]) ** 2
+        scale *= yarn_magnitude(float(hf.rope_parameters["factor"]), float(hf.rope_parameters["mscale_all_dim"])) ** 2
     return decoder_config(
         hf,
         layers=layers(hf, ("dense",) * dense + ("moe",) * (hf.num_hidden_layers - dense)),
