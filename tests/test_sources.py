@@ -147,6 +147,16 @@ def test_intents_are_offered_among_others(tmp_path: Path) -> None:
     assert all(len(set(row["labels"])) == len(row["labels"]) for row in rows)
 
 
+@pytest.mark.parametrize(("task", "category"), [
+    ("ag_news_summ", "SUM"), ("ag_news_subset:1.0.0", "CLS"), ("super_glue/rte:1.0.2", "CLS"), ("quarterly", None),
+    ("ai2_arc/ARC-Challenge:1.0.0", "QA"), ("math_dataset/algebra__linear_1d:1.0.0", "MATH"), ("common_gen", "GEN"),
+])  # fmt: skip
+def test_tasks_of_the_flan_collection(task: str, category: str | None, tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{"inputs": "Read this.", "targets": "yes", "_task_name": task}])
+    rows, _ = read_sources(tmp_path)
+    assert [row["category"] for row in rows] == ([category] if category else [])
+
+
 def test_trivia_qa_one_row_a_line(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [{"question": "Which city?", "question_id": "q", "answer": {"value": "Rome"}}])
     ((row,), _) = read_sources(tmp_path)

@@ -52,7 +52,7 @@ CATEGORY_OF_TASK = {
     "CLS": "sst2 imdb sentiment140 yelp ag_news_subset ag_news dbpedia trec cola rte mnli qnli snli esnli creak anli "
            "paws qqp mrpc stsb wic sensemaking classification sentiment_analysis text_categorization "
            "textual_entailment toxic_language_detection spam",
-    "QA": "natural_questions trivia_qa web_questions arc_ strategyqa ecqa qasc qed question_answering squad "
+    "QA": "natural_questions trivia_qa web_questions arc strategyqa ecqa qasc qed question_answering squad "
           "boolq openbookqa",
     "GEN": "common_gen e2e_nlg dart web_nlg story_composition poem_generation text_completion dialogue_generation",
 }  # fmt: skip
@@ -407,10 +407,10 @@ def _with_input(instruction: str, text: str | None) -> str:
 
 
 def _task_category(name: str) -> str | None:
-    """By the longest part of the name that is known: `ag_news_summ` is not `ag_news`."""
-    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()) + "_"
+    """By the longest whole words that are known: `ag_news_summ` is not `ag_news`, `quarter` is not `rte`."""
+    plain = f"_{re.sub(r'[^a-z0-9]+', '_', name.lower())}_"
     known = [(len(part), category) for category, parts in CATEGORY_OF_TASK.items() for part in parts.split()
-             if part in plain]  # fmt: skip
+             if f"_{part}_" in plain]  # fmt: skip
     return max(known)[1] if known else None
 
 
