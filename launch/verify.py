@@ -20,7 +20,7 @@ _SOURCE = flags.DEFINE_string("source", None, "Hugging Face directory", required
 _MODEL = flags.DEFINE_string("model", None, "the converted model", required=True)
 _INSTRUCTIONS = flags.DEFINE_string("instructions", "hexainst", "instruction file, or hexainst")
 _COUNT = flags.DEFINE_integer("count", 60, "instructions to compare on, taken evenly from the file")
-_DTYPE = flags.DEFINE_string("dtype", "float32", "float32 or bfloat16, for both sides")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "float32, or bfloat16, which is measured but not judged")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 

@@ -45,6 +45,8 @@ FAIL: list[tuple[str, str, str, dict[str, Any], str]] = [
     ("CODE", CODE, ADD.replace("+", "-"), {"check": "assert add(1, 2) == 3"}, "check fails: AssertionError"),
     ("CODE", CODE, ADD, {"check": "import time\nassert add(1, 2) == 3\ntime.sleep(60)"}, "check ran longer than 1 s"),
     ("CODE", CODE, ADD, {"check": "assert add(1, 2) == 3\nraise SystemExit(4)"}, "check fails: exit code 4"),
+    ("CODE", CODE, ADD + "\nraise SystemExit", {"check": "assert add(1, 2) == 4"}, "check did not run to its end"),
+    ("MATH", MATH, "The answer is 25.", {"check": "answer = 5 * 5\nraise SystemExit(0)"}, "check did not run"),
     ("QA", QA, "It is mercury, the element with the symbol Hg.", {}, "more than 8 words"),
     ("QA", QA, "liquid", {}, "the instruction contains the response"),
     ("GEN", GEN, TEA + "\nOh.", {"constraints": {"lines": 2}}, "response breaks lines 2"),
@@ -102,7 +104,8 @@ def test_rows_without_their_field_are_not_checked(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("response", "value"), [
     ("So the answer is 1,250.", 1250), ("The answer is -0.5", -0.5), ("The answer is 3/4.", 0.75),
-    ("The answer is x.", None), ("The answer is 3 apples.", None), ("The answer is 3. Or 4.", None),
+    ("The answer is x.", None), ("The answer is 3 apples.", None),
+    ("The answer is 3/0.", None), ("The answer is 3. Or 4.", None),
 ])  # fmt: skip
 def test_final_answers(response: str, value: float | None) -> None:
     assert final_answer(response) == value

@@ -29,7 +29,7 @@ def test_counts_equal_forward_hooks_on_a_mesh(family: str, case: str, instructio
     layers = {group.name: list(group.layers) for group in engine.model_groups(model.config)}
     experts = model.config.experts.count if model.config.experts else 0
     expected = oracles.capture_counts(Reference(directory), ids, layers, experts, 0, "gate")
-    assert expected.keys() == {name for name in expected if run.read(name).size}
+    assert {f"{group}/positive_count" for group in layers} <= expected.keys()
     for array, counts in expected.items():
         mine = run.read(array)
         if array == "routed/gate_sum":

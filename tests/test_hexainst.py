@@ -128,6 +128,11 @@ def test_the_card_as_text(card: Card) -> None:
     assert "responses at fault: 0, with their code run" in text
 
 
+def test_the_data_card_shows_the_card(card: Card) -> None:
+    shown = (Path(__file__).resolve().parents[1] / "docs" / "hexainst.md").read_text(encoding="utf-8")
+    assert "".join(f"    {line}\n" if line else "\n" for line in render(card).splitlines()) in shown
+
+
 def test_answers_of_questions_are_their_own() -> None:
     """An answer that many questions share would tell the category's content, not its kind."""
     answers = Counter(row["response"].lower() for row in sj.load_hexainst().rows if row["category"] == "QA")

@@ -1,5 +1,6 @@
 """What the model reads and which tokens count: templates and scopes, token by token."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,8 @@ def test_unusable_chat_templates(chat: str | None, message: str, tokenizer: Any)
 def test_unknown_template_and_slow_tokenizer(tokenizer: Any) -> None:
     with pytest.raises(InputError, match=r"capture.template 'alpaca' is not known; known: none, plain, chat"):
         make_template("alpaca", tokenizer)
+    with pytest.raises(InputError, match="needs a fast tokenizer"):
+        tokens(SimpleNamespace(is_fast=False), "none", "instruction")
 
 
 def test_nothing_to_count(tokenizer: Any) -> None:

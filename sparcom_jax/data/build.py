@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.data.card import LENGTH_BINS, MAX_OVERLAP, grams_of, length_bin
-from sparcom_jax.data.checks import check_rows, words_of
+from sparcom_jax.data.checks import RULES, check_rows, words_of
+from sparcom_jax.data.corpora import Record
 from sparcom_jax.data.instructions import load_hexainst
-from sparcom_jax.data.sources import Record, SourceFile, read_sources
+from sparcom_jax.data.sources import SourceFile, read_sources
 from sparcom_jax.errors import InputError
 
-CATEGORIES = ("CLS", "CODE", "QA", "GEN", "MATH", "SUM")
+CATEGORIES = tuple(RULES)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from sparcom_jax.data.checks import check_rows, is_checked, words_of
+from sparcom_jax.data.checks import check_rows, first_mention, is_checked, words_of
 from sparcom_jax.data.instructions import InstructionSet
 
 LENGTH_BINS = {"short": (10, 29), "medium": (30, 79), "long": (80, 200)}
@@ -234,8 +234,11 @@ def _opening(instruction: str) -> tuple[str, ...]:
 
 
 def _first_named(row: dict[str, Any]) -> str:
-    text = row["instruction"].lower()
-    return min(row["labels"], key=lambda label: (text.find(label.lower()), -len(label)))
+    def place(label: str) -> tuple[int, int]:
+        found = first_mention(row["instruction"], label)
+        return len(row["instruction"]) if found is None else found, -len(label)
+
+    return str(min(map(str, row["labels"]), key=place))
 
 
 def _count_faults(categories: dict[str, CategoryCard]) -> list[str]:

@@ -16,6 +16,7 @@ import ast
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ scope = {"response": row["response"], "__name__": "response"}
 if row["execute"]:
     exec(compile(row["response"], "response", "exec"), scope)
 exec(compile(row["check"], "check", "exec"), scope)
-print(json.dumps(str(scope.get("answer"))))
+print(row["ends_with"] + json.dumps(str(scope.get("answer"))))
 """
 
 NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
@@ -86,8 +87,14 @@ def _lacking(text: str, phrases: list[str]) -> list[str]:
     return [str(phrase) for phrase in phrases if not _mentions(text, str(phrase))]
 
 
+def first_mention(text: str, phrase: str) -> int | None:
+    """Where a text first has a phrase as whole words, in either case."""
+    found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE)
+    return found.start() if found else None
+
+
 def _mentions(text: str, phrase: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+    return first_mention(text, phrase) is not None
 
 
 # What GEN's constraints mean: the type of the value, and whether a response meets it.
@@ -238,13 +245,14 @@ def _has(code: Any, nodes: Any) -> bool:
 
 def final_answer(response: str) -> Fraction | None:
     """The number after the last "The answer is", where the response ends with it: `72`, `1,250`, `-0.5`, `3/4`."""
-    found = re.search(r"[Tt]he answer is (-?\d[\d,]*(?:\.\d+|/\d+)?)\.?$", response.strip())
+    found = re.search(r"[Tt]he answer is (-?\d[\d,]*(?:\.\d+|/[1-9]\d*)?)\.?$", response.strip())
     return Fraction(found[1].replace(",", "")) if found else None
 
 
 def _run(row: dict[str, Any]) -> str | None:
     execute = row["category"] == "CODE" and row.get("language", "python") == "python"
-    job = json.dumps({"response": row["response"], "check": row["check"], "execute": execute})
+    mark = secrets.token_hex()  # a response that leaves the program early has not been checked
+    job = json.dumps({"response": row["response"], "check": row["check"], "execute": execute, "ends_with": mark})
     with tempfile.TemporaryDirectory() as directory:
         try:
             done = subprocess.run(
@@ -255,7 +263,10 @@ def _run(row: dict[str, Any]) -> str | None:
             return f"check ran longer than {CODE_SECONDS} s"
     if done.returncode:
         return f"check fails: {(done.stderr.strip().splitlines() or [f'exit code {done.returncode}'])[-1]}"
-    return _compare(row, json.loads(done.stdout.splitlines()[-1])) if row["category"] == "MATH" else None
+    _, ended, answer = done.stdout.rpartition(mark)
+    if not ended:
+        return "check did not run to its end"
+    return _compare(row, json.loads(answer)) if row["category"] == "MATH" else None
 
 
 def _compare(row: dict[str, Any], worked_out: str) -> str | None:

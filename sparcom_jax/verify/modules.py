@@ -54,7 +54,8 @@ def module_errors(decoder: Decoder, reference: Reference, ids: Int32[np.ndarray,
 
 def relative_error(ours: Any, theirs: np.ndarray) -> float:
     """Largest difference, relative to the largest value."""
-    return float(np.abs(np.asarray(ours, np.float64) - theirs).max() / np.abs(theirs).max())
+    largest = float(np.abs(theirs).max())
+    return float(np.abs(np.asarray(ours, np.float64) - theirs).max()) / (largest or 1.0)
 
 
 def _of_layer(block: Block, layer: int, reference: Reference, ids: Int32[np.ndarray, "T"]) -> Iterator[ModuleError]:

@@ -28,20 +28,12 @@ def translate(hf: Any) -> DecoderConfig:
                           norm="rms_float32")  # fmt: skip
 
 
-def _every_other(first: int) -> Part:
+def _every_other(first: int, *, bias: bool = False) -> Part:
     """Gate and up projections lie in turns on the last axis."""
 
     def shape(config: DecoderConfig) -> tuple[int, ...]:
         assert config.experts is not None
-        return config.experts.count, config.width, 2 * config.experts.width
-
-    return Part(shape, lambda tensor, config: tensor[..., first::2])
-
-
-def _every_other_bias(first: int) -> Part:
-    def shape(config: DecoderConfig) -> tuple[int, ...]:
-        assert config.experts is not None
-        return config.experts.count, 2 * config.experts.width
+        return (config.experts.count, *(() if bias else (config.width,)), 2 * config.experts.width)
 
     return Part(shape, lambda tensor, config: tensor[..., first::2])
 
@@ -53,8 +45,8 @@ EXPERTS: Names = {
     "moe/routed/gate": ("mlp.experts.gate_up_proj", _every_other(0)),
     "moe/routed/up": ("mlp.experts.gate_up_proj", _every_other(1)),
     "moe/routed/down": ("mlp.experts.down_proj", AS_IS),
-    "moe/routed/gate_bias": ("mlp.experts.gate_up_proj_bias", _every_other_bias(0)),
-    "moe/routed/up_bias": ("mlp.experts.gate_up_proj_bias", _every_other_bias(1)),
+    "moe/routed/gate_bias": ("mlp.experts.gate_up_proj_bias", _every_other(0, bias=True)),
+    "moe/routed/up_bias": ("mlp.experts.gate_up_proj_bias", _every_other(1, bias=True)),
     "moe/routed/down_bias": ("mlp.experts.down_proj_bias", AS_IS),
 }
 

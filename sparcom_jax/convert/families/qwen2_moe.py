@@ -37,14 +37,19 @@ def layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
     )
 
 
-def translate(hf: Any) -> DecoderConfig:
+def routed_experts(hf: Any, kinds: tuple[LayerKind, ...], **shared: Any) -> Experts | None:
     """A model without MoE layers has no experts at all."""
+    if "moe" not in kinds:
+        return None
+    check_experts(hf.num_experts_per_tok, hf.num_experts)
+    normalize = bool(hf.norm_topk_prob)
+    return Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, normalize, **shared)
+
+
+def translate(hf: Any) -> DecoderConfig:
+    """The biases of queries, keys and values have a field of their own."""
     kinds = layer_kinds(hf)
-    experts = None
-    if "moe" in kinds:
-        check_experts(hf.num_experts_per_tok, hf.num_experts)
-        experts = Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, bool(hf.norm_topk_prob),
-                          shared_width=hf.shared_expert_intermediate_size, shared_gated=True)  # fmt: skip
+    experts = routed_experts(hf, kinds, shared_width=hf.shared_expert_intermediate_size, shared_gated=True)
     return decoder_config(hf, layers=layers(hf, kinds), experts=experts, qkv_bias=bool(hf.qkv_bias), output_bias=False)
 
 

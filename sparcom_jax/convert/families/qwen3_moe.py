@@ -12,22 +12,17 @@ from sparcom_jax.convert.families.family import (
     SHARED_FIELDS,
     WINDOW_FIELDS,
     Family,
-    check_experts,
     decoder_config,
     layers,
 )
-from sparcom_jax.convert.families.qwen2_moe import layer_kinds
-from sparcom_jax.models.config import DecoderConfig, Experts
+from sparcom_jax.convert.families.qwen2_moe import layer_kinds, routed_experts
+from sparcom_jax.models.config import DecoderConfig
 
 
 def translate(hf: Any) -> DecoderConfig:
-    """A model without MoE layers has no experts at all."""
+    """As Qwen3, but for the experts."""
     kinds = layer_kinds(hf)
-    experts = None
-    if "moe" in kinds:
-        check_experts(hf.num_experts_per_tok, hf.num_experts)
-        experts = Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, bool(hf.norm_topk_prob))
-    return decoder_config(hf, layers=layers(hf, kinds), experts=experts, qk_norm="head")
+    return decoder_config(hf, layers=layers(hf, kinds), experts=routed_experts(hf, kinds), qk_norm="head")
 
 
 QWEN3_MOE = Family(
