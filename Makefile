@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/python launch/analyze.py --config=configs/demo.py --output=outputs/demo
 
 test: .venv/installed lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check .

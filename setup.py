@@ -31,6 +31,7 @@ TEST = [
     "mypy>=1.18",
     PARQUET,
     "pytest>=8.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.14",
     # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.
     "torch==2.13.0",

@@ -67,10 +67,13 @@ def save_model(directory: Path, family: str, dtype: torch.dtype = torch.float32,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(config)
+        # transformers initialises biases to 0 and norms to 1, which would hide a parameter that is not used.
+        one = 0.0 if family.startswith("gemma") else 1.0
         for name, parameter in model.named_parameters():
-            # transformers initialises biases to 0 and norms to 1, which would hide a parameter that is not used.
-            if "bias" in name or "norm" in name or "sinks" in name:
-                torch.nn.init.normal_(parameter, mean=float("norm" in name and "bias" not in name), std=0.2)
+            if "bias" in name or "sinks" in name:
+                torch.nn.init.normal_(parameter, mean=0.0, std=0.2)
+            elif "norm" in name:
+                torch.nn.init.normal_(parameter, mean=one, std=0.2)
         model.to(dtype).save_pretrained(directory)
         save_tokenizer(directory)
     return directory
