@@ -254,7 +254,7 @@ def main() -> None:
         ratio = statistics.median(engine) / statistics.median(hooks)
         print(f"median time, engine/hooks: {ratio:.3f} (instructions/s: {1 / ratio:.3f} times the hooks')")
         print(f"compiling (first run less the median): {first - statistics.median(engine):.1f} s")
-        print(f"token slots filled: {run.attributes['capture']['slots_filled']:.1%}\n")
+        print(f"token slots filled: {run.attributes['tokens']['slots_filled']:.1%}\n")
         print_differences(run, counts)
 
 

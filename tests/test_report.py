@@ -249,7 +249,8 @@ def test_the_manifest_shows_what_is_recorded_and_names_what_is_not(results: Path
     assert len(tables) == 4
     assert all("Not recorded in the results: " in table and "tokenizer digest" in table for table in tables)
     edit(tmp_path / "copy" / EVALUATE, lambda s: s.update(manifest={
-        "tokenizer": {"digest": "d1g35t"}, "instructions": {"tokens_counted": 12345, "truncated": {"<i9>": 7}},
+        "tokenizer": {"digest": "d1g35t"}, "tokens": {"counted": 12345},
+        "instructions": {"truncated": {"<i9>": 7}},
         "capture": {"convention": "gate", "truncate": True},
     }))  # fmt: skip
     recorded = next(table for table in described() if "d1g35t" in table)

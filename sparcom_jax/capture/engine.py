@@ -3,7 +3,7 @@
 import collections
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from sparcom_jax.capture.manifest import describe, open_or_create
+from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
+from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
 from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import Template, make_template
 from sparcom_jax.data.tokens import SCOPES, TokenizedSet, tokenize_prompts, tokenize_responses
-from sparcom_jax.errors import InputError
+from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.parallel import Placement, Step, make_placement
@@ -41,7 +42,9 @@ class CaptureSettings:
       max_tokens: longest text that is fed; 0 takes the model's own limit.
       truncate: cut longer texts at the end instead of refusing them.
       scope: which tokens count. `prompt`: all that the model reads; `instruction`: the user's words, without template
-        and special tokens; `response`: the reference response, which the model reads after the prompt.
+        and special tokens; `response`: the reference response, which the model reads after the prompt; `generated`: the
+        model's own greedy continuation, likewise.
+      new_tokens: for `generated`, the most tokens that a prompt is continued by; 0 for other scopes.
       template: what stands around an instruction: `none`, `plain` or `chat` (`data/templates.py`).
       count_window: count only the last so many of these tokens; 0 counts all.
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
@@ -56,6 +59,7 @@ class CaptureSettings:
     max_tokens: int = 0
     truncate: bool = False
     scope: str = "prompt"
+    new_tokens: int = 0
     template: str = "none"
     count_window: int = 0
     convention: str = "gate"
@@ -95,14 +99,26 @@ def capture(
     tokenizer = model.tokenizer()
     template = make_template(settings.template, tokenizer)
     texts = _tokenize(config, instructions, tokenizer, template, settings)
+    stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
-    plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
-    manifest = describe(model, instructions, texts, template, groups, plan, asdict(settings), placement, dtype,
-                        rows_per_block)  # fmt: skip
     store = Store(output)
-    resumed = open_or_create(store, manifest)
-    arrays = _create_arrays(store, groups, instructions, texts, rows_per_block, settings.values)
+    resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings), stop,
+                                             placement, dtype, rows_per_block))  # fmt: skip
+
+    @cache
+    def params() -> Params:
+        return model.restore(placement.param_shardings(config), dtype)
+
+    if settings.scope == "generated":
+        how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
+        texts = generate(config, params, placement, texts, store, how)
+    texts = texts.last(settings.count_window)
+    plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
+    record_tokens(store, texts, plan)
+    if jax.process_index() == 0:
+        _write_rows(store, instructions, texts, tokenizer if settings.scope == "generated" else None)
+    arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings.values)
     done = np.asarray(arrays["instruction/done"].read().result())
     mine = [
         index
@@ -117,8 +133,7 @@ def capture(
         f"{len({b.shape for block in plan.blocks for b in block})} shapes to compile, {len(texts.truncated)} truncated"
     )
     if mine:
-        params = model.restore(placement.param_shardings(config), dtype)
-        engine = _Engine(config, params, placement, settings, groups, texts)
+        engine = _Engine(config, params(), placement, settings, groups, texts)
         with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
             _write_blocks(engine, plan, mine, rows_per_block, arrays, bar)
     return open_run(output)
@@ -265,17 +280,25 @@ def _write_blocks(
 def _tokenize(
     config: DecoderConfig, instructions: InstructionSet, tokenizer: Any, template: Template, settings: CaptureSettings
 ) -> TokenizedSet:
+    """What is fed, but for scope `generated`: there, what is continued."""
     max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
     texts = tokenize_prompts(instructions, tokenizer, template, scope=settings.scope, vocab_size=config.vocab_size,
                              max_tokens=max_tokens, truncate=settings.truncate)  # fmt: skip
     if settings.scope == "response":
         texts = tokenize_responses(instructions, texts, tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens,
                                    separator=template.separator, end=False)  # fmt: skip
-    return texts.last(settings.count_window)
+    if settings.scope == "generated":
+        names = [row["id"] for row in instructions.rows]
+        sizes = zip(names, texts.lengths + settings.new_tokens, strict=True)
+        if too_long := [f"{name} ({size})" for name, size in sizes if size > max_tokens]:
+            raise InputError(f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than "
+                             f"{max_tokens} tokens: {first_of(too_long)}")  # fmt: skip
+        require_steady_angles(config, texts.lengths, settings.new_tokens, names, instructions.source)
+    return texts
 
 
 def _check(settings: CaptureSettings) -> None:
-    for field in ("max_tokens", "count_window", "rows_per_block"):
+    for field in ("max_tokens", "new_tokens", "count_window", "rows_per_block"):
         if getattr(settings, field) < 0:
             raise InputError(f"capture.{field} must not be negative, got {getattr(settings, field)}")
     if settings.batch_tokens < 1:
@@ -284,9 +307,13 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
     if settings.scope not in SCOPES:
         raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
-    if settings.truncate and (settings.template != "none" or settings.scope == "response"):
+    if settings.truncate and (settings.template != "none" or settings.scope in ("response", "generated")):
         raise InputError("capture.truncate would cut off the template or the response; it needs template none and "
                          "scope prompt or instruction")  # fmt: skip
+    if settings.scope == "generated" and settings.new_tokens < 1:
+        raise InputError(f"capture.new_tokens must be positive for scope generated, got {settings.new_tokens}")
+    if settings.scope != "generated" and settings.new_tokens:
+        raise InputError(f"capture.new_tokens {settings.new_tokens} is for scope generated, not {settings.scope}")
     if settings.rows_per_block & (settings.rows_per_block - 1):
         raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")
 
@@ -300,30 +327,32 @@ def _rows_per_block(groups: list[Group], values: bool) -> int:
 
 
 def _create_arrays(
-    store: Store,
-    groups: list[Group],
-    instructions: InstructionSet,
-    texts: TokenizedSet,
-    rows_per_block: int,
-    values: bool,
+    store: Store, groups: list[Group], rows: int, rows_per_block: int, values: bool
 ) -> dict[str, ts.TensorStore]:
-    rows = len(instructions.rows)
+    """The arrays that blocks are written to."""
     specs = capture_arrays(groups, rows, rows_per_block, values)
-    arrays = {spec.name: store.create_array(spec) for spec in specs}
-    done = vector("instruction/done", "uint8", "instruction", rows, rows_per_block)
-    arrays[done.name] = store.create_array(done)
+    specs.append(vector("instruction/done", "uint8", "instruction", rows, rows_per_block))
     if jax.process_index() == 0:
-        for name in ("instruction", *(group.name for group in groups)):
-            store.write_group(name)
-        small = {
-            vector("instruction/category", "uint8", "instruction", rows): instructions.category_index(),
-            vector("instruction/token_count", "uint32", "instruction", rows): texts.counted,
-        } | {vector(f"{group.name}/layer", "int32", "layer", len(group.layers)): group.layers for group in groups}
-        for spec, content in small.items():
-            store.create_array(spec).write(np.asarray(content, spec.dtype)).result()
-        lines = [
-            json.dumps({**row, "token_count": int(count)}, ensure_ascii=False)
-            for row, count in zip(instructions.rows, texts.counted, strict=True)
-        ]
-        store.write("instructions.jsonl", ("\n".join(lines) + "\n").encode())
-    return arrays
+        for group in groups:
+            store.write_group(group.name)
+            layers = vector(f"{group.name}/layer", "int32", "layer", len(group.layers))
+            store.create_array(layers).write(np.asarray(group.layers, layers.dtype)).result()
+    return {spec.name: store.create_array(spec) for spec in specs}
+
+
+def _write_rows(store: Store, instructions: InstructionSet, texts: TokenizedSet, tokenizer: Any | None) -> None:
+    """The rows, with what is known of each once its tokens are; with a tokenizer, what was generated as text."""
+    store.write_group("instruction")
+    columns = {
+        vector("instruction/category", "uint8", "instruction", len(texts.ids)): instructions.category_index(),
+        vector("instruction/token_count", "uint32", "instruction", len(texts.ids)): texts.counted,
+    }
+    for spec, content in columns.items():
+        store.create_array(spec).write(np.asarray(content, spec.dtype)).result()
+    lines = []
+    for index, row in enumerate(instructions.rows):
+        known = {"token_count": int(texts.counted[index])}
+        if tokenizer is not None:
+            known |= {"generated": tokenizer.decode(texts.ids[index][texts.first_counted[index] :])}
+        lines.append(json.dumps({**row, **known}, ensure_ascii=False) + "\n")
+    store.write("instructions.jsonl", "".join(lines).encode())

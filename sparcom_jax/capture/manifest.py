@@ -24,13 +24,26 @@ def describe(
     texts: TokenizedSet,
     template: Template,
     groups: list[Group],
-    plan: Plan,
     settings: dict[str, Any],
+    stop: tuple[int, ...],
     placement: Placement,
     dtype: str,
     rows_per_block: int,
 ) -> dict[str, Any]:
-    """All that the numbers of a run depend on, as its attributes keep it."""
+    """All that the numbers of a run depend on, as its attributes keep it.
+
+    Args:
+      model: the model.
+      instructions: the rows.
+      texts: what is fed; for scope `generated`, what is continued.
+      template: what stands around an instruction.
+      groups: the model's neuron groups.
+      settings: of the capture.
+      stop: token ids that end a continuation.
+      placement: where the model lies.
+      dtype: that it runs in.
+      rows_per_block: instructions that are written together.
+    """
     config = model.config
     tokenizer = model.tokenizer()
     special = sorted(set(tokenizer.all_special_ids))
@@ -52,8 +65,6 @@ def describe(
             "source": instructions.source,
             "digest": instructions.digest,
             "count": len(instructions.rows),
-            "tokens_fed": int(texts.lengths.sum()),
-            "tokens_counted": int(texts.counted.sum()),
             "truncated": {instructions.rows[row]["id"]: size for row, size in texts.truncated.items()},
         },
         "categories": instructions.categories,
@@ -64,7 +75,7 @@ def describe(
             "template_digest": template.digest,
             "bos": "as the tokenizer adds it" if template.adds_special else "once, by the template or before it",
             "padding": "never counted, never routed",
-            "slots_filled": round(plan.filled, 6),
+            "stop_token_ids": list(stop),
         },
         "dtype": dtype,
         "devices": {
@@ -78,6 +89,15 @@ def describe(
             **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")},
         },
     }
+
+
+def record_tokens(store: Store, texts: TokenizedSet, plan: Plan) -> None:
+    """Adds to a run what is known once all tokens are: how many are fed and counted, and how full the batches are."""
+    tokens = {"fed": int(texts.lengths.sum()), "counted": int(texts.counted.sum()),
+              "slots_filled": round(plan.filled, 6)}  # fmt: skip
+    attributes = store.read_attributes() or {}
+    if attributes.get("tokens") != tokens:
+        store.write_group("", attributes | {"tokens": tokens})
 
 
 # What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is

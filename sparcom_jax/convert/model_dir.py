@@ -75,6 +75,26 @@ class ModelDir:
         except Exception as error:  # transformers raises whatever the tokenizer's own code raises
             raise InputError(f"{self.path}: tokenizer cannot be loaded: {error}") from error
 
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text: those that generation_config.json, config.json and the tokenizer name.
+
+        Raises:
+          InputError: a file holds something else than token ids of the model.
+        """
+        ids = {self.tokenizer().eos_token_id} - {None}
+        for file in ("generation_config.json", "config.json"):
+            try:
+                named = json.loads((self.path / file).read_text()).get("eos_token_id")
+            except FileNotFoundError:
+                continue
+            except (ValueError, AttributeError) as error:
+                raise InputError(f"{self.path / file}: not a JSON object: {error}") from error
+            for one in named if isinstance(named, list) else [named] * (named is not None):
+                if type(one) is not int or not 0 <= one < self.config.vocab_size:
+                    raise InputError(f"{self.path / file}: eos_token_id {one!r} is not a token of the model")
+                ids.add(one)
+        return tuple(sorted(ids))
+
     def restore(self, shardings: Any, dtype: str) -> Params:
         """Reads the parameters straight to their devices, each device its own part.
 

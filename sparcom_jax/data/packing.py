@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from sparcom_jax.models.attention import MIN_WINDOW, QUERY_BLOCK, longest_text
 from sparcom_jax.models.decoder import Batch
-from sparcom_jax.models.layers import MIN_WINDOW, QUERY_BLOCK, longest_text
 
 MIN_ROWS = 8
 SLOTS_PER_ROW = 16
@@ -83,6 +83,28 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     )
     bins = sum(len(block) for block in blocks)
     return Plan(blocks, slots, float(lengths.sum()) / (bins * slots))
+
+
+def alike(lengths: Int[np.ndarray, "I"], start: int, count: int, batch_tokens: int) -> list[Bin]:
+    """Texts of like length in the same bin, for what is reckoned by its longest text: a cache.
+
+    The texts of a bin have at most `slots / rows` tokens, a power of two.
+
+    Args:
+      lengths: tokens of all texts.
+      start: the first text of those that are packed,
+      count: and how many they are.
+      batch_tokens: token slots of a batch; more where one text needs them.
+    """
+    texts = np.arange(start, start + count)
+    most = np.asarray([max(MIN_WINDOW // 2, _power_of_two(int(length))) for length in lengths[texts]])
+    bins = []
+    for size in np.unique(most).tolist():
+        members = texts[most == size].tolist()
+        rows = min(max(batch_tokens // size, 1), _power_of_two(len(members)))
+        shape = Shape(rows * size, _window(size), rows)
+        bins += [Bin(shape, tuple(members[first : first + rows])) for first in range(0, len(members), rows)]
+    return bins
 
 
 def one_text(length: int) -> Shape:

@@ -10,7 +10,7 @@ from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.templates import Template
 from sparcom_jax.errors import InputError, first_of
 
-SCOPES = ("prompt", "instruction", "response")
+SCOPES = ("prompt", "instruction", "response", "generated")
 
 
 @dataclass(frozen=True)
@@ -144,21 +144,23 @@ def tokenize_responses(
     without = [row["id"] for row in instructions.rows if not row.get("response")]
     if without:
         raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
-    texts = [separator + row["response"] for row in instructions.rows]
-    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    responses = [separator + row["response"] for row in instructions.rows]
+    encoded = tokenizer(responses, add_special_tokens=False, verbose=False)["input_ids"]
     closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
-    ids = [
-        np.concatenate([prompt, np.asarray(response + closing, np.int32)])
-        for prompt, response in zip(prompts.ids, encoded, strict=True)
-    ]
-    too_long = [f"{name} ({len(text)})" for name, text in zip(names, ids, strict=True) if len(text) > max_tokens]
+    texts = extended(prompts, [np.asarray(response + closing, np.int32) for response in encoded])
+    too_long = [f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > max_tokens]
     if too_long:
         raise InputError(
             f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}"
         )
-    require_vocabulary(ids, names, vocab_size, instructions.source)
-    lengths = np.asarray([len(text) for text in ids], np.int32)
-    return TokenizedSet(ids, prompts.lengths, lengths, {})
+    require_vocabulary(texts.ids, names, vocab_size, instructions.source)
+    return texts
+
+
+def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> TokenizedSet:
+    """The texts that begin with prompts and go on with what was added, which alone counts."""
+    ids = [np.concatenate([prompt, more]) for prompt, more in zip(prompts.ids, added, strict=True)]
+    return TokenizedSet(ids, prompts.lengths, np.asarray([len(text) for text in ids], np.int32), {})
 
 
 def _span(offsets: list[tuple[int, int]], start: int, stop: int, before: int, length: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The decoder: one forward pass for every model family, for capture, ablation and training.
+"""The decoder: one forward pass for every model family, for capture, ablation, generation and training.
 
 Axis legend: S token slots of a batch, R texts of a batch, L layers, D model width, V vocabulary.
 Texts lie one after another in the slots, so that projections waste nothing on padding; attention keeps them apart.
@@ -13,9 +13,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from sparcom_jax.models.attention import Attention, Cache, LatentAttention, View
 from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import MLP, Attention, Embedding, LatentAttention, Norm, View, squash
+from sparcom_jax.models.layers import MLP, Embedding, Norm, squash
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.rope import Rotary, rotary, text_lengths
 from sparcom_jax.models.taps import LayerTaps, Reduce
@@ -46,10 +47,12 @@ class Output(NamedTuple):
     Attributes:
       hidden: outputs of the final norm, from which `Decoder.logits` reads.
       taps: what `reduce` made of each tap, stacked over the layers that have it; empty without `reduce`.
+      cache: the cache that was given, with what the batch added to it.
     """
 
     hidden: Float[Array, "S D"]
     taps: dict[str, Any]
+    cache: Cache | None
 
 
 class Block(nnx.Module):
@@ -78,12 +81,13 @@ class Block(nnx.Module):
         edits: Edits,
         *,
         view: View,
+        cache: Cache | None,
         axis: str | None,
-    ) -> tuple[Float[Array, "S D"], LayerTaps]:
-        """Returns the residual stream after the layer, and the layer's taps."""
+    ) -> tuple[Float[Array, "S D"], LayerTaps, Cache | None]:
+        """Returns the residual stream after the layer, the layer's taps, and the cache with what the layer added."""
         pre, post = self.config.pre_norm, self.config.post_norm
         read = self.attention_norm(x) if pre else x
-        attended = self.attention(read, by, batch.row, view=view, axis=axis)
+        attended, cache = self.attention(read, by, batch.row, batch.position, view=view, cache=cache, axis=axis)
         attended = self.attention_post_norm(attended) if post else attended
         stream = x if self.config.parallel else x + attended
         read = self.mlp_norm(stream) if pre else stream
@@ -93,7 +97,7 @@ class Block(nnx.Module):
             y, tap = self.mlp(read, edits.mlp, axis=axis)
             taps = {"mlp": tap}
         y = self.mlp_post_norm(y) if post else y
-        return (x + attended) + y, taps
+        return (x + attended) + y, taps, cache
 
 
 class LayerConstants(NamedTuple):
@@ -102,10 +106,12 @@ class LayerConstants(NamedTuple):
     Attributes:
       reach: as in `View`; None where no layer of the model has one.
       rope: which rotary embedding; None where the model has one only.
+      layer: layer number.
     """
 
     reach: Int[Array, "*L"] | None
     rope: Int[Array, "*L"] | None
+    layer: Int[Array, "*L"]
 
 
 class Decoder(nnx.Module):
@@ -128,9 +134,10 @@ class Decoder(nnx.Module):
         batch: Batch,
         rows: int,
         *,
-        window: int,
+        window: int | None,
         edits: Edits | None = None,
         reduce: Reduce | None = None,
+        cache: Cache | None = None,
         axis: str | None = None,
     ) -> Output:
         """Runs the model over a batch.
@@ -138,18 +145,20 @@ class Decoder(nnx.Module):
         Args:
           batch: the packed texts.
           rows: R, how many texts a batch of this shape can hold.
-          window: attention window; at least the longest text fits `layers.longest_text(window)`.
+          window: attention window; at least the longest text fits `attention.longest_text(window)`. None: the batch
+            holds the next token of each text, and what the texts have read before is in the cache.
           edits: interventions, over all layers.
           axis: mesh axis over which heads, neurons and experts are cut, inside a `jax.shard_map` over it; None on one
             device.
           reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
+          cache: keys and values of what was read before, to which the batch's are added; None keeps none.
         """
         edits = edits or Edits()
         real = batch.row < rows
         x = self.embed(batch.token)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
-        length = text_lengths(batch.position, batch.row, rows)
+        length = batch.position + 1 if window is None else text_lengths(batch.position, batch.row, rows)
         angles = [rotary(batch.position, length, rope) for rope in self.config.ropes]
         stacked: Rotary = jax.tree.map(lambda *parts: jnp.stack(parts), *angles)
         kept: dict[str, list[Any]] = {}
@@ -160,25 +169,28 @@ class Decoder(nnx.Module):
             passed[run.kind] = start + len(run)
             mine = edits.of_kind(run.kind).rows(start, start + len(run))
 
-            def layer(x: Array, layer: tuple[Any, Edits, LayerConstants], graph: Any = graph) -> tuple[Array, Any]:
+            def layer(
+                carry: tuple[Array, Cache | None], layer: tuple[Any, Edits, LayerConstants], graph: Any = graph
+            ) -> tuple[tuple[Array, Cache | None], Any]:
                 layer_params, layer_edits, own = layer
                 by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
-                x, taps = nnx.merge(graph, layer_params)(
-                    x, batch, by, real, layer_edits, view=View(window, own.reach), axis=axis
-                )
-                return x, {} if reduce is None else reduce(taps)
+                x, taps, cache = nnx.merge(graph, layer_params)(
+                    carry[0], batch, by, real, layer_edits,
+                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis,
+                )  # fmt: skip
+                return (x, cache), {} if reduce is None else reduce(taps)
 
             layers = params, mine, _constants(self.config, run)
             if len(run) == 1:
                 # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-                x, statistics = layer(x, jax.tree.map(lambda leaf: leaf[0], layers))
+                (x, cache), statistics = layer((x, cache), jax.tree.map(lambda leaf: leaf[0], layers))
                 statistics = jax.tree.map(lambda leaf: leaf[None], statistics)
             else:
-                x, statistics = jax.lax.scan(layer, x, layers)
+                (x, cache), statistics = jax.lax.scan(layer, (x, cache), layers)
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
-        return Output(self.norm(x), taps)
+        return Output(self.norm(x), taps, cache)
 
     def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
         """Logits of the next token, read off the output of the final norm."""
@@ -198,6 +210,7 @@ def _constants(config: DecoderConfig, run: LayerRun) -> LayerConstants:
     return LayerConstants(
         jnp.asarray(reach) if any(one.reach for one in config.layers) else None,
         jnp.asarray(rope) if len(config.ropes) > 1 else None,
+        jnp.arange(run.start, run.stop, dtype=jnp.int32),
     )
 
 

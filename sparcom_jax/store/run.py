@@ -79,6 +79,8 @@ class Run:
         Raises:
           InputError: some instructions are not done.
         """
+        if self.store.read("instructions.jsonl") is None:
+            raise InputError(f"{self.location}: capture is incomplete: run the same capture command again to finish it")
         missing = np.flatnonzero(self.done == 0)
         if missing.size:
             names = first_of([self.instructions[row]["id"] for row in missing[:6]])

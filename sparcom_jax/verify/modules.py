@@ -11,9 +11,9 @@ from jaxtyping import Int32
 
 from sparcom_jax.convert.families import FAMILIES
 from sparcom_jax.data.packing import fill, one_text
+from sparcom_jax.models.attention import View
 from sparcom_jax.models.decoder import Block, Decoder
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import View
 from sparcom_jax.models.rope import rotary, text_lengths
 from sparcom_jax.verify.reference import Reference
 
@@ -93,4 +93,5 @@ def _attend(block: Block, layer: int, x: Any, ids: Int32[np.ndarray, "T"]) -> An
     by = rotary(batch.position, length, block.config.ropes[own.rope])
     view = View(shape.window, jnp.asarray(own.reach) if own.reach else None)
     padded = jnp.zeros((shape.slots, x.shape[1]), x.dtype).at[: len(ids)].set(x)
-    return block.attention(padded, by, batch.row, view=view, axis=None)[: len(ids)]
+    attended, _ = block.attention(padded, by, batch.row, batch.position, view=view, cache=None, axis=None)
+    return attended[: len(ids)]

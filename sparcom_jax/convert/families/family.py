@@ -157,7 +157,10 @@ def decoder_config(hf: Any, **changes: Any) -> DecoderConfig:
     if "layers" not in changes:
         usual["layers"] = layers(hf, ("dense",) * hf.num_hidden_layers)
     if "ropes" not in changes:
-        usual["ropes"] = (read_rope(hf.rope_parameters, head_size, hf.max_position_embeddings),)
+        rope = read_rope(hf.rope_parameters, head_size, hf.max_position_embeddings)
+        usual["ropes"] = (rope,)
+        if rope.kind == "dynamic":  # made for texts beyond max_position_embeddings, from where it stretches
+            usual["max_positions"] = int(hf.max_position_embeddings * rope.factor)
     return DecoderConfig(**(usual | changes))
 
 

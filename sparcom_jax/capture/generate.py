@@ -1,0 +1,215 @@
+"""Greedy continuation: what the model answers by itself, kept in the run before its activations are captured.
+
+Axis legend: I instructions, S token slots of a batch, R texts of a batch, N new tokens, C positions of a cache.
+"""
+
+import time
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Int, Int32, UInt32
+
+from sparcom_jax.data.packing import Bin, Shape, alike, fill, stack, steps
+from sparcom_jax.data.tokens import TokenizedSet, extended
+from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.models.attention import Cache, empty_cache
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.parallel import Placement, Step
+from sparcom_jax.progress import progress, say
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.schema import ArraySpec, vector
+
+WAIT_SECONDS = 5.0
+
+
+class Continuations(NamedTuple):
+    """Greedy continuations of texts.
+
+    Attributes:
+      token: their ids, then zeros.
+      length: how many there are: N, or fewer where a token that stops came, which is the last of them.
+    """
+
+    token: Int32[np.ndarray, "I N"]
+    length: UInt32[np.ndarray, "I"]
+
+
+class GenerateSettings(NamedTuple):
+    """How texts are continued.
+
+    Attributes:
+      new_tokens: N, the most tokens that are added to a text.
+      stop: token ids after which a text ends.
+      batch_tokens: token slots of a batch of prompts, per device; its cache has N more positions for every text.
+      rows_per_block: texts that are written together.
+    """
+
+    new_tokens: int
+    stop: tuple[int, ...]
+    batch_tokens: int
+    rows_per_block: int
+
+
+class _State(NamedTuple):
+    """A batch of texts that are being continued; `step` tokens of each are chosen, the last of them is not read yet."""
+
+    step: Int[Array, ""]
+    token: Int[Array, "R N"]
+    length: Int[Array, "R"]
+    ended: Bool[Array, "R"]
+    cache: Cache | None
+
+
+def generate(
+    config: DecoderConfig,
+    params: Any,
+    placement: Placement,
+    prompts: TokenizedSet,
+    store: Store,
+    settings: GenerateSettings,
+) -> TokenizedSet:
+    """Continues prompts, each token the most probable one, and keeps the continuations in the run.
+
+    The arrays `generated/token` and `generated/length` are written block by block; what they hold is not made again. In
+    a distributed job each process continues its own blocks and then waits until the others have theirs.
+
+    Args:
+      config: the model.
+      params: function that gives the parameters; not called where nothing is left to do.
+      placement: where they lie.
+      prompts: what is continued.
+      store: the run.
+      settings: how far, and in which batches.
+
+    Returns:
+      The prompts with their continuations, whose tokens alone count.
+    """
+    rows, block = len(prompts.ids), settings.rows_per_block
+    store.write_group("generated")
+    shape = (block, settings.new_tokens)
+    tokens = store.create_array(
+        ArraySpec("generated/token", "int32", (rows, shape[1]), ("instruction", "new_token"), shape, shape)
+    )
+    lengths = store.create_array(vector("generated/length", "uint32", "instruction", rows, block))
+    done = np.asarray(lengths.read().result()) > 0
+    mine = [
+        start
+        for index, start in enumerate(range(0, rows, block))
+        if index % jax.process_count() == jax.process_index() and not done[start : start + block].all()
+    ]
+    if mine:
+        with progress("generate", rows, "instructions", int(done.sum())) as bar:
+            for start in mine:
+                part = slice(start, min(start + block, rows))
+                made = _continue(config, params(), placement, prompts, part, settings)
+                tokens[part].write(made.token).result()
+                lengths[part].write(made.length).result()
+                bar.advance(part.stop - part.start)
+    while not (length := np.asarray(lengths.read().result())).all():
+        say(f"generate: {int((length == 0).sum())} instructions are left to other processes")
+        time.sleep(WAIT_SECONDS)
+    token = np.asarray(tokens.read().result())
+    return extended(prompts, [row[:count] for row, count in zip(token, length, strict=True)])
+
+
+def require_steady_angles(
+    config: DecoderConfig, lengths: Int32[np.ndarray, "I"], new_tokens: int, names: list[str], source: str
+) -> None:
+    """Refuses texts that grow past the point where the model turns all their positions by other angles.
+
+    What the cache holds by then has been turned by the old ones, and the text would be read otherwise in the capture.
+
+    Raises:
+      InputError: it names such texts.
+    """
+    for rope in config.ropes:
+        if rope.kind not in ("dynamic", "longrope"):
+            continue
+        grown = lengths + new_tokens > rope.original_positions
+        if rope.kind == "longrope":
+            grown &= lengths <= rope.original_positions
+        if grown.any():
+            listed = first_of([names[row] for row in np.flatnonzero(grown)])
+            raise InputError(f"{source}: {new_tokens} new tokens lead past {rope.original_positions} tokens, where "
+                             f"rope {rope.kind!r} changes the angle of every position: {listed}")  # fmt: skip
+
+
+def _continue(
+    config: DecoderConfig,
+    params: Params,
+    placement: Placement,
+    prompts: TokenizedSet,
+    part: slice,
+    settings: GenerateSettings,
+) -> Continuations:
+    """Continues the texts of one block."""
+
+    def lay(one: Bin) -> Batch:
+        return fill(
+            one.shape, [prompts.ids[text] for text in one.texts], [prompts.counting(text) for text in one.texts]
+        )
+
+    count = part.stop - part.start
+    made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
+    for bins in steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data):
+        step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
+        token, length = jax.device_get(step(params, stack(bins, placement.data, lay), None))
+        for device, one in enumerate(bins):
+            at = np.asarray(one.texts) - part.start
+            made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]
+    return made
+
+
+@lru_cache(maxsize=64)
+def generate_step(
+    config: DecoderConfig, shape: Shape, new_tokens: int, stop: tuple[int, ...], placement: Placement
+) -> Step:
+    """The compiled step of a batch shape: (params, batches, None) -> `Continuations` of `[data, R, N]` and `[data, R]`.
+
+    The prompts are read packed, as in a capture, which fills the cache; then each turn of a loop reads one token of
+    each text. Of equal logits the lowest id wins.
+    """
+    positions = shape.slots // shape.rows + new_tokens
+    rows = np.arange(shape.rows, dtype=np.int32)
+
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[Int[Array, "R N"], Int[Array, "R"]]:
+        del nothing
+        decoder = bind(config, params)
+        dtype = decoder.embed.embedding[...].dtype
+        read = jax.ops.segment_max(batch.position + 1, batch.row, shape.rows + 1, indices_are_sorted=True)[:-1]
+        read = jnp.maximum(read, 0)  # the maximum of nothing is not 0
+        real = read > 0
+
+        def ends(token: Int[Array, "R"]) -> Bool[Array, "R"]:
+            return jnp.isin(token, jnp.asarray(stop, token.dtype))
+
+        def choose(hidden: Array) -> Int[Array, "R"]:
+            return jnp.argmax(decoder.logits(hidden), axis=-1).astype(jnp.int32)
+
+        def more(state: _State) -> Bool[Array, ""]:
+            return (state.step < new_tokens) & ~jnp.all(state.ended)
+
+        def turn(state: _State) -> _State:
+            position = read + state.step - 1
+            last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real)
+            output = decoder(last, shape.rows, window=None, cache=state.cache, axis=placement.axis)
+            token = jnp.where(state.ended, 0, choose(output.hidden))
+            length = state.length + (~state.ended).astype(jnp.int32)
+            ended = state.ended | ends(token)
+            return _State(state.step + 1, state.token.at[:, state.step].set(token), length, ended, output.cache)
+
+        with jax.default_matmul_precision("highest"):
+            cache = empty_cache(config, shape.rows, positions, dtype, placement.model)
+            output = decoder(batch, shape.rows, window=shape.window, cache=cache, axis=placement.axis)
+            token = jnp.where(real, choose(output.hidden[jnp.cumsum(read) - 1]), 0)
+            tokens = jnp.zeros((shape.rows, new_tokens), jnp.int32).at[:, 0].set(token)
+            begun = _State(jnp.int32(1), tokens, real.astype(jnp.int32), ~real | ends(token), output.cache)
+            made = jax.lax.while_loop(more, turn, begun)
+        return made.token, made.length
+
+    return placement.compile(step, config, None, (P(), P()))
