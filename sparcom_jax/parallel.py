@@ -5,6 +5,7 @@
         neurons and experts are cut, and each layer sums twice over the axis.
 
 Processes do not talk to each other: each places the model on its local devices and captures its own instructions.
+They meet once, at the start, to learn how many they are and which is which.
 """
 
 from collections.abc import Callable
@@ -103,6 +104,32 @@ class Placement:
         sharded = jax.shard_map(on_each, mesh=self.mesh, in_specs=(_param_specs(config), P("data"), extra_specs),
                                 out_specs=stacked, check_vma=False)  # fmt: skip
         return jax.jit(sharded)
+
+
+def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Learns from the other processes of a job which one this is; afterwards none depends on another.
+
+    `jax.process_index()` and `jax.process_count()` tell it from then on. To be called before anything else of JAX.
+
+    Args:
+      coordinator: HOST:PORT at which process 0 is to listen; None where JAX finds all three by itself (TPU pods, SLURM,
+        Open MPI, Kubernetes).
+      processes: how many there are.
+      process: which one this is.
+
+    Raises:
+      InputError: the processes do not find each other.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+        jax.local_devices()  # the backend reads the numbers of the processes as it starts
+        # Whoever stays connected is ended as soon as another one dies.
+        jax.distributed.shutdown()
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f"the processes of the job do not find each other: {error}; where JAX does not know the job, give each of "
+            f"them --coordinator=HOST:PORT --processes=COUNT --process=NUMBER"
+        ) from error
 
 
 def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:

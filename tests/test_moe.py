@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from sparcom_jax.models.config import Experts
-from sparcom_jax.models.moe import CPU_BLOCK, RoutedExperts, dispatch, route
+from sparcom_jax.models.moe import RoutedExperts, block_size, dispatch, route
 
 SLOTS, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 64, 6, 16, 24, 2
 
@@ -27,9 +27,10 @@ def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
     if one_expert:
         chosen[:60] = [3, 1]
     edit = jnp.asarray(np.random.default_rng(2).random((EXPERTS, NEURONS)), jnp.float32)
-    plan = dispatch(jnp.asarray(chosen), EXPERTS, CPU_BLOCK if kernel == "in_blocks" else 1)
+    block = 16 if kernel == "in_blocks" else 1
+    plan = dispatch(jnp.asarray(chosen), EXPERTS, block)
     entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
-    outputs, gate, product = getattr(experts, kernel)(entries, plan, slots=SLOTS, edit=edit)
+    outputs, gate, product = getattr(experts, kernel)(entries, plan, block if block > 1 else SLOTS, edit)
     gate_proj, up_proj, down_proj = (np.asarray(w[...]) for w in (experts.gate, experts.up, experts.down))
     for slot in range(60):
         for choice, expert in enumerate(chosen[slot]):
@@ -43,6 +44,11 @@ def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
             np.testing.assert_allclose(outputs[entry], expected, atol=1e-5)
     assert (plan.entry[60:] == len(plan.slot)).all()
     assert (np.asarray(plan.slot) < 60).sum() == 60 * PER_TOKEN
+
+
+def test_block_size() -> None:
+    sizes = {(0, 8): 16, (512, 8): 32, (2048 * 4, 60): 64, (8192 * 4, 60): 256, (10**6, 8): 256, (513, 8): 32}
+    assert {case: block_size(*case) for case in sizes} == sizes
 
 
 @pytest.mark.parametrize("normalize", [False, True])

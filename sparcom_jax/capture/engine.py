@@ -136,6 +136,8 @@ def capture(
         engine = _Engine(config, params(), placement, settings, groups, texts)
         with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
             _write_blocks(engine, plan, mine, rows_per_block, arrays, bar)
+    if left := int((np.asarray(arrays["instruction/done"].read().result()) == 0).sum()):
+        say(f"{output}: the share of this process is done; {left} instructions are left to the others")
     return open_run(output)
 
 

@@ -113,7 +113,7 @@ class ModelDir:
             for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True)
         }
         restored: dict[str, jax.Array] = {}
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True)) as checkpointer:
+        with _checkpointer() as checkpointer:
             for index, paths in enumerate(parameter_groups(self.config, self.dtype)):
                 group = {path: target[path] for path in paths}
                 arguments = ocp.args.PyTreeRestore(
@@ -200,11 +200,19 @@ def _save(group: dict[str, jax.Array], path: Path) -> None:
     # The arrays are jax's, not NumPy's: Orbax copies the latter before it writes, which would double the memory.
     # They are written one after another: the limit below may not be less than the largest.
     largest = max(leaf.nbytes for leaf in group.values())
-    limit = max(1, math.ceil(largest / 1e9))
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, save_concurrent_gb=limit)
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), group)
-    with ocp.Checkpointer(handler) as checkpointer:
+    with _checkpointer(save_concurrent_gb=max(1, math.ceil(largest / 1e9))) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(group, save_args=save_args))
+
+
+def _checkpointer(**limits: int) -> ocp.Checkpointer:
+    """Reads and writes without waiting for the other processes of a job."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=True, use_zarr3=True, multiprocessing_options=alone, **limits)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _locate(source: str) -> Path:

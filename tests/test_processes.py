@@ -1,0 +1,99 @@
+"""Several processes share a capture: the same counts as one, whichever of them is killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.data.instructions import load_instructions
+from sparcom_jax.store.run import Run, open_run
+
+LAUNCHER = Path(__file__).resolve().parents[1] / "launch" / "capture.py"
+SETTINGS = CaptureSettings(batch_tokens=512, rows_per_block=4)
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def alone(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return capture(moe, load_instructions(instruction_file), tmp_path_factory.mktemp("alone") / "run", SETTINGS)
+
+
+def start(model: ModelDir, file: Path, run: Path, processes: int, log: Path) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [f"--model={model.path}", f"--instructions={file}", f"--output={run}", f"--processes={processes}",
+             f"--coordinator=127.0.0.1:{port}", "--config.capture.batch_tokens=512",
+             "--config.capture.rows_per_block=4"]  # fmt: skip
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(run.parents[1] / "xla"),
+                                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
+    started = []
+    for process in range(processes):
+        with (log / f"{process}.log").open("wb") as output:
+            started.append(subprocess.Popen([sys.executable, str(LAUNCHER), *flags, f"--process={process}"],
+                                            env=environment, stdout=output, stderr=output))  # fmt: skip
+    return started
+
+
+def finish(started: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Exit codes; whatever runs too long is ended."""
+    deadline = time.monotonic() + SECONDS
+    try:
+        return [process.wait(max(deadline - time.monotonic(), 0.1)) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def same(run: Run, alone: Run) -> None:
+    run.require_complete()
+    for name in ("mlp/positive_count", "routed/positive_count", "routed/selected_count", "routed/gate_sum",
+                 "instruction/token_count", "instruction/category"):  # fmt: skip
+        np.testing.assert_array_equal(run.read(name), alone.read(name), err_msg=name)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_counts_are_those_of_one_process(
+    processes: int, moe: ModelDir, instruction_file: Path, alone: Run, tmp_path: Path
+) -> None:
+    assert finish(start(moe, instruction_file, tmp_path / "run", processes, tmp_path)) == [0] * processes
+    run = open_run(tmp_path / "run")
+    assert run.attributes["devices"]["processes"] == processes
+    same(run, alone)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_others_finish_and_a_rerun_completes(
+    victim: int, moe: ModelDir, instruction_file: Path, alone: Run, tmp_path: Path
+) -> None:
+    started = start(moe, instruction_file, tmp_path / "run", 2, tmp_path)
+    deadline = time.monotonic() + SECONDS
+    # Both have met by the time the run exists.
+    while not (tmp_path / "run" / "zarr.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started[victim].send_signal(signal.SIGKILL)
+    codes = finish(started)
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 0, (tmp_path / f"{1 - victim}.log").read_text()
+    left = int((open_run(tmp_path / "run").done == 0).sum())
+    assert left
+    assert f"{left} instructions are left to the others" in (tmp_path / f"{1 - victim}.log").read_text()
+    assert finish(start(moe, instruction_file, tmp_path / "run", 1, tmp_path)) == [0]
+    same(open_run(tmp_path / "run"), alone)
+
+
+def test_a_job_that_nobody_knows(tmp_path: Path) -> None:
+    flags = ["--model=m", "--instructions=i", "--output=o", "--distributed"]
+    result = subprocess.run([sys.executable, str(LAUNCHER), *flags], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "the processes of the job do not find each other" in result.stderr.splitlines()[-1]
+    assert "--coordinator=HOST:PORT" in result.stderr
