@@ -1,77 +1,64 @@
 """Scoring kernels: where the counts of an instruction are cut, and which units lie above.
 
+They run on the host, one instruction after another: what they read comes from storage, and a row of counts fits the
+cache, where NumPy compares ten units a nanosecond. The same in compiled passes over many rows, as XLA makes them, takes
+five times as long on a CPU, and on an accelerator the way there would be the longest part.
+
 An instruction's frequencies take at most T + 1 values, so its cut is found by bisection over the counts: every step is
 one comparison and one sum over the units, with no sort. Counts instead of frequencies are compared, because T is the
 same for all units of an instruction; this keeps every comparison exact.
-
-Axis legend: I instructions of a chunk, U units, C categories.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt8, UInt16
+import numpy as np
+from jaxtyping import Bool, Float, UInt8, UInt16
 
 
-@partial(jax.jit, static_argnames=("steps",))
-def cut_counts(counts: Sequence[UInt16[Array, "I _"]], wanted: Int[Array, ""], *, steps: int = 17) -> Int[Array, "I"]:
-    """The largest count that at least `wanted` units of an instruction reach.
+def cut_count(counts: Sequence[UInt16[np.ndarray, "_"]], wanted: int) -> int:
+    """The largest count that at least `wanted` units reach.
 
     Args:
-      counts: counts of one or several groups of units, cut together.
-      wanted: k, how many units the cut must leave.
-      steps: bisection steps; 2**(steps - 1) must exceed every count.
+      counts: counts of an instruction, of one or several groups of units that are cut together.
+      wanted: k, how many units the cut must leave; at most all of them.
     """
-
-    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds  # `low` is reached by enough units, `high` is not
+    low, high = 0, max(int(group.max()) for group in counts)
+    while low < high:  # `low` is reached by enough units, `high + 1` is not
         middle = (low + high + 1) // 2
-        reached = sum(jnp.sum(group.astype(jnp.int32) >= middle[:, None], axis=1) for group in counts)
-        enough = reached >= wanted
-        return jnp.where(enough, middle, low), jnp.where(enough, high, middle - 1)
-
-    rows = counts[0].shape[0]
-    start = jnp.zeros(rows, jnp.int32), jnp.full(rows, (1 << (steps - 1)) - 1, jnp.int32)
-    return jax.lax.fori_loop(0, steps, halve, start)[0]
+        if sum(np.count_nonzero(at_least(group, middle)) for group in counts) >= wanted:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
-@jax.jit
-def at_least(counts: UInt16[Array, "I U"], least: Int[Array, "I"]) -> Bool[Array, "I U"]:
+def at_least(counts: UInt16[np.ndarray, "U"], least: int) -> Bool[np.ndarray, "U"]:
     """Units whose count reaches `least`."""
-    return counts.astype(jnp.int32) >= least[:, None]
+    if least > np.iinfo(np.uint16).max:
+        return np.zeros(counts.shape, bool)
+    return counts >= np.uint16(least)  # a plain int would be compared in a wider type, which is slower
 
 
-@jax.jit
 def exactly(
-    counts: UInt16[Array, "I U"], means: Float[Array, "I U"] | None, cut: Int[Array, "I"], room: Int[Array, "I"]
-) -> Bool[Array, "I U"]:
-    """Units above the cut, and of those at the cut the first `room`, by falling mean activation, then by index.
+    counts: UInt16[np.ndarray, "U"], means: Float[np.ndarray, "U"] | None, cut: int, wanted: int
+) -> Bool[np.ndarray, "U"]:
+    """Units above the cut, and of those at the cut as many as are still wanted.
 
     Args:
       counts: counts of the units.
-      means: mean activations, or None where they are not stored.
-      cut: count at which each instruction is cut.
-      room: how many units at the cut are taken.
+      means: mean activations, by which ties are broken, highest first; None where they are not stored. Then, and where
+        they are equal, the first units are taken.
+      cut: from `cut_count`.
+      wanted: k.
     """
-    high = counts.astype(jnp.int32)
-    tied = high == cut[:, None]
-    if means is None:
-        rank = jnp.cumsum(tied, axis=1) - 1
-    else:
-        order = jnp.argsort(jnp.where(tied, -means, jnp.inf), axis=1, stable=True)
-        rank = jnp.argsort(order, axis=1, stable=True)
-    return (high > cut[:, None]) | (tied & (rank < room[:, None]))
+    mask = at_least(counts, cut + 1)
+    tied = np.flatnonzero(counts == np.uint16(cut))
+    if means is not None:
+        tied = tied[np.argsort(-means[tied], kind="stable")]
+    mask[tied[: wanted - np.count_nonzero(mask)]] = True
+    return mask
 
 
-@jax.jit
-def pack(mask: Bool[Array, "*rows F"]) -> UInt8[Array, "*rows bytes"]:
+def pack(mask: Bool[np.ndarray, "*units F"]) -> UInt8[np.ndarray, "*units bytes"]:
     """Packs the last axis, 8 units a byte, lowest bit first."""
-    return jnp.packbits(mask, axis=-1, bitorder="little")
-
-
-@partial(jax.jit, static_argnames=("categories",))
-def membership(mask: Bool[Array, "I U"], category: UInt8[Array, "I"], *, categories: int) -> Int[Array, "C U"]:
-    """How many instructions of each category hold each unit."""
-    return jax.ops.segment_sum(mask.astype(jnp.int32), category.astype(jnp.int32), categories)
+    return np.packbits(mask, axis=-1, bitorder="little")

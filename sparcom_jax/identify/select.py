@@ -6,19 +6,22 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, UInt16
+from jaxtyping import Bool, Float32, UInt16
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.score import at_least, cut_counts, exactly, membership, pack
+from sparcom_jax.identify.score import at_least, cut_count, exactly, pack
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP, NEURON_GROUPS, Group
+from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, Group
 from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
 
-CHUNK_BYTES = 256 << 20
+CHUNK_BYTES = 64 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Counts = UInt16[np.ndarray, "_"]
+Sums = Float32[np.ndarray, "_"]
+Mask = Bool[np.ndarray, "_"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     selection = Selection(**fields)
     _check(selection, name)
     run.require_complete()
+    largest = int(np.bincount(run.category).max())
+    if largest > MAX_COUNT:
+        raise InputError(f"{run.location}: a category has {largest} instructions; membership counts hold {MAX_COUNT}")
     run.store.delete_prefix(f"{sets_path(name)}/")
     run.store.write_group("sets")
     neurons = [run.groups[group] for group in NEURON_GROUPS if group in run.groups]
@@ -74,9 +80,10 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     with progress("identify", len(cuts) * len(run.category), "instruction cuts") as bar:
         for groups in cuts:
             writer = _Writer(run, name, groups)
-            for rows, counts in _chunks(run, groups):
-                masks, cut = _select(run, selection, groups, rows, counts)
-                writer.write(rows, masks, cut)
+            for rows, counts, means in _chunks(run, groups, selection):
+                for at, row in enumerate(range(rows.start, rows.stop)):
+                    sums = [part[at] for part in means]
+                    writer.add(row, *_select(run, selection, groups, row, [part[at] for part in counts], sums))
                 bar.advance(rows.stop - rows.start)
             writer.finish()
     attributes = {**asdict(selection), "groups": [group.name for groups in cuts for group in groups]}
@@ -87,78 +94,54 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
 
 
 def _select(
-    run: Run, selection: Selection, groups: list[Group], rows: slice, counts: list[UInt16[Array, "I _"]]
-) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
-    """Masks of a chunk of instructions, and the frequencies at which they were cut."""
-    tokens = np.asarray(run.token_count[rows], np.int64)
-    if groups[0].name == EXPERT_GROUP and selection.expert_epsilon == 0:
-        return _top_of_each_layer(run, selection, groups[0], counts[0], tokens)
-    if selection.selector == "threshold" and groups[0].name != EXPERT_GROUP:
+    run: Run, selection: Selection, groups: list[Group], row: int, counts: list[Counts], sums: list[Sums]
+) -> tuple[list[Mask], float]:
+    """Masks of an instruction, and the frequency at which it was cut."""
+    tokens = int(run.token_count[row])
+    experts = groups[0].name == EXPERT_GROUP
+    if experts and selection.expert_epsilon == 0:
+        wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
+        if wanted > groups[0].sizes[0]:
+            raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {groups[0].sizes[0]} "
+                             f"experts of a layer")  # fmt: skip
+        layers = [_top(selection.ties, [layer], [], wanted, tokens) for layer in counts[0].reshape(groups[0].shape)]
+        # The cut that is recorded is the lowest of the layers'.
+        return [np.concatenate([mask for (mask,), _ in layers])], min(cut for _, cut in layers)
+    if selection.selector == "threshold" and not experts:
         # The smallest count whose quotient by T reaches the threshold, in the arithmetic that a reader would use.
-        least = np.ceil(selection.threshold * tokens).astype(np.int64)
+        least = math.ceil(selection.threshold * tokens)
         least -= (least - 1) / tokens >= selection.threshold
         least += least / tokens < selection.threshold
-        cut = np.full(len(tokens), selection.threshold)
-        return [at_least(group, jnp.asarray(least, jnp.int32)) for group in counts], cut
-    share = selection.expert_epsilon if groups[0].name == EXPERT_GROUP else selection.epsilon
+        return [at_least(group, least) for group in counts], selection.threshold
+    share = selection.expert_epsilon if experts else selection.epsilon
     wanted = math.ceil(share * sum(group.unit_count for group in groups))
-    return _top(run, selection.ties, groups, rows, counts, wanted, tokens)
+    return _top(selection.ties, counts, sums, wanted, tokens)
 
 
-def _top(
-    run: Run,
-    ties: str,
-    groups: list[Group],
-    rows: slice,
-    counts: list[UInt16[Array, "I _"]],
-    wanted: int,
-    tokens: np.ndarray,
-) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
-    cut = cut_counts(counts, jnp.asarray(wanted, jnp.int32))
-    frequency = np.asarray(cut) / tokens
+def _top(ties: str, counts: list[Counts], sums: list[Sums], wanted: int, tokens: int) -> tuple[list[Mask], float]:
+    cut = cut_count(counts, wanted)
     if ties == "include":
-        return [at_least(group, cut) for group in counts], frequency
+        return [at_least(group, cut) for group in counts], cut / tokens
     if ties == "drop":
-        return [at_least(group, cut + 1) for group in counts], frequency
-    widths = np.cumsum([group.shape[1] for group in counts])[:-1]
-    together = jnp.concatenate(counts, axis=1)
-    room = wanted - jnp.sum(together.astype(jnp.int32) > cut[:, None], axis=1)
-    mask = exactly(together, _means(run, groups, rows, tokens), cut, room)
-    return jnp.split(mask, widths.tolist(), axis=1), frequency
+        return [at_least(group, cut + 1) for group in counts], cut / tokens
+    means = np.concatenate(sums) / np.float32(tokens) if sums else None
+    mask = exactly(np.concatenate(counts), means, cut, wanted)
+    return np.split(mask, np.cumsum([len(group) for group in counts])[:-1]), cut / tokens
 
 
-def _top_of_each_layer(
-    run: Run,
-    selection: Selection,
-    group: Group,
-    counts: UInt16[Array, "I _"],
-    tokens: np.ndarray,
-) -> tuple[list[Bool[Array, "I _"]], np.ndarray]:
-    """The top experts of every layer. The cut that is recorded is the lowest of the layers'."""
-    layers, experts = group.shape
-    wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
-    if wanted > experts:
-        raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {experts} experts of a layer")
-    by_layer = counts.reshape(-1, experts)
-    each = Group(EXPERT_GROUP, group.layers[:1], group.dims, group.sizes)
-    repeated = np.repeat(tokens, layers)
-    (mask,), cut = _top(run, selection.ties, [each], slice(0), [by_layer], wanted, repeated)
-    return [mask.reshape(len(tokens), -1)], cut.reshape(-1, layers).min(axis=1)
+def _chunks(
+    run: Run, groups: list[Group], selection: Selection
+) -> Iterator[tuple[slice, list[np.ndarray], list[np.ndarray]]]:
+    """Reads counts `[I, U]` in chunks of instructions, the next while the last is worked on.
 
-
-def _means(run: Run, groups: list[Group], rows: slice, tokens: np.ndarray) -> Array | None:
-    if groups[0].name == EXPERT_GROUP or not run.attributes["capture"]["values"]:
-        return None
-    sums = [run.store.open_array(f"{group.name}/value_sum")[rows].read().result() for group in groups]
-    return jnp.concatenate(
-        [jnp.asarray(part.reshape(len(part), -1) / tokens[:, None].astype(np.float32)) for part in sums], 1
-    )
-
-
-def _chunks(run: Run, groups: list[Group]) -> Iterator[tuple[slice, list[UInt16[Array, "I _"]]]]:
-    """Reads the counts of groups in chunks of instructions, the next while the last is worked on."""
+    With them come the sums of the activations, where ties are broken by them.
+    """
+    by_mean = (selection.ties == "exact" and selection.selector == "frequency" and groups[0].name != EXPERT_GROUP
+               and run.attributes["capture"]["values"])  # fmt: skip
     arrays = [run.count(group.name) for group in groups]
-    row_bytes = 16 * sum(group.unit_count for group in groups)
+    if by_mean:
+        arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]
+    row_bytes = (6 if by_mean else 2) * sum(group.unit_count for group in groups)
     step = run.rows_per_write
     while step > 1 and step * row_bytes > CHUNK_BYTES:
         step //= 2
@@ -167,12 +150,13 @@ def _chunks(run: Run, groups: list[Group]) -> Iterator[tuple[slice, list[UInt16[
     for index, rows in enumerate(slices):
         if index + 1 < len(slices):
             ahead.append([array[slices[index + 1]].read() for array in arrays])
-        parts = [future.result() for future in ahead.pop(0)]
-        yield rows, [jnp.asarray(part.reshape(len(part), -1)) for part in parts]
+        parts = [np.asarray(future.result()) for future in ahead.pop(0)]
+        flat = [part.reshape(len(part), -1) for part in parts]
+        yield rows, flat[: len(groups)], flat[len(groups) :]
 
 
 class _Writer:
-    """Writes the sets of some groups, chunk by chunk, and counts the categories' members along the way."""
+    """Writes the sets of some groups, block by block, and counts the categories' members along the way."""
 
     def __init__(self, run: Run, name: str, groups: list[Group]) -> None:
         self._run = run
@@ -184,30 +168,44 @@ class _Writer:
             for group in groups
             for spec in set_arrays(name, group, rows, run.rows_per_write, categories)
         }
-        self._members = [np.zeros((categories, group.unit_count), np.int32) for group in groups]
+        self._members = [np.zeros((categories, group.unit_count), np.uint16) for group in groups]
         self._sizes = [np.zeros(rows, np.uint32) for _ in groups]
         self._cut = np.zeros(rows)
+        self._packed: list[list[np.ndarray]] = [[] for _ in groups]
+        self._writing: list[Any] = []
         for group in groups:
             run.store.write_group(self._path[group.name])
 
-    def write(self, rows: slice, masks: list[Bool[Array, "I _"]], cut: np.ndarray) -> None:
-        self._cut[rows] = cut
-        category = jnp.asarray(self._run.category[rows])
-        futures = []
+    def add(self, row: int, masks: list[Mask], cut: float) -> None:
+        """Takes the sets of the next instruction."""
+        self._cut[row] = cut
         for index, (group, mask) in enumerate(zip(self._groups, masks, strict=True)):
-            self._members[index] += np.asarray(membership(mask, category, categories=len(self._run.categories)))
-            self._sizes[index][rows] = np.asarray(jnp.sum(mask, axis=1))
-            packed = np.asarray(pack(mask.reshape(-1, *group.shape)))
-            futures.append(self._arrays[f"{self._path[group.name]}/mask"][rows].write(packed))
-        for future in futures:
-            future.result()
+            self._members[index][self._run.category[row]] += mask
+            self._sizes[index][row] = np.count_nonzero(mask)
+            self._packed[index].append(pack(mask.reshape(group.shape)))
+        if len(self._packed[0]) == self._run.rows_per_write or row + 1 == len(self._cut):
+            self._write_block(slice(row + 1 - len(self._packed[0]), row + 1))
 
     def finish(self) -> None:
+        """Waits for all that is being written, and writes what is known at the end."""
         for group, members, sizes in zip(self._groups, self._members, self._sizes, strict=True):
             path = self._path[group.name]
-            by_unit = members.astype(np.uint16).reshape(-1, *group.shape)
-            for array, values in (("size", sizes), ("cut", self._cut), ("membership", by_unit)):
-                self._arrays[f"{path}/{array}"].write(values).result()
+            for array, values in (("size", sizes), ("cut", self._cut), ("membership", members)):
+                target = self._arrays[f"{path}/{array}"]
+                self._writing.append(target.write(values.reshape(target.shape)))
+        self._wait()
+
+    def _write_block(self, rows: slice) -> None:
+        self._wait()
+        for index, group in enumerate(self._groups):
+            block = np.stack(self._packed[index])
+            self._writing.append(self._arrays[f"{self._path[group.name]}/mask"][rows].write(block))
+            self._packed[index] = []
+
+    def _wait(self) -> None:
+        for future in self._writing:
+            future.result()
+        self._writing = []
 
 
 def _check(selection: Selection, name: str) -> None:
