@@ -10,6 +10,8 @@ import argparse
 import importlib
 import inspect
 
+import jax
+
 import sparcom_jax as sj
 from benchmarks import print_table, workspace
 from sparcom_jax.convert.model_dir import convert
@@ -67,6 +69,7 @@ def main() -> None:
                     continue
                 for dtype, of in outcomes.items():
                     of.append(verify(model, source, texts, arguments.count, dtype))
+                jax.clear_caches()  # hundreds of compiled programs would use up the memory maps of a process
             rows.append([family, str(len(outcomes["float32"])), *summary(outcomes["float32"]),
                          *summary(outcomes["bfloat16"]), str(lines_of_code(family))])  # fmt: skip
     print_table(

@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -18,6 +19,13 @@ from tests import checkpoints
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "public"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled_programs() -> Iterator[None]:
+    """Thousands of them would use up the memory maps that a process may have."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,25 @@
 """How far sets of units overlap: streamed kernels over the packed masks, the two measures, and their chance level.
 
-Axes: I instructions, L layers, U units, B bytes of packed units.
+Axes: I and J instructions, L layers, U units, B bytes and W 64-bit words of packed units.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8
+from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8, UInt64
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.sets import Sets, sets_path
 
 BLOCK_VALUES = 1 << 24
-"""Values that a kernel holds unpacked at a time (64 MB in float32)."""
+"""Units of all instructions that a kernel is given at a time."""
+BLOCK_ROWS = 256
+"""Instructions of a block of pairs; of the blocks on either side of the diagonal one is computed."""
+WORD_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Intersections:
 def mask_blocks(sets: Sets, group: str) -> Iterator[tuple[int, UInt8[np.ndarray, "I B"]]]:
     """Streams the packed masks of a group, one layer after the other, in blocks of one and the same shape.
 
+    A block is a whole number of 64-bit words wide.
+
     Bits that pad a byte or a block are 0: they are in no set and change no count.
 
     Args:
@@ -49,7 +55,7 @@ def mask_blocks(sets: Sets, group: str) -> Iterator[tuple[int, UInt8[np.ndarray,
     rows, layers, *packed = masks.shape
     width = int(np.prod(packed))
     blocks = -(-width // max(BLOCK_VALUES // (8 * max(rows, 1)), 1))
-    size = -(-width // blocks)
+    size = -(-width // (blocks * WORD_BYTES)) * WORD_BYTES
     for layer in range(layers):
         flat = masks[:, layer].read().result().reshape(rows, width)
         for start in range(0, width, size):
@@ -65,10 +71,25 @@ def unpack(packed: UInt8[Array, "I B"]) -> Float32[Array, "I 8*B"]:
 
 
 @jax.jit
-def _common_of_all(packed: UInt8[Array, "I B"]) -> Float32[Array, "I I"]:
-    bits = unpack(packed)
-    # Exact: the sums are whole numbers below 2**24, and HIGHEST keeps accelerators from rounding the inputs.
-    return jnp.matmul(bits, bits.T, precision=jax.lax.Precision.HIGHEST)
+def _common_of_blocks(first: UInt64[Array, "I W"], second: UInt64[Array, "J W"]) -> Int32[Array, "I J"]:
+    # Measured on CPU: three times as fast as a matrix product of the unpacked bits, and twice as fast as 32-bit words.
+    def common_with(one: UInt64[Array, "W"]) -> Int32[Array, "J"]:
+        return jnp.sum(jax.lax.population_count(one & second).astype(jnp.int32), axis=1, dtype=jnp.int32)
+
+    return jax.lax.map(common_with, first)
+
+
+def _common_of_all(packed: UInt8[np.ndarray, "I B"]) -> Int32[np.ndarray, "I I"]:
+    rows = len(packed)
+    common = np.zeros((rows, rows), np.int32)
+    blocks = [slice(start, start + BLOCK_ROWS) for start in range(0, rows, BLOCK_ROWS)]
+    with jax.enable_x64(True):
+        words = [jnp.asarray(packed[block].view(np.uint64)) for block in blocks]
+        for one, other in itertools.combinations_with_replacement(range(len(blocks)), 2):
+            part = np.asarray(_common_of_blocks(words[one], words[other]))
+            common[blocks[one], blocks[other]] = part
+            common[blocks[other], blocks[one]] = part.T
+    return common
 
 
 @jax.jit
@@ -93,7 +114,7 @@ def all_intersections(sets: Sets, group: str, advance: Callable[[int], None]) ->
     sizes = np.zeros((rows, layers), np.int64)
     begun = 0
     for layer, packed in mask_blocks(sets, group):
-        block = np.asarray(_common_of_all(packed)).astype(np.int64)
+        block = _common_of_all(packed)
         common += block
         sizes[:, layer] += block.diagonal()
         advance(layer + 1 - begun)
