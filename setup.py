@@ -28,6 +28,7 @@ PARQUET = "pyarrow>=18"
 TEST = [
     "beartype>=0.20",
     "hypothesis>=6.120",
+    "moto[s3,server]>=5",
     "mypy>=1.18",
     PARQUET,
     "pytest>=8.3",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,46 @@ def test_a_changed_input_is_refused_by_name(
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty and holds no run"):
         capture(llama, instructions, tmp_path / "full", SMALL)
+
+
+def test_a_second_writer_is_refused(
+    llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instructions, original, refused = load_instructions(instruction_file), engine._Engine.block, []
+
+    def meanwhile(self: Any, *arguments: Any) -> Any:
+        if not refused:
+            with pytest.raises(InputError, match="run: another capture is writing it") as error:
+                capture(llama, instructions, tmp_path / "run", SMALL)
+            refused.append(error)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(engine._Engine, "block", meanwhile)
+    same(runs["llama"], capture(llama, instructions, tmp_path / "run", SMALL))
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_disk_that_fills(
+    llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as files may grow; with room again, the same command completes the run."""
+    instructions, original = load_instructions(instruction_file), engine._Engine.block
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(self: Any, *arguments: Any) -> Any:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, usual[1]))
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._Engine, "block", fill)
+        try:
+            with pytest.raises(InputError, match=r"run: the store failed: .*File too large"):
+                capture(llama, instructions, tmp_path / "run", SMALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not open_run(tmp_path / "run").done.any()
+    same(runs["llama"], capture(llama, instructions, tmp_path / "run", SMALL))
 
 
 def test_long_texts_are_refused_or_truncated_and_counted(

@@ -50,6 +50,7 @@ def intersections(sets: Sets, group: str) -> overlap.Intersections:
 @pytest.mark.parametrize("block", [1, 300, 1 << 24])
 def test_overlaps_of_all_pairs_are_those_of_python_sets(run: Run, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "BLOCK_VALUES", block)
+    monkeypatch.setattr(overlap, "BLOCK_ROWS", 256 if block > 300 else 7)
     sets = open_sets(run, "frequency")
     for name, mask in random_masks(run).items():
         layers, layer_units = mask.shape[1], mask[0, 0].size

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8, UInt64
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.sets import Sets, sets_path
 
 BLOCK_VALUES = 1 << 24
@@ -57,7 +58,7 @@ def mask_blocks(sets: Sets, group: str) -> Iterator[tuple[int, UInt8[np.ndarray,
     blocks = -(-width // max(BLOCK_VALUES // (8 * max(rows, 1)), 1))
     size = -(-width // (blocks * WORD_BYTES)) * WORD_BYTES
     for layer in range(layers):
-        flat = masks[:, layer].read().result().reshape(rows, width)
+        flat = finished(masks[:, layer].read(), sets.run.location).reshape(rows, width)
         for start in range(0, width, size):
             block = flat[:, start : start + size]
             yield layer, np.pad(block, ((0, 0), (0, size - block.shape[1])))

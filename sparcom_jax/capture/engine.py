@@ -24,7 +24,8 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.parallel import Placement, Step, make_placement
 from sparcom_jax.progress import progress, say
-from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.arrays import Store, finished
+from sparcom_jax.store.lock import only_writer
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
 
@@ -102,42 +103,41 @@ def capture(
     stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
-    store = Store(output)
-    resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings), stop,
-                                             placement, dtype, rows_per_block))  # fmt: skip
+    with only_writer(output, jax.process_index()):
+        store = Store(output)
+        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings), stop,
+                                                 placement, dtype, rows_per_block))  # fmt: skip
 
-    @cache
-    def params() -> Params:
-        return model.restore(placement.param_shardings(config), dtype)
+        @cache
+        def params() -> Params:
+            return model.restore(placement.param_shardings(config), dtype)
 
-    if settings.scope == "generated":
-        how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
-        texts = generate(config, params, placement, texts, store, how)
-    texts = texts.last(settings.count_window)
-    plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
-    record_tokens(store, texts, plan)
-    if jax.process_index() == 0:
-        _write_rows(store, instructions, texts, tokenizer if settings.scope == "generated" else None)
-    arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings.values)
-    done = np.asarray(arrays["instruction/done"].read().result())
-    mine = [
-        index
-        for index in range(len(plan.blocks))
-        if index % jax.process_count() == jax.process_index()
-        and not done[index * rows_per_block : (index + 1) * rows_per_block].all()
-    ]
-    if resumed:
-        say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
-    say(
-        f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
-        f"{len({b.shape for block in plan.blocks for b in block})} shapes to compile, {len(texts.truncated)} truncated"
-    )
-    if mine:
-        engine = _Engine(config, params(), placement, settings, groups, texts)
-        with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
-            _write_blocks(engine, plan, mine, rows_per_block, arrays, bar)
-    if left := int((np.asarray(arrays["instruction/done"].read().result()) == 0).sum()):
-        say(f"{output}: the share of this process is done; {left} instructions are left to the others")
+        if settings.scope == "generated":
+            how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
+            texts = generate(config, params, placement, texts, store, how)
+        texts = texts.last(settings.count_window)
+        plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
+        record_tokens(store, texts, plan)
+        if jax.process_index() == 0:
+            _write_rows(store, instructions, texts, tokenizer if settings.scope == "generated" else None)
+        arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings.values)
+        done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
+        mine = [
+            index
+            for index in range(len(plan.blocks))
+            if index % jax.process_count() == jax.process_index()
+            and not done[index * rows_per_block : (index + 1) * rows_per_block].all()
+        ]
+        if resumed:
+            say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
+        _announce(plan, rows_per_block, texts)
+        if mine:
+            engine = _Engine(config, params(), placement, settings, groups, texts)
+            with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
+                _write_blocks(engine, plan, mine, rows_per_block, arrays, store.location, bar)
+        done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
+        if left := int((done == 0).sum()):
+            say(f"{output}: the share of this process is done; {left} instructions are left to the others")
     return open_run(output)
 
 
@@ -168,6 +168,12 @@ def compute_dtype(asked: str, stored: str) -> str:
     if asked not in ("float32", "bfloat16", "float16"):
         raise InputError(f"capture.dtype {asked!r} is not supported; supported: auto, float32, bfloat16, float16")
     return asked
+
+
+def _announce(plan: Plan, rows_per_block: int, texts: TokenizedSet) -> None:
+    shapes = len({one.shape for block in plan.blocks for one in block})
+    say(f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
+        f"{shapes} shapes to compile, {len(texts.truncated)} truncated")  # fmt: skip
 
 
 class _Engine:
@@ -255,7 +261,13 @@ def capture_step(
 
 
 def _write_blocks(
-    engine: _Engine, plan: Plan, mine: list[int], rows_per_block: int, arrays: dict[str, ts.TensorStore], bar: Any
+    engine: _Engine,
+    plan: Plan,
+    mine: list[int],
+    rows_per_block: int,
+    arrays: dict[str, ts.TensorStore],
+    location: str,
+    bar: Any,
 ) -> None:
     """Captures blocks, writing each while the next is computed; `done` follows when all of a block is durable."""
     writing: collections.deque[tuple[slice, list[Any]]] = collections.deque()
@@ -263,8 +275,8 @@ def _write_blocks(
     def finish() -> None:
         rows, futures = writing.popleft()
         for future in futures:
-            future.result()
-        arrays["instruction/done"][rows].write(np.uint8(1)).result()
+            finished(future, location)
+        finished(arrays["instruction/done"][rows].write(np.uint8(1)), location)
         bar.advance(rows.stop - rows.start)
 
     total = arrays["instruction/done"].shape[0]
@@ -338,7 +350,7 @@ def _create_arrays(
         for group in groups:
             store.write_group(group.name)
             layers = vector(f"{group.name}/layer", "int32", "layer", len(group.layers))
-            store.create_array(layers).write(np.asarray(group.layers, layers.dtype)).result()
+            finished(store.create_array(layers).write(np.asarray(group.layers, layers.dtype)), store.location)
     return {spec.name: store.create_array(spec) for spec in specs}
 
 
@@ -350,7 +362,7 @@ def _write_rows(store: Store, instructions: InstructionSet, texts: TokenizedSet,
         vector("instruction/token_count", "uint32", "instruction", len(texts.ids)): texts.counted,
     }
     for spec, content in columns.items():
-        store.create_array(spec).write(np.asarray(content, spec.dtype)).result()
+        finished(store.create_array(spec).write(np.asarray(content, spec.dtype)), store.location)
     lines = []
     for index, row in enumerate(instructions.rows):
         known = {"token_count": int(texts.counted[index])}

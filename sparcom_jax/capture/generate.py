@@ -21,7 +21,7 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.parallel import Placement, Step
 from sparcom_jax.progress import progress, say
-from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import ArraySpec, vector
 
 WAIT_SECONDS = 5.0
@@ -96,7 +96,7 @@ def generate(
         ArraySpec("generated/token", "int32", (rows, shape[1]), ("instruction", "new_token"), shape, shape)
     )
     lengths = store.create_array(vector("generated/length", "uint32", "instruction", rows, block))
-    done = np.asarray(lengths.read().result()) > 0
+    done = np.asarray(finished(lengths.read(), store.location)) > 0
     mine = [
         start
         for index, start in enumerate(range(0, rows, block))
@@ -107,13 +107,13 @@ def generate(
             for start in mine:
                 part = slice(start, min(start + block, rows))
                 made = _continue(config, params(), placement, prompts, part, settings)
-                tokens[part].write(made.token).result()
-                lengths[part].write(made.length).result()
+                finished(tokens[part].write(made.token), store.location)
+                finished(lengths[part].write(made.length), store.location)
                 bar.advance(part.stop - part.start)
-    while not (length := np.asarray(lengths.read().result())).all():
+    while not (length := np.asarray(finished(lengths.read(), store.location))).all():
         say(f"generate: {int((length == 0).sum())} instructions are left to other processes")
         time.sleep(WAIT_SECONDS)
-    token = np.asarray(tokens.read().result())
+    token = np.asarray(finished(tokens.read(), store.location))
     return extended(prompts, [row[:count] for row, count in zip(token, length, strict=True)])
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, UInt16
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.score import at_least, cut_count, exactly, pack
 from sparcom_jax.progress import progress, say
+from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, Group
 from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
@@ -150,7 +151,7 @@ def _chunks(
     for index, rows in enumerate(slices):
         if index + 1 < len(slices):
             ahead.append([array[slices[index + 1]].read() for array in arrays])
-        parts = [np.asarray(future.result()) for future in ahead.pop(0)]
+        parts = [np.asarray(finished(future, run.location)) for future in ahead.pop(0)]
         flat = [part.reshape(len(part), -1) for part in parts]
         yield rows, flat[: len(groups)], flat[len(groups) :]
 
@@ -204,7 +205,7 @@ class _Writer:
 
     def _wait(self) -> None:
         for future in self._writing:
-            future.result()
+            finished(future, self._run.location)
         self._writing = []
 
 

@@ -1,6 +1,7 @@
 """Zarr v3 groups and arrays through TensorStore, at a path, `gs://` or `s3://`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,36 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.store.schema import ArraySpec
 
 
+def finished(future: Any, location: str) -> Any:
+    """Waits for what TensorStore was asked for.
+
+    TensorStore has tried again by then where that could help.
+
+    Args:
+      future: what `read`, `write` and the like return.
+      location: the store, for the message.
+
+    Raises:
+      InputError: the store failed: a disk is full, a bucket is gone, access is denied.
+    """
+    try:
+        return future.result()
+    except (ValueError, OSError) as error:
+        raise InputError(f"{location}: the store failed: {' '.join(str(error).split())}") from error
+
+
 class Store:
     """A place that holds small files and Zarr arrays under one root."""
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        if "://" in self.location:
-            spec: Any = self.location.rstrip("/") + "/"
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if self.location.startswith("s3://") and endpoint:
+            # The variables of Amazon's own tools, which TensorStore does not read: other makers' S3.
+            bucket, _, path = self.location.removeprefix("s3://").partition("/")
+            spec: Any = {"driver": "s3", "bucket": bucket, "path": path.rstrip("/") + "/", "endpoint": endpoint}
+        elif "://" in self.location:
+            spec = self.location.rstrip("/") + "/"
         else:
             spec = {"driver": "file", "path": f"{Path(self.location).expanduser().absolute()}/"}
         try:
@@ -27,20 +51,20 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None where there is none."""
-        result = self._kv.read(name).result()
+        result = finished(self._kv.read(name), self.location)
         return None if result.state == "missing" else bytes(result.value)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file whole: a reader sees the old content or the new, never a part."""
-        self._kv.write(name, content).result()
+        finished(self._kv.write(name, content), self.location)
 
     def names(self) -> list[str]:
         """All files below the root."""
-        return [name.decode() for name in self._kv.list().result()]
+        return [name.decode() for name in finished(self._kv.list(), self.location)]
 
     def delete_prefix(self, prefix: str) -> None:
         """Deletes every file whose name starts with `prefix`."""
-        self._kv.delete_range(ts.KvStore.KeyRange(prefix, _after(prefix))).result()
+        finished(self._kv.delete_range(ts.KvStore.KeyRange(prefix, _after(prefix))), self.location)
 
     def read_attributes(self, group: str = "") -> dict[str, Any] | None:
         """Attributes of a Zarr group, or None where the group does not exist.

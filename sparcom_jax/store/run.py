@@ -11,7 +11,7 @@ import tensorstore as ts
 from jaxtyping import UInt8, UInt32
 
 from sparcom_jax.errors import InputError, first_of
-from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import EXPERT_GROUP, SCHEMA_VERSION, Group, expert_group, group_from_json
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Run:
 
     def read(self, name: str) -> np.ndarray:
         """Reads an array whole."""
-        return np.asarray(self.store.open_array(name).read().result())
+        return np.asarray(finished(self.store.open_array(name).read(), self.location))
 
     def count(self, group: str) -> ts.TensorStore:
         """Counts of a group, `[I, *units]` uint16: positive activations, or selections for `expert`.

@@ -8,7 +8,7 @@ import tensorstore as ts
 from jaxtyping import Bool, Float64, UInt16, UInt32
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import ArraySpec, Group, unit_array, vector
 
@@ -67,21 +67,21 @@ class Sets:
           group: name of the group.
           layer: index into the group's layers (not the model's layer number).
         """
-        packed = self.mask(group)[:, layer].read().result()
+        packed = finished(self.mask(group)[:, layer].read(), self.run.location)
         unpacked = np.unpackbits(packed, axis=-1, count=self.groups[group].shape[-1], bitorder="little")
         return unpacked.reshape(len(packed), -1).view(bool)
 
     def size(self, group: str) -> UInt32[np.ndarray, "I"]:
         """|S(i)|."""
-        return np.asarray(self._open(group, "size").read().result())
+        return self._read(group, "size")
 
     def cut(self, group: str) -> Float64[np.ndarray, "I"]:
         """The frequency at which S(i) was cut."""
-        return np.asarray(self._open(group, "cut").read().result())
+        return self._read(group, "cut")
 
     def membership(self, group: str) -> UInt16[np.ndarray, "C *units"]:
         """m[c, u], the number of instructions of category c whose S(i) holds unit u."""
-        return np.asarray(self._open(group, "membership").read().result())
+        return self._read(group, "membership")
 
     def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
         """Core set of each category: units with m[c, u] / |c| >= rho.
@@ -93,6 +93,9 @@ class Sets:
         members = np.bincount(self.run.category, minlength=len(self.run.categories))
         membership = self.membership(group)
         return membership >= rho * members.reshape(-1, *[1] * (membership.ndim - 1))
+
+    def _read(self, group: str, array: str) -> np.ndarray:
+        return np.asarray(finished(self._open(group, array).read(), self.run.location))
 
     def _open(self, group: str, array: str) -> ts.TensorStore:
         if group not in self.groups:

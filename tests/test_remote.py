@@ -1,0 +1,119 @@
+"""A run at s3://, on a server that is too busy now and then: the same bytes as a local one, no credentials in them."""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+import sparcom_jax as sj
+from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.data.instructions import load_instructions
+from sparcom_jax.errors import InputError
+from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.run import open_run
+
+SETTINGS = CaptureSettings(batch_tokens=1024, rows_per_block=16)
+SECRET = "s3cr3t-of-the-tests"
+
+
+class Busy:
+    """A server of S3 that answers every so many requests with an error."""
+
+    def __init__(self) -> None:
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.Lock()
+        self.every = 0
+        self.refused = 0
+        self.requests = 0
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        with self._lock:
+            self.requests += 1
+            busy = self.every and self.requests % self.every == 0
+            self.refused += bool(busy)
+        if busy:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response("503 Slow Down", [("Content-Length", "0")])
+            return []
+        return self._app(environ, start_response)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Busy]]:
+    app = Busy()
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    for name, value in (("AWS_ENDPOINT_URL", endpoint), ("AWS_ACCESS_KEY_ID", "testing"),
+                        ("AWS_SECRET_ACCESS_KEY", SECRET), ("AWS_DEFAULT_REGION", "us-east-1")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="bucket")
+    yield "s3://bucket", app
+    client.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def contents(location: str) -> dict[str, bytes | None]:
+    store = Store(location)
+    return {name: store.read(name) for name in store.names()}
+
+
+def test_the_bytes_are_those_of_a_local_run(
+    bucket: tuple[str, Busy], llama: ModelDir, instruction_file: Path, tmp_path: Path
+) -> None:
+    root, server = bucket
+    instructions = load_instructions(instruction_file)
+    server.every = 20
+    for location in (f"{root}/runs/one", str(tmp_path / "one")):
+        run = capture(llama, instructions, location, SETTINGS)
+        run.require_complete()
+        sj.identify(run, epsilon=0.1)
+    assert server.refused >= 3
+    server.every = 0
+    remote, local = contents(f"{root}/runs/one"), contents(str(tmp_path / "one"))
+    assert remote.keys() == local.keys()
+    assert remote == local
+    assert not any(SECRET.encode() in (content or b"") for content in remote.values())
+
+
+def test_a_bucket_that_is_not_there(bucket: tuple[str, Busy], llama: ModelDir, instruction_file: Path) -> None:
+    with pytest.raises(InputError, match="s3://nowhere/run: "):
+        capture(llama, load_instructions(instruction_file), "s3://nowhere/run", SETTINGS)
+    with pytest.raises(InputError, match="s3://bucket/none: not a run"):
+        open_run("s3://bucket/none")
+
+
+def test_a_bucket_that_vanishes(
+    bucket: tuple[str, Busy], llama: ModelDir, instruction_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half way through: one line that names the run; with the bucket back, the same command completes it."""
+    from sparcom_jax.capture import engine
+
+    original, blocks = engine._Engine.block, []
+    everything = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket("bucket")
+
+    def block(self: Any, *arguments: Any) -> Any:
+        blocks.append(arguments)
+        if len(blocks) == 2:
+            everything.objects.all().delete()
+            everything.delete()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(engine._Engine, "block", block)
+    instructions = load_instructions(instruction_file)
+    with pytest.raises(InputError, match=r"s3://bucket/two: the store failed: .*NoSuchBucket"):
+        capture(llama, instructions, "s3://bucket/two", SETTINGS)
+    everything.create()
+    capture(llama, instructions, "s3://bucket/two", SETTINGS).require_complete()
+    everything.meta.client.close()
