@@ -27,6 +27,7 @@ PARQUET = "pyarrow>=18"
 
 TEST = [
     "beartype>=0.20",
+    "gcp-storage-emulator>=2022.6",
     "hypothesis>=6.120",
     "moto[s3,server]>=5",
     "mypy>=1.18",
