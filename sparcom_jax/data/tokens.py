@@ -1,5 +1,6 @@
 """From text to token ids: what the model reads, and which tokens count."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.templates import Template
 from sparcom_jax.errors import InputError, first_of
 
+TEXTS_AT_ONCE = 512
 SCOPES = ("prompt", "instruction", "response", "generated")
 
 
@@ -86,10 +88,11 @@ def tokenize_prompts(
     own = scope == "instruction"
     if own and not tokenizer.is_fast:
         raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
-    encoded = tokenizer([text for text, _, _ in rendered], add_special_tokens=template.adds_special,
-                        return_offsets_mapping=own, verbose=False)  # fmt: skip
     begin = [] if template.begin is None else [template.begin]
-    ids = [np.asarray(begin + tokens, np.int32) for tokens in encoded["input_ids"]]
+    ids, offsets = [], []
+    for tokens, where in _encoded(tokenizer, [text for text, _, _ in rendered], template.adds_special, own):
+        ids.append(np.asarray(begin + tokens, np.int32))
+        offsets.append(where)
     names = [row["id"] for row in instructions.rows]
     require_vocabulary(ids, names, vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
@@ -103,8 +106,8 @@ def tokenize_prompts(
     spans = [(0, len(tokens)) for tokens in ids]
     if own:
         spans = [
-            _span(offsets, start, stop, len(begin), len(tokens))
-            for offsets, (_, start, stop), tokens in zip(encoded["offset_mapping"], rendered, ids, strict=True)
+            _span(where, start, stop, len(begin), len(tokens))
+            for where, (_, start, stop), tokens in zip(offsets, rendered, ids, strict=True)
         ]
     empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
     if empty:
@@ -145,9 +148,9 @@ def tokenize_responses(
     if without:
         raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
     responses = [separator + row["response"] for row in instructions.rows]
-    encoded = tokenizer(responses, add_special_tokens=False, verbose=False)["input_ids"]
     closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
-    texts = extended(prompts, [np.asarray(response + closing, np.int32) for response in encoded])
+    encoded = _encoded(tokenizer, responses, False, False)
+    texts = extended(prompts, [np.asarray(response + closing, np.int32) for response, _ in encoded])
     too_long = [f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > max_tokens]
     if too_long:
         raise InputError(
@@ -161,6 +164,17 @@ def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> Toke
     """The texts that begin with prompts and go on with what was added, which alone counts."""
     ids = [np.concatenate([prompt, more]) for prompt, more in zip(prompts.ids, added, strict=True)]
     return TokenizedSet(ids, prompts.lengths, np.asarray([len(text) for text in ids], np.int32), {})
+
+
+def _encoded(
+    tokenizer: Any, texts: list[str], adds_special: bool, offsets: bool
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Token ids and, if asked for, where each token stands in its text."""
+    # Not all at once: what a tokenizer returns of a text takes a hundred times as much memory as its ids.
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        encoded = tokenizer(part, add_special_tokens=adds_special, return_offsets_mapping=offsets, verbose=False)
+        yield from zip(encoded["input_ids"], encoded["offset_mapping"] if offsets else [[]] * len(part), strict=True)
 
 
 def _span(offsets: list[tuple[int, int]], start: int, stop: int, before: int, length: int) -> tuple[int, int]:
