@@ -4,6 +4,9 @@ python -m benchmarks.capture --model=dense|moe --instructions=hexainst|FILE.json
 
 Both sides run in one process, in turns, after a run of each that is not counted; both have model and tokenizer in
 memory before. The engine's job ends when its store is durable, the hooks' when the counts are in memory.
+
+In the same turns the engine's forward pass runs bare: the same batches, no statistics, nothing written. The share of
+the matmul peak counts the projections that a capture needs, without padding and attention scores.
 """
 
 import argparse
@@ -12,21 +15,28 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
+from jax.sharding import PartitionSpec as P
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import print_table, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from sparcom_jax.capture.engine import CaptureSettings, capture, compute_dtype, model_groups
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.models.decoder import Params
-from sparcom_jax.parallel import make_placement
+from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.data.templates import make_template
+from sparcom_jax.data.tokens import tokenize_prompts
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
+from sparcom_jax.parallel import Placement, make_placement
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP, Group
 
@@ -122,6 +132,75 @@ class HookedModel:
         rows = self._batch.rows
         self._counts["routed"][rows, at, expert] = (member @ (activation > 0).float()).numpy()
         self._counts[EXPERT_GROUP][rows, at, expert] = member.sum(dim=1).numpy()
+
+
+class BareForward:
+    """The engine's forward pass over the batches of a capture, of which nothing is kept but one number a layer."""
+
+    def __init__(self, model: ModelInMemory, instructions: InstructionSet, settings: CaptureSettings) -> None:
+        config, tokenizer = model.config, model.tokenizer()
+        placement = make_placement(settings.placement, settings.model_parallel, config)
+        texts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
+                                 vocab_size=config.vocab_size, max_tokens=config.max_positions,
+                                 truncate=False)  # fmt: skip
+        plan = make_plan(texts.lengths, 512, settings.batch_tokens)
+
+        def lay(one: Bin) -> Batch:
+            ids = [texts.ids[text] for text in one.texts]
+            return fill(one.shape, ids, [texts.counting(text) for text in one.texts])
+
+        self._params = model.restore(None, "")
+        self._steps = [
+            (self._compiled(config, bins[0].shape, placement), stack(bins, placement.data, lay))
+            for block in plan.blocks
+            for bins in steps(block, placement.data)
+        ]
+
+    def run(self) -> None:
+        """Runs all batches."""
+        jax.block_until_ready([step(self._params, batch, None) for step, batch in self._steps])
+
+    @staticmethod
+    @cache
+    def _compiled(config: DecoderConfig, shape: Shape, placement: Placement) -> Any:
+        def step(params: Params, batch: Batch, nothing: None) -> Any:
+            del nothing
+            read = bind(config, params)(
+                batch,
+                shape.rows,
+                window=shape.window,
+                axis=placement.axis,
+                reduce=lambda taps: {name: tap.gate.sum() for name, tap in taps.items()},
+            )
+            return read.taps
+
+        return placement.compile(step, config, None, P())
+
+
+def needed_flops(config: DecoderConfig) -> float:
+    """Floating point operations of the projections, for a token; of the last layer's MLP, the gate alone is needed."""
+    total = 0.0
+    for path, leaf in jax.tree.leaves_with_path(abstract_params(config)):
+        keys = [str(key.key) for key in path]
+        last = keys[0] == "runs" and int(keys[1]) == len(config.runs) - 1
+        if keys[0] != "runs" or leaf.ndim < 3 or (last and keys[-2 + ("routed" in keys)] in ("up", "down")):
+            continue
+        share = config.experts.per_token / config.experts.count if config.experts and "routed" in keys else 1.0
+        total += 2 * leaf.size * share
+    return total
+
+
+def matmul_peak(config: DecoderConfig, slots: int) -> float:
+    """Largest rate of the projections' shapes, each measured alone, in FLOP/s."""
+    product = jax.jit(jnp.matmul)
+
+    def rate(inputs: int, outputs: int) -> float:
+        x, w = jnp.ones((slots, inputs)), jnp.ones((inputs, outputs))
+        seconds = [timed(lambda: product(x, w).block_until_ready())[0] for _ in range(21)][1:]
+        return 2 * slots * inputs * outputs / statistics.median(seconds)
+
+    width, neurons = config.width, config.mlp_width
+    return max(rate(width, neurons), rate(neurons, width), rate(width, width))
 
 
 def load_torch(directory: Path) -> torch.nn.Module:
@@ -233,15 +312,19 @@ def main() -> None:
         model.load()
         hooked = HookedModel(checkpoint, model_groups(model.config), args.batch_tokens)
 
+        bare_forward = BareForward(model, instructions, settings)
         first, _ = timed(lambda: capture(model, instructions, work / "run", settings))
         timed(lambda: hooked.count(texts))
-        engine, hooks = [], []
+        bare_forward.run()
+        peak = matmul_peak(model.config, args.batch_tokens)
+        engine, hooks, bare = [], [], []
         for _ in range(args.rounds):
             shutil.rmtree(work / "run")
             seconds, run = timed(lambda: capture(model, instructions, work / "run", settings))
             engine.append(seconds)
             seconds, counts = timed(lambda: hooked.count(texts))
             hooks.append(seconds)
+            bare.append(timed(bare_forward.run)[0])
 
         lengths = run.token_count
         devices = run.attributes["devices"]
@@ -250,9 +333,12 @@ def main() -> None:
               f"torch {torch.__version__} in float32 on {torch.get_num_threads()} threads")  # fmt: skip
         print(f"{len(texts)} instructions of {args.instructions}, {lengths.sum():,} tokens "
               f"(median {np.median(lengths):.0f}, longest {lengths.max()})\n")  # fmt: skip
-        print_times(["engine", "torch hooks"], [engine, hooks], len(texts), int(lengths.sum()))
+        print_times(["engine", "torch hooks", "bare forward"], [engine, hooks, bare], len(texts), int(lengths.sum()))
         ratio = statistics.median(engine) / statistics.median(hooks)
         print(f"median time, engine/hooks: {ratio:.3f} (instructions/s: {1 / ratio:.3f} times the hooks')")
+        print(f"engine/bare forward: {statistics.median(engine) / statistics.median(bare):.3f}")
+        rate = needed_flops(model.config) * int(lengths.sum()) / statistics.median(engine)
+        print(f"matmul peak {peak / 1e9:.0f} GFLOP/s, of which the engine needs and uses {rate / peak:.2f}")
         print(f"compiling (first run less the median): {first - statistics.median(engine):.1f} s")
         print(f"token slots filled: {run.attributes['tokens']['slots_filled']:.1%}\n")
         print_differences(run, counts)
