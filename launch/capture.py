@@ -28,8 +28,7 @@ _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 def main() -> None:
     """Runs the command."""
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        join_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    join_processes(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     settings = build(CaptureSettings, _CONFIG.value.capture.to_dict(), "capture")
     capture(open_model(_MODEL.value), load_instructions(_INSTRUCTIONS.value), _OUTPUT.value, settings)
     print(_OUTPUT.value)

@@ -106,20 +106,25 @@ class Placement:
         return jax.jit(sharded)
 
 
-def join_processes(coordinator: str | None, processes: int | None, process: int | None) -> None:
+def join_processes(known: bool, coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Learns from the other processes of a job which one this is; afterwards none depends on another.
 
     `jax.process_index()` and `jax.process_count()` tell it from then on. To be called before anything else of JAX.
 
     Args:
-      coordinator: HOST:PORT at which process 0 is to listen; None where JAX finds all three by itself (TPU pods, SLURM,
-        Open MPI, Kubernetes).
+      known: JAX knows the job by itself (TPU pods, SLURM, Open MPI, Kubernetes); otherwise, and without what follows,
+        this process is alone.
+      coordinator: HOST:PORT at which process 0 is to listen.
       processes: how many there are.
       process: which one this is.
 
     Raises:
       InputError: the processes do not find each other.
     """
+    if not known and coordinator is None:
+        if processes is not None or process is not None:
+            raise InputError("--processes and --process need --coordinator=HOST:PORT")
+        return
     try:
         jax.distributed.initialize(coordinator, processes, process)
         jax.local_devices()  # the backend reads the numbers of the processes as it starts

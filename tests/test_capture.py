@@ -16,6 +16,7 @@ from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError
+from sparcom_jax.store.lock import only_writer
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.verify.reference import Reference
 from tests import oracles
@@ -201,6 +202,22 @@ def test_a_second_writer_is_refused(
     same(runs["llama"], capture(llama, instructions, tmp_path / "run", SMALL))
     assert refused
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_job_of_another_size_is_refused_and_what_a_killed_one_left_is_not_minded(tmp_path: Path) -> None:
+    (tmp_path / ".run.writer3of4").touch()
+    with only_writer(tmp_path / "run", 1, 2), only_writer(tmp_path / "run", 0, 2):
+        assert not (tmp_path / ".run.writer3of4").exists()
+        with (
+            pytest.raises(InputError, match="run: another capture is writing it"),
+            only_writer(tmp_path / "run", 0, 1),
+        ):
+            pass
+    with only_writer(tmp_path / "run", 0, 1):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), only_writer(tmp_path / "file" / "run", 0, 1):
+        pass
 
 
 def test_a_disk_that_fills(

@@ -168,6 +168,23 @@ def test_waits_for_the_other_processes(llama: ModelDir, tmp_path: Path, monkeypa
     assert placed == [1]
 
 
+def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    """Counts the last tokens; the rows keep the whole continuation, whatever characters are in it."""
+    few = [row | {"note": "line\u2028end"} for row in rows(instruction_file)[:3]]
+    run = capture(llama, InstructionSet("rows", few, ["A", "B", "C"]), tmp_path / "run",
+                  dataclasses.replace(GREEDY, count_window=3))  # fmt: skip
+    length, token = run.read("generated/length"), run.read("generated/token")
+    assert run.token_count.tolist() == np.minimum(length, 3).tolist()
+    decode = llama.tokenizer().decode
+    assert [row["generated"] for row in run.instructions] == [
+        decode(ids[:count]) for ids, count in zip(token, length, strict=True)
+    ]
+    assert run.instructions[0]["note"] == "line\u2028end"
+    taken = InstructionSet("rows", [row | {"generated": ""} for row in few], ["A", "B", "C"])
+    with pytest.raises(InputError, match="rows: field 'generated' is the capture's own: r"):
+        capture(llama, taken, tmp_path / "taken", GREEDY)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     ({"new_tokens": 0}, r"capture\.new_tokens must be positive for scope generated, got 0"),
     ({"scope": "prompt"}, r"capture\.new_tokens 8 is for scope generated, not prompt"),

@@ -91,6 +91,13 @@ def test_the_others_finish_and_a_rerun_completes(
     same(open_run(tmp_path / "run"), alone)
 
 
+def test_numbers_without_a_coordinator(tmp_path: Path) -> None:
+    flags = ["--model=m", "--instructions=i", "--output=o", "--processes=2", "--process=0"]
+    result = subprocess.run([sys.executable, str(LAUNCHER), *flags], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == "error: --processes and --process need --coordinator=HOST:PORT"
+
+
 def test_a_job_that_nobody_knows(tmp_path: Path) -> None:
     flags = ["--model=m", "--instructions=i", "--output=o", "--distributed"]
     result = subprocess.run([sys.executable, str(LAUNCHER), *flags], capture_output=True, text=True, cwd=tmp_path)

@@ -103,7 +103,7 @@ def capture(
     stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
-    with only_writer(output, jax.process_index()):
+    with only_writer(output, jax.process_index(), jax.process_count()):
         store = Store(output)
         resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings), stop,
                                                  placement, dtype, rows_per_block))  # fmt: skip
@@ -115,11 +115,12 @@ def capture(
         if settings.scope == "generated":
             how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
             texts = generate(config, params, placement, texts, store, how)
+        generated = texts if settings.scope == "generated" else None
         texts = texts.last(settings.count_window)
         plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
-        record_tokens(store, texts, plan)
         if jax.process_index() == 0:
-            _write_rows(store, instructions, texts, tokenizer if settings.scope == "generated" else None)
+            record_tokens(store, texts, plan)
+            _write_rows(store, instructions, texts, generated, tokenizer)
         arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings.values)
         done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
         mine = [
@@ -303,6 +304,8 @@ def _tokenize(
                                    separator=template.separator, end=False)  # fmt: skip
     if settings.scope == "generated":
         names = [row["id"] for row in instructions.rows]
+        if taken := [row["id"] for row in instructions.rows if "generated" in row]:
+            raise InputError(f"{instructions.source}: field 'generated' is the capture's own: {first_of(taken)}")
         sizes = zip(names, texts.lengths + settings.new_tokens, strict=True)
         if too_long := [f"{name} ({size})" for name, size in sizes if size > max_tokens]:
             raise InputError(f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than "
@@ -354,8 +357,10 @@ def _create_arrays(
     return {spec.name: store.create_array(spec) for spec in specs}
 
 
-def _write_rows(store: Store, instructions: InstructionSet, texts: TokenizedSet, tokenizer: Any | None) -> None:
-    """The rows, with what is known of each once its tokens are; with a tokenizer, what was generated as text."""
+def _write_rows(
+    store: Store, instructions: InstructionSet, texts: TokenizedSet, generated: TokenizedSet | None, tokenizer: Any
+) -> None:
+    """The rows, with what is known of each once its tokens are: how many count, and what was generated, as text."""
     store.write_group("instruction")
     columns = {
         vector("instruction/category", "uint8", "instruction", len(texts.ids)): instructions.category_index(),
@@ -366,7 +371,7 @@ def _write_rows(store: Store, instructions: InstructionSet, texts: TokenizedSet,
     lines = []
     for index, row in enumerate(instructions.rows):
         known = {"token_count": int(texts.counted[index])}
-        if tokenizer is not None:
-            known |= {"generated": tokenizer.decode(texts.ids[index][texts.first_counted[index] :])}
+        if generated is not None:
+            known |= {"generated": tokenizer.decode(generated.ids[index][generated.counting(index)])}
         lines.append(json.dumps({**row, **known}, ensure_ascii=False) + "\n")
     store.write("instructions.jsonl", "".join(lines).encode())

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorstore as ts
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Int32, UInt32
 
@@ -25,6 +26,7 @@ from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import ArraySpec, vector
 
 WAIT_SECONDS = 5.0
+MOST_WAITS = 360
 
 
 class Continuations(NamedTuple):
@@ -110,11 +112,29 @@ def generate(
                 finished(tokens[part].write(made.token), store.location)
                 finished(lengths[part].write(made.length), store.location)
                 bar.advance(part.stop - part.start)
-    while not (length := np.asarray(finished(lengths.read(), store.location))).all():
-        say(f"generate: {int((length == 0).sum())} instructions are left to other processes")
-        time.sleep(WAIT_SECONDS)
+    length = _wait_for_all(lengths, store.location)
     token = np.asarray(finished(tokens.read(), store.location))
     return extended(prompts, [row[:count] for row, count in zip(token, length, strict=True)])
+
+
+def _wait_for_all(lengths: ts.TensorStore, location: str) -> UInt32[np.ndarray, "I"]:
+    """Lengths of all continuations, once the other processes have made theirs.
+
+    Raises:
+      InputError: for half an hour none was added: the others have died.
+    """
+    before, waits = -1, 0
+    while not (length := np.asarray(finished(lengths.read(), location))).all():
+        left = int((length == 0).sum())
+        waits = waits + 1 if left == before else 0
+        if waits == MOST_WAITS:
+            raise InputError(f"{location}: {left} instructions were not continued by the other processes; run the same "
+                             f"command again")  # fmt: skip
+        if left != before:
+            say(f"generate: {left} instructions are left to other processes")
+        before = left
+        time.sleep(WAIT_SECONDS)
+    return length
 
 
 def require_steady_angles(

@@ -119,11 +119,14 @@ def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
       InputError: it was captured with something else, or the place holds other files.
     """
     existing = store.read_attributes()
-    if existing is None:
-        if store.names():
+    resumed = existing is not None
+    if existing is None and store.names():
+        existing = store.read_attributes()  # another process of the job may have begun the run just now
+        if existing is None:
             raise InputError(f"{store.location}: is not empty and holds no run; choose another --output")
+    if existing is None:
         store.write_group("", manifest)
-        return False
+        existing = store.read_attributes()
     for path in IDENTITY:
         was, now = _look_up(existing, path), _look_up(manifest, path)
         if was != now:
@@ -134,7 +137,7 @@ def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
             raise InputError(
                 f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
             )
-    return True
+    return resumed
 
 
 def _look_up(tree: Any, path: tuple[str, ...]) -> Any:

@@ -39,7 +39,8 @@ class Store:
         if self.location.startswith("s3://") and endpoint:
             # The variables of Amazon's own tools, which TensorStore does not read: other makers' S3.
             bucket, _, path = self.location.removeprefix("s3://").partition("/")
-            spec: Any = {"driver": "s3", "bucket": bucket, "path": path.rstrip("/") + "/", "endpoint": endpoint}
+            path = f"{path.strip('/')}/" if path else ""
+            spec: Any = {"driver": "s3", "bucket": bucket, "path": path, "endpoint": endpoint}
         elif "://" in self.location:
             spec = self.location.rstrip("/") + "/"
         else:
@@ -97,8 +98,9 @@ class Store:
         """
         try:
             return ts.open(self._array(spec.name) | {"metadata": _metadata(spec)}, open=True, create=True).result()
-        except ValueError as error:
-            raise InputError(f"{self.location}/{spec.name}: exists with another schema ({error})") from error
+        except (ValueError, OSError) as error:
+            what = "exists with another schema, or cannot be made"
+            raise InputError(f"{self.location}/{spec.name}: {what} ({error})") from error
 
     def open_array(self, name: str) -> ts.TensorStore:
         """Opens an array for reading.
@@ -108,8 +110,8 @@ class Store:
         """
         try:
             return ts.open(self._array(name), open=True, read=True).result()
-        except ValueError as error:
-            raise InputError(f"{self.location}/{name}: no such array ({error})") from error
+        except (ValueError, OSError) as error:
+            raise InputError(f"{self.location}/{name}: no such array, or it cannot be read ({error})") from error
 
     def _array(self, name: str) -> dict[str, Any]:
         return {"driver": "zarr3", "kvstore": (self._kv / f"{name}/").spec().to_json(),

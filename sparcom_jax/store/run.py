@@ -51,7 +51,7 @@ class Run:
         content = self.store.read("instructions.jsonl")
         if content is None:
             raise InputError(f"{self.location}/instructions.jsonl: missing")
-        return [json.loads(line) for line in content.decode().splitlines()]
+        return [json.loads(line) for line in content.split(b"\n") if line]  # a text may hold other kinds of line ends
 
     @cached_property
     def category(self) -> UInt8[np.ndarray, "I"]:
