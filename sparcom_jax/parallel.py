@@ -112,8 +112,8 @@ def join_processes(known: bool, coordinator: str | None, processes: int | None, 
     `jax.process_index()` and `jax.process_count()` tell it from then on. To be called before anything else of JAX.
 
     Args:
-      known: JAX knows the job by itself (TPU pods, SLURM, Open MPI, Kubernetes); otherwise, and without what follows,
-        this process is alone.
+      known: JAX knows the job by itself (TPU pods, SLURM, Open MPI); otherwise, and without what follows, this process
+        is alone.
       coordinator: HOST:PORT at which process 0 is to listen.
       processes: how many there are.
       process: which one this is.

@@ -213,6 +213,7 @@ def test_a_job_of_another_size_is_refused_and_what_a_killed_one_left_is_not_mind
             only_writer(tmp_path / "run", 0, 1),
         ):
             pass
+        assert not (tmp_path / ".run.writer0of1").exists()
     with only_writer(tmp_path / "run", 0, 1):
         pass
     (tmp_path / "file").touch()

@@ -41,6 +41,7 @@ def only_writer(location: str | Path, process: int, processes: int) -> Iterator[
         raise InputError(f"{location}: cannot be written: {error}") from error
     if taken or file is None:
         if file is not None:
+            path.unlink(missing_ok=True)
             os.close(file)
         raise InputError(f"{location}: another capture is writing it")
     try:
