@@ -2,8 +2,10 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +21,13 @@ def workspace(parent: Path | None) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sparcom-", dir=parent) as directory:
         yield Path(directory)
+
+
+def timed(job: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds that a job took, and what it returned."""
+    start = time.perf_counter()
+    result = job()
+    return time.perf_counter() - start, result
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

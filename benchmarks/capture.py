@@ -13,7 +13,6 @@ import argparse
 import os
 import shutil
 import statistics
-import time
 from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch
 from jax.sharding import PartitionSpec as P
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import print_table, workspace
+from benchmarks import print_table, timed, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from sparcom_jax.capture.engine import CaptureSettings, capture, compute_dtype, model_groups
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -250,13 +249,6 @@ def _pad(ids: list[list[int]], rows: list[int]) -> PaddedBatch:
     padded = torch.tensor([ids[row] + [0] * (length - len(ids[row])) for row in rows])
     real = torch.tensor([[True] * len(ids[row]) + [False] * (length - len(ids[row])) for row in rows])
     return PaddedBatch(np.asarray(rows), padded, real)
-
-
-def timed(job: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds that a job took, and what it returned."""
-    start = time.perf_counter()
-    result = job()
-    return time.perf_counter() - start, result
 
 
 def parse_arguments() -> argparse.Namespace:

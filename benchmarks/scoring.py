@@ -10,9 +10,7 @@ engine does the same ones for the comparison.
 import argparse
 import itertools
 import math
-import resource
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import sparcom_jax as sj
-from benchmarks import print_table, workspace
+from benchmarks import print_table, timed, workspace
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
@@ -92,13 +90,7 @@ def script(run: Run, count: int) -> np.ndarray:
 
 def median_seconds(job: Callable[[], Any], rounds: int) -> float:
     """Of so many runs, after one that is not counted."""
-    job()
-    seconds = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        job()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median([timed(job)[0] for _ in range(1 + rounds)][1:])
 
 
 def main() -> None:
@@ -113,25 +105,20 @@ def main() -> None:
     args = parser.parse_args()
     with workspace(args.workdir) as work:
         run = make_run(work / "run", args.instructions, args.layers, args.neurons)
-        made = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         size = 2 * args.instructions * run.groups[GROUP].unit_count / 1e9
         reading = median_seconds(lambda: read_all(run), args.rounds)
         scoring = median_seconds(lambda: sj.identify(run, epsilon=EPSILON), args.rounds)
         pairing = median_seconds(lambda: overlaps(run), args.rounds)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"\n{args.instructions} instructions x {run.groups[GROUP].unit_count:,} neurons, {size:.2f} GB of counts")
         print_table(("", "median s", "GB/s", "of the read rate"), [
             ("read", f"{reading:.2f}", f"{size / reading:.2f}", "1"),
             ("identify", f"{scoring:.2f}", f"{size / scoring:.2f}", f"{reading / scoring:.2f}"),
             ("all overlaps", f"{pairing:.2f}", "", ""),
         ])  # fmt: skip
-        print(f"peak memory {max(made, peak) / 1e6:.2f} GB (making the run: {made / 1e6:.2f} GB)")
         if args.script:
             part = make_run(work / "part", args.script, args.layers, args.neurons)
             engine = median_seconds(lambda: (sj.identify(part, epsilon=EPSILON), overlaps(part)), args.rounds)
-            start = time.perf_counter()
-            expected = script(part, args.script)
-            plain = time.perf_counter() - start
+            plain, expected = timed(lambda: script(part, args.script))
             found, _ = overlaps(part)["jaccard"]
             np.testing.assert_allclose(found, expected, rtol=1e-12)
             print(f"{args.script} instructions: script {plain:.1f} s, engine {engine:.2f} s, "

@@ -2,19 +2,19 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.store.run import Run, open_run
+from tests.ports import free_port
+from tests.test_capture import same
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "launch" / "capture.py"
 SETTINGS = CaptureSettings(batch_tokens=512, rows_per_block=4)
@@ -27,9 +27,7 @@ def alone(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPa
 
 
 def start(model: ModelDir, file: Path, run: Path, processes: int, log: Path) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     flags = [f"--model={model.path}", f"--instructions={file}", f"--output={run}", f"--processes={processes}",
              f"--coordinator=127.0.0.1:{port}", "--config.capture.batch_tokens=512",
              "--config.capture.rows_per_block=4"]  # fmt: skip
@@ -54,13 +52,6 @@ def finish(started: list[subprocess.Popen[bytes]]) -> list[int]:
             process.wait()
 
 
-def same(run: Run, alone: Run) -> None:
-    run.require_complete()
-    for name in ("mlp/positive_count", "routed/positive_count", "routed/selected_count", "routed/gate_sum",
-                 "instruction/token_count", "instruction/category"):  # fmt: skip
-        np.testing.assert_array_equal(run.read(name), alone.read(name), err_msg=name)
-
-
 @pytest.mark.parametrize("processes", [2, 4])
 def test_counts_are_those_of_one_process(
     processes: int, moe: ModelDir, instruction_file: Path, alone: Run, tmp_path: Path
@@ -68,6 +59,7 @@ def test_counts_are_those_of_one_process(
     assert finish(start(moe, instruction_file, tmp_path / "run", processes, tmp_path)) == [0] * processes
     run = open_run(tmp_path / "run")
     assert run.attributes["devices"]["processes"] == processes
+    run.require_complete()
     same(run, alone)
 
 
@@ -88,7 +80,9 @@ def test_the_others_finish_and_a_rerun_completes(
     assert left
     assert f"{left} instructions are left to the others" in (tmp_path / f"{1 - victim}.log").read_text()
     assert finish(start(moe, instruction_file, tmp_path / "run", 1, tmp_path)) == [0]
-    same(open_run(tmp_path / "run"), alone)
+    again = open_run(tmp_path / "run")
+    again.require_complete()
+    same(again, alone)
 
 
 def test_numbers_without_a_coordinator(tmp_path: Path) -> None:

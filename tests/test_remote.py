@@ -1,7 +1,6 @@
 """A run at s3://, on a server that is too busy now and then: the same bytes as a local one, no credentials in them."""
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
+from tests.ports import free_port
 
 SETTINGS = CaptureSettings(batch_tokens=1024, rows_per_block=16)
 SECRET = "s3cr3t-of-the-tests"
@@ -68,9 +68,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Busy]]:
 
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://127.0.0.1:{port}")
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server.start()

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float32, Float64, UInt16, UInt32
 
 from sparcom_jax.analysis.overlap import BLOCK_VALUES
+from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 
 
@@ -44,7 +45,8 @@ def frequency_drift(base: Run, tuned: Run, group: str, advance: Callable[[int], 
     for layer in range(layers):
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
-            blocks = [count[part, layer].read().result().reshape(part.stop - start, -1) for count in counts]
+            reads = [count[part, layer].read() for count in counts]
+            blocks = [finished(read, base.location).reshape(part.stop - start, -1) for read in reads]
             drift[:, part, layer] = np.asarray(_changes(*blocks, *(T[part] for T in tokens)))
         advance(1)
     return drift[0], drift[1]
