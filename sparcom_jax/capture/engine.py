@@ -31,7 +31,7 @@ from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
 
 BLOCK_BYTES = 1 << 30
 MAX_ROWS_PER_BLOCK = 512
-STEPS_IN_FLIGHT = 2
+STEPS_IN_FLIGHT = 3
 BLOCKS_IN_FLIGHT = 2
 
 

@@ -86,7 +86,9 @@ class Statistics:
     def _neurons(
         self, activation: Float[Array, "A F"], segment: Int[Array, "A"], counted: Bool[Array, "A"], segments: int
     ) -> dict[str, Array]:
-        positive = ((activation > 0) & counted[:, None]).astype(jnp.int32)
+        # Half the bytes to add up; accelerators have no atomic additions of 16 bits.
+        dtype = jnp.uint16 if jax.default_backend() == "cpu" else jnp.int32
+        positive = ((activation > 0) & counted[:, None]).astype(dtype)
         statistics = {"positive_count": self._sum(positive, segment, segments).astype(jnp.uint16)}
         if self.values:
             high = activation.astype(jnp.float32)

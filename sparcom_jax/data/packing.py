@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from sparcom_jax.models.attention import MIN_WINDOW, QUERY_BLOCK, longest_text
+from sparcom_jax.models.attention import MIN_WINDOW, QUERY_BLOCK, window_for
 from sparcom_jax.models.decoder import Batch
 
 MIN_ROWS = 8
@@ -70,7 +70,7 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     max_rows = max(slots // SLOTS_PER_ROW, MIN_ROWS)
     packed = [
         [
-            (_window(int(lengths[texts[0]])), tuple(texts))
+            (window_for(int(lengths[texts[0]])), tuple(texts))
             for texts in _pack(lengths, start, rows_per_block, slots, max_rows)
         ]
         for start in range(0, len(lengths), rows_per_block)
@@ -102,7 +102,7 @@ def alike(lengths: Int[np.ndarray, "I"], start: int, count: int, batch_tokens: i
     for size in np.unique(most).tolist():
         members = texts[most == size].tolist()
         rows = min(max(batch_tokens // size, 1), _power_of_two(len(members)))
-        shape = Shape(rows * size, _window(size), rows)
+        shape = Shape(rows * size, window_for(size), rows)
         bins += [Bin(shape, tuple(members[first : first + rows])) for first in range(0, len(members), rows)]
     return bins
 
@@ -175,13 +175,6 @@ def _pack(lengths: Int[np.ndarray, "I"], start: int, count: int, slots: int, max
         bins[best].append(start + int(text))
         free[best] -= length
     return bins
-
-
-def _window(length: int) -> int:
-    window = MIN_WINDOW
-    while longest_text(window) < length:
-        window *= 2
-    return window
 
 
 def _power_of_two(count: int) -> int:

@@ -17,15 +17,19 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.layers import Norm, squash, summed
 from sparcom_jax.models.rope import Rotary, neighbours_to_halves, rotate
 
-QUERY_BLOCK = 128
 MIN_WINDOW = 128
+QUERY_BLOCK = 128
+"""The largest block of queries; any number of slots that it divides is cut into blocks of every window."""
 LATENT_EPSILON = 1e-6
 """DeepSeek's norms within the attention do not heed the config's epsilon."""
 
 
 def query_block(window: int) -> int:
-    """Query slots Q of an attention block that sees `window` key slots."""
-    return min(QUERY_BLOCK, window // 2)
+    """Query slots Q of an attention block that sees `window` key slots.
+
+    Small blocks waste fewer keys on short texts; measured on CPU, they cost more than they save from 768 keys on.
+    """
+    return QUERY_BLOCK // 2 if window <= 512 else QUERY_BLOCK
 
 
 def longest_text(window: int) -> int:
@@ -33,12 +37,23 @@ def longest_text(window: int) -> int:
     return window - query_block(window) + 1
 
 
+def window_for(length: int) -> int:
+    """The smallest window that a text of this length fits: a power of two, or one and a half times one.
+
+    Few windows, because each is compiled; a window is less than one and a half times as wide as needed.
+    """
+    window = MIN_WINDOW
+    while longest_text(window) < length:
+        window += window // 2 if window & (window - 1) == 0 else window // 3
+    return window
+
+
 class View(NamedTuple):
     """What the attention of a layer sees.
 
     Attributes:
-      window: key slots W that a block of queries is given; a power of two. None: the slots of the batch hold one token
-        of each text, which sees what the cache holds of its text.
+      window: key slots W that a block of queries is given, as `window_for` gives them. None: the slots of the batch hold
+        one token of each text, which sees what the cache holds of its text.
       reach: a token attends to so many tokens, itself included; None: to all before it.
       layer: which layer of the cache is this one's; None where there is no cache.
     """
