@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from benchmarks import ROOT, print_table, workspace
-from benchmarks.capture import load_torch, observe_experts
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
+from benchmarks.peers import load_torch, observe_experts
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.packing import Shape, fill, make_plan
 from sparcom_jax.data.templates import make_template

@@ -52,8 +52,8 @@ class View(NamedTuple):
     """What the attention of a layer sees.
 
     Attributes:
-      window: key slots W that a block of queries is given, as `window_for` gives them. None: the slots of the batch hold
-        one token of each text, which sees what the cache holds of its text.
+      window: key slots W that a block of queries is given, of those that `window_for` gives. None: the slots of the
+        batch hold one token of each text, which sees what the cache holds of its text.
       reach: a token attends to so many tokens, itself included; None: to all before it.
       layer: which layer of the cache is this one's; None where there is no cache.
     """
