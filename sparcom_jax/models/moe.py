@@ -1,9 +1,10 @@
 """Routed experts: every token passes the experts that it is routed to, and no other; no token is dropped.
 
 Axis legend: S token slots of a batch, D model width, E experts, K experts per token, F neurons of an expert,
-M entries of the dispatch, B entries of a block.
+M entries of the dispatch, B entries of a block, C entries of a piece: up to PIECE blocks of one expert.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.layers import ACTIVATIONS, MLP
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 
-MIN_BLOCK, MAX_BLOCK = 16, 256
+MIN_BLOCK, MAX_BLOCK = 16, 128
+PIECE = 6
 
 
 class Dispatch(NamedTuple):
@@ -26,11 +28,13 @@ class Dispatch(NamedTuple):
       slot: token slot of each entry; S where the entry is unused.
       expert: expert of each entry, not falling.
       entry: the entry of each token and choice; M for padding.
+      tokens: how many tokens each expert has.
     """
 
     slot: Int[Array, "M"]
     expert: Int[Array, "M"]
     entry: Int[Array, "S K"]
+    tokens: Int[Array, "E"]
 
 
 def route(
@@ -74,7 +78,8 @@ def dispatch(chosen: Int[Array, "S K"], experts: int, block: int) -> Dispatch:
       block: entries are padded to a multiple of this per expert; 1 packs them densely.
 
     Returns:
-      A dispatch of M = ceil(S K / block) + E blocks of `block` entries (exactly S K entries where `block` is 1).
+      A dispatch of ceil(S K / block) + E blocks of `block` entries and an unused piece, so that a piece can be read
+      from any block on (exactly S K entries where `block` is 1).
     """
     slots, per_token = chosen.shape
     flat = chosen.reshape(-1)
@@ -84,7 +89,7 @@ def dispatch(chosen: Int[Array, "S K"], experts: int, block: int) -> Dispatch:
     padded = -(-sizes // block) * block
     starts = jnp.cumsum(padded) - padded
     sorted_starts = jnp.cumsum(sizes) - sizes
-    entries = routed if block == 1 else (-(-routed // block) + experts) * block
+    entries = routed if block == 1 else (-(-routed // block) + experts + PIECE) * block
     by_rank = flat[order]
     position = starts[by_rank] + jnp.arange(routed, dtype=jnp.int32) - sorted_starts[by_rank]
     position = jnp.where(by_rank < experts, position, entries)
@@ -92,21 +97,21 @@ def dispatch(chosen: Int[Array, "S K"], experts: int, block: int) -> Dispatch:
     ends = (starts + padded)[:experts]
     expert = jnp.searchsorted(ends, jnp.arange(entries, dtype=jnp.int32), side="right").astype(jnp.int32)
     entry = jnp.zeros(routed, jnp.int32).at[order].set(position.astype(jnp.int32))
-    return Dispatch(slot, jnp.minimum(expert, experts - 1), entry.reshape(slots, per_token))
+    return Dispatch(slot, jnp.minimum(expert, experts - 1), entry.reshape(slots, per_token), sizes[:experts])
 
 
 def block_size(routed: int, experts: int) -> int:
-    """Entries of a block, a power of two: about half of what an expert has on average.
+    """Entries of a block, a power of two: about a quarter of what an expert has on average.
 
-    Measured on CPU: a larger block makes more of the expert's weights, which are copied for it, but on average half a
-    block of each expert is padding. Twice or half as much costs up to a fifth more.
+    On average half a block of each expert is padding; smaller blocks make more shapes of products to compile and to
+    choose from.
 
     Args:
       routed: tokens times experts per token.
       experts: E of the model.
     """
-    half = routed // (2 * experts)
-    return min(max(1 << (half.bit_length() - 1) if half else 0, MIN_BLOCK), MAX_BLOCK)
+    quarter = routed // (4 * experts)
+    return min(max(1 << (quarter.bit_length() - 1) if quarter else 0, MIN_BLOCK), MAX_BLOCK)
 
 
 class RoutedExperts(nnx.Module):
@@ -137,40 +142,71 @@ class RoutedExperts(nnx.Module):
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
         if block > 1:
             return *self.in_blocks(entries, plan, block, edit), plan
-        return *self.ragged(entries, plan, len(x), edit), plan
+        return *self.ragged(entries, plan, edit), plan
 
     def in_blocks(
         self, entries: Float[Array, "M D"], plan: Dispatch, block: int, edit: Float[Array, "E F"] | None
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
-        """Outputs, gates and products, one block of entries of one expert at a time."""
-        weights = self._weights()
+        """Outputs, gates and products, a piece at a time: up to PIECE blocks of one expert, in one product.
 
-        def step(carry: None, one: tuple[Array, Array]) -> tuple[None, tuple[Array, Array, Array]]:
-            x, expert = one
+        Measured on CPU: a product costs the reading of the expert's weights, whatever its entries, so an expert has as
+        few of them as it can; and which of PIECE sizes it has is chosen when it runs, so that no more than a part of a
+        block is padding.
+        """
+        weights = self._weights()
+        blocks = -(-plan.tokens // block)
+        pieces = -(-blocks // PIECE)
+        ends = jnp.cumsum(pieces)
+        number = jnp.arange(-(-plan.entry.size // (PIECE * block)) + len(blocks), dtype=jnp.int32)
+        expert = jnp.minimum(jnp.searchsorted(ends, number, side="right"), len(blocks) - 1)
+        before = (number - (ends - pieces)[expert]) * PIECE
+        size = jnp.where(number < ends[-1], jnp.minimum(blocks[expert] - before, PIECE), 0)
+        first = jnp.where(
+            number < ends[-1], (jnp.cumsum(blocks) - blocks)[expert] + before, len(entries) // block - PIECE
+        )
+
+        def compute(rows: int, x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
             mine = {name: jax.lax.dynamic_index_in_dim(w, expert, keepdims=False) for name, w in weights.items()}
 
             def project(x: Array, name: str) -> Array:
                 y = x @ mine[name]
                 return y + mine[f"{name}_bias"] if self.bias else y
 
-            gate, product = self._activate(project(x, "gate"), project(x, "up"))
+            gate, product = self._activate(project(x[:rows], "gate"), project(x[:rows], "up"))
             edited = product if edit is None else product * edit[expert].astype(product.dtype)
-            return carry, (project(edited, "down"), gate, product)
+            outputs, gate, product = (
+                jnp.pad(result, ((0, len(x) - rows), (0, 0))) for result in (project(edited, "down"), gate, product)
+            )
+            return outputs, gate, product
 
-        blocks = entries.reshape(-1, block, entries.shape[-1])
-        _, results = jax.lax.scan(step, None, (blocks, plan.expert[::block]))
-        outputs, gate, product = (result.reshape(len(entries), -1) for result in results)
+        sizes = [partial(compute, count * block) for count in range(PIECE + 1)]
+
+        @jax.checkpoint  # training would keep what each of the sizes computes
+        def choose(size: Int[Array, ""], x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
+            return jax.lax.switch(size, sizes, x, expert)
+
+        def step(results: tuple[Array, ...], one: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
+            expert, start, size = one
+            found = choose(size, jax.lax.dynamic_slice_in_dim(entries, start, PIECE * block), expert)
+            # What lies after the piece is overwritten by the next one.
+            pairs = zip(results, found, strict=True)
+            return tuple(jax.lax.dynamic_update_slice_in_dim(old, new, start, 0) for old, new in pairs), None
+
+        neurons = weights["gate"].shape[-1]
+        empty = tuple(
+            jnp.zeros((len(entries), width), entries.dtype) for width in (entries.shape[-1], neurons, neurons)
+        )
+        (outputs, gate, product), _ = jax.lax.scan(step, empty, (expert, first * block, size))
         return outputs, gate, product
 
     def ragged(
-        self, entries: Float[Array, "M D"], plan: Dispatch, slots: int, edit: Float[Array, "E F"] | None
+        self, entries: Float[Array, "M D"], plan: Dispatch, edit: Float[Array, "E F"] | None
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
         """The same as ragged matmuls over densely packed entries."""
         weights = self._weights()
-        sizes = jnp.zeros(len(self.gate), jnp.int32).at[plan.expert].add((plan.slot < slots).astype(jnp.int32))
 
         def project(x: Array, name: str) -> Array:
-            y = jax.lax.ragged_dot(x, weights[name], sizes)
+            y = jax.lax.ragged_dot(x, weights[name], plan.tokens)
             return y + weights[f"{name}_bias"][plan.expert] if self.bias else y
 
         gate, product = self._activate(project(entries, "gate"), project(entries, "up"))
