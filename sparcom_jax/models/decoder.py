@@ -83,8 +83,12 @@ class Block(nnx.Module):
         view: View,
         cache: Cache | None,
         axis: str | None,
+        place: Int[Array, ""] | None,
     ) -> tuple[Float[Array, "S D"], LayerTaps, Cache | None]:
-        """Returns the residual stream after the layer, the layer's taps, and the cache with what the layer added."""
+        """Returns the residual stream after the layer, the layer's taps, and the cache with what the layer added.
+
+        `place` is as in `RoutedExperts`.
+        """
         pre, post = self.config.pre_norm, self.config.post_norm
         read = self.attention_norm(x) if pre else x
         attended, cache = self.attention(read, by, batch.row, batch.position, view=view, cache=cache, axis=axis)
@@ -92,7 +96,7 @@ class Block(nnx.Module):
         stream = x if self.config.parallel else x + attended
         read = self.mlp_norm(stream) if pre else stream
         if self.kind == "moe":
-            y, taps = self.moe(read, real, edits, axis=axis)
+            y, taps = self.moe(read, real, edits, axis=axis, place=place)
         else:
             y, tap = self.mlp(read, edits.mlp, axis=axis)
             taps = {"mlp": tap}
@@ -164,19 +168,24 @@ class Decoder(nnx.Module):
         kept: dict[str, list[Any]] = {}
         passed = {"dense": 0, "moe": 0}
         for run, block in zip(self.config.runs, self.runs, strict=True):
-            graph, params = nnx.split(block)
+            # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
+            graph, routed, params = nnx.split(block, nnx.PathContains("routed"), ...)
             start = passed[run.kind]
             passed[run.kind] = start + len(run)
             mine = edits.of_kind(run.kind).rows(start, start + len(run))
 
             def layer(
-                carry: tuple[Array, Cache | None], layer: tuple[Any, Edits, LayerConstants], graph: Any = graph
+                carry: tuple[Array, Cache | None],
+                layer: tuple[Any, Edits, LayerConstants],
+                run: LayerRun = run,
+                graph: Any = graph,
+                routed: Any = routed,
             ) -> tuple[tuple[Array, Cache | None], Any]:
                 layer_params, layer_edits, own = layer
                 by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
-                x, taps, cache = nnx.merge(graph, layer_params)(
+                x, taps, cache = nnx.merge(graph, routed, layer_params)(
                     carry[0], batch, by, real, layer_edits,
-                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis,
+                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis, place=own.layer - run.start,
                 )  # fmt: skip
                 return (x, cache), {} if reduce is None else reduce(taps)
 

@@ -115,7 +115,10 @@ def block_size(routed: int, experts: int) -> int:
 
 
 class RoutedExperts(nnx.Module):
-    """E gated MLPs of which each token passes K; weights are stacked on a leading expert axis."""
+    """E gated MLPs of which each token passes K; weights are stacked on a leading expert axis.
+
+    Where they are those of several layers, on an axis before it, `place` tells which layer is meant.
+    """
 
     def __init__(self, width: int, experts: Experts, activation: Activation, rngs: nnx.Rngs) -> None:
         init = nnx.initializers.lecun_normal(batch_axis=0)
@@ -133,19 +136,28 @@ class RoutedExperts(nnx.Module):
         self.clamp = experts.clamp
 
     def __call__(
-        self, x: Float[Array, "S D"], chosen: Int[Array, "S K"], edit: Float[Array, "E F"] | None
+        self,
+        x: Float[Array, "S D"],
+        chosen: Int[Array, "S K"],
+        edit: Float[Array, "E F"] | None,
+        place: Int[Array, ""] | None,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"], Dispatch]:
         """Returns outputs, gates and products per entry of the dispatch, and the dispatch."""
         # Measured: on CPU a ragged matmul is 20 times slower than blocks that each belong to one expert.
         block = block_size(chosen.size, self.count) if jax.default_backend() == "cpu" else 1
-        plan = dispatch(chosen, self.gate.shape[0], block)
+        plan = dispatch(chosen, self.gate.shape[-3], block)
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
         if block > 1:
-            return *self.in_blocks(entries, plan, block, edit), plan
-        return *self.ragged(entries, plan, edit), plan
+            return *self.in_blocks(entries, plan, block, edit, place), plan
+        return *self.ragged(entries, plan, edit, place), plan
 
     def in_blocks(
-        self, entries: Float[Array, "M D"], plan: Dispatch, block: int, edit: Float[Array, "E F"] | None
+        self,
+        entries: Float[Array, "M D"],
+        plan: Dispatch,
+        block: int,
+        edit: Float[Array, "E F"] | None,
+        place: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
         """Outputs, gates and products, a piece at a time: up to PIECE blocks of one expert, in one product.
 
@@ -166,7 +178,7 @@ class RoutedExperts(nnx.Module):
         )
 
         def compute(rows: int, x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
-            mine = {name: jax.lax.dynamic_index_in_dim(w, expert, keepdims=False) for name, w in weights.items()}
+            mine = {name: w[expert] if place is None else w[place, expert] for name, w in weights.items()}
 
             def project(x: Array, name: str) -> Array:
                 y = x @ mine[name]
@@ -200,10 +212,16 @@ class RoutedExperts(nnx.Module):
         return outputs, gate, product
 
     def ragged(
-        self, entries: Float[Array, "M D"], plan: Dispatch, edit: Float[Array, "E F"] | None
+        self,
+        entries: Float[Array, "M D"],
+        plan: Dispatch,
+        edit: Float[Array, "E F"] | None,
+        place: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"]]:
         """The same as ragged matmuls over densely packed entries."""
         weights = self._weights()
+        if place is not None:
+            weights = {name: w[place] for name, w in weights.items()}
 
         def project(x: Array, name: str) -> Array:
             y = jax.lax.ragged_dot(x, weights[name], plan.tokens)
@@ -246,7 +264,13 @@ class MoE(nnx.Module):
         self.experts = experts
 
     def __call__(
-        self, x: Float[Array, "S D"], real: Bool[Array, "S"], edits: Edits, *, axis: str | None
+        self,
+        x: Float[Array, "S D"],
+        real: Bool[Array, "S"],
+        edits: Edits,
+        *,
+        axis: str | None,
+        place: Int[Array, ""] | None = None,
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the output and the taps `routed` and, where there is a shared expert, `shared`.
 
@@ -255,7 +279,7 @@ class MoE(nnx.Module):
         """
         logits = self.router(x)
         chosen, weight = route(logits, self.experts, real, edits.expert)
-        outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed)
+        outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed, place)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         y = jnp.einsum("SKD,SK->SD", mine, weight)
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
@@ -269,6 +293,6 @@ class MoE(nnx.Module):
         """Experts numbered from the first that this device has; their count for those of other devices."""
         if axis is None:
             return chosen
-        mine = self.routed.gate.shape[0]
+        mine = self.routed.gate.shape[-3]
         local = chosen - jax.lax.axis_index(axis) * mine
         return jnp.where((local >= 0) & (local < mine), local, mine)
