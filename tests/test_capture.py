@@ -277,10 +277,15 @@ def test_scopes_count_their_tokens(
             few, prompts, tokenizer, vocab_size=512, max_tokens=1024, separator="", end=False)  # fmt: skip
         assert run.token_count.tolist() == texts.counted.tolist()
         for index, ids in enumerate(texts.ids):
-            hooks = {str(layer): f"model.layers.{layer}.mlp.act_fn" for layer in range(3)}
-            read = reference.run(ids, hooks)
-            expected = np.stack([(read[str(layer)][texts.counting(index)] > 0).sum(0) for layer in range(3)])
-            assert np.abs(run.read("mlp/positive_count")[index].astype(int) - expected).sum() <= 1
+            gates = {str(layer): f"model.layers.{layer}.mlp.gate_proj" for layer in range(3)}
+            read = reference.run(ids, gates | {f"act{layer}": f"model.layers.{layer}.mlp.act_fn" for layer in range(3)})
+            counting = texts.counting(index)
+            expected = np.stack([(read[f"act{layer}"][counting] > 0).sum(0) for layer in range(3)])
+            # Only what is zero within rounding may have the other sign.
+            near = np.stack([(np.abs(read[str(layer)][counting]) < 2e-6).sum(0) for layer in range(3)])
+            off = np.abs(run.read("mlp/positive_count")[index].astype(int) - expected)
+            assert (off <= near).all()
+            assert near.sum() < 5  # of about 40,000
         recorded = run.attributes["capture"]
         assert (recorded["scope"], recorded["template"]) == (scope, "plain")
         assert recorded["template_digest"] == template.digest
