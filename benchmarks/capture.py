@@ -16,6 +16,7 @@ import os
 import shutil
 import statistics
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import print_table, timed, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
-from benchmarks.peers import PEERS, Counts
+from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.capture.engine import CaptureSettings, capture, compute_dtype, model_groups
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import InstructionSet
@@ -158,12 +159,15 @@ def parse_arguments() -> argparse.Namespace:
     allowed = ["hooks"] if args.model == "moe" else list(PEERS)
     if unknown := [name for name in args.peers if name not in allowed]:
         parser.error(f"--peers={unknown[0]} is not one of {', '.join(allowed)} for --model={args.model}")
+    if missing := [name for name in args.peers if name in OPTIONAL and find_spec(name) is None]:
+        parser.error(f"--peers={missing[0]} is not installed: pip install {missing[0]}")
     return args
 
 
-def print_times(seconds: dict[str, list[float]], engine: float, instructions: int, tokens: int) -> None:
-    """One row for each program; `engine` is the engine's median, by which the last column divides."""
+def print_times(seconds: dict[str, list[float]], instructions: int, tokens: int) -> None:
+    """One row for each program, the engine among them."""
     rows = []
+    engine = statistics.median(seconds["engine"])
     for name, rounds in seconds.items():
         median = statistics.median(rounds)
         each = " ".join(f"{one:.2f}" for one in rounds)
@@ -225,7 +229,7 @@ def main() -> None:
               f"torch {torch.__version__} in float32 on {torch.get_num_threads()} threads")  # fmt: skip
         print(f"{len(texts)} instructions of {args.instructions}, {lengths.sum():,} tokens "
               f"(median {np.median(lengths):.0f}, longest {lengths.max()})\n")  # fmt: skip
-        print_times({"engine, nothing compiled": [cold]} | seconds, median["engine"], len(texts), int(lengths.sum()))
+        print_times({"engine, nothing compiled": [cold]} | seconds, len(texts), int(lengths.sum()))
         print(f"compiling (first run less the median): {cold - median['engine']:.1f} s")
         print(f"engine / bare forward: {median['engine'] / median['bare forward']:.3f}")
         rate = needed_flops(model.config) * int(lengths.sum()) / median["engine"]

@@ -7,6 +7,7 @@ are made up. What the program sums over the devices is the same wherever it runs
 """
 
 import argparse
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -103,18 +104,15 @@ def sent_values(program: str) -> Counter[str]:
 
 
 def _size(shape: str) -> int:
-    size = 1
-    for axis in shape.split(","):
-        size *= int(axis or 1)
-    return size
+    return math.prod(int(axis) for axis in shape.split(",") if axis)
 
 
 def parameter_values(config: DecoderConfig, placement: Placement) -> int:
     """Parameters that one device holds."""
     shardings = jax.tree.leaves(placement.param_shardings(config))
     leaves = jax.tree.leaves(abstract_params(config))
-    shapes = [sharding.shard_shape(leaf.shape) for sharding, leaf in zip(shardings, leaves, strict=True)]
-    return sum(_size(",".join(map(str, shape))) for shape in shapes)
+    pairs = zip(shardings, leaves, strict=True)
+    return sum(math.prod(sharding.shard_shape(leaf.shape)) for sharding, leaf in pairs)
 
 
 def main() -> None:

@@ -229,3 +229,6 @@ PEERS: dict[str, Any] = {
     "transformer_lens": TransformerLens,
 }
 """The peers by name: (directory of the checkpoint, neuron groups, token slots of a batch) -> what counts."""
+
+OPTIONAL = ("nnsight", "transformer_lens")
+"""Peers that are packages of their names, which the requirements do not have."""

@@ -19,6 +19,7 @@ from sparcom_jax.models.taps import LayerTaps, RoutedTap
 
 MIN_BLOCK, MAX_BLOCK = 16, 128
 PIECE = 6
+"""The most blocks of an expert that go through one product."""
 
 
 class Dispatch(NamedTuple):
@@ -100,6 +101,25 @@ def dispatch(chosen: Int[Array, "S K"], experts: int, block: int) -> Dispatch:
     return Dispatch(slot, jnp.minimum(expert, experts - 1), entry.reshape(slots, per_token), sizes[:experts])
 
 
+def pieces(plan: Dispatch, block: int) -> tuple[Int[Array, "P"], Int[Array, "P"], Int[Array, "P"]]:
+    """Cuts the entries of each expert into pieces of at most PIECE blocks, in the order of the entries.
+
+    Returns:
+      Of each piece its expert, its first entry and how many blocks it has; 0 for pieces that are not needed, which
+      begin at the unused end of the dispatch.
+    """
+    blocks = -(-plan.tokens // block)
+    of_expert = -(-blocks // PIECE)
+    ends = jnp.cumsum(of_expert)
+    number = jnp.arange(-(-plan.entry.size // (PIECE * block)) + len(blocks), dtype=jnp.int32)
+    expert = jnp.minimum(jnp.searchsorted(ends, number, side="right"), len(blocks) - 1)
+    before = (number - (ends - of_expert)[expert]) * PIECE
+    needed = number < ends[-1]
+    size = jnp.where(needed, jnp.minimum(blocks[expert] - before, PIECE), 0)
+    first = jnp.where(needed, (jnp.cumsum(blocks) - blocks)[expert] + before, len(plan.slot) // block - PIECE)
+    return expert, first * block, size
+
+
 def block_size(routed: int, experts: int) -> int:
     """Entries of a block, a power of two: about a quarter of what an expert has on average.
 
@@ -166,16 +186,6 @@ class RoutedExperts(nnx.Module):
         block is padding.
         """
         weights = self._weights()
-        blocks = -(-plan.tokens // block)
-        pieces = -(-blocks // PIECE)
-        ends = jnp.cumsum(pieces)
-        number = jnp.arange(-(-plan.entry.size // (PIECE * block)) + len(blocks), dtype=jnp.int32)
-        expert = jnp.minimum(jnp.searchsorted(ends, number, side="right"), len(blocks) - 1)
-        before = (number - (ends - pieces)[expert]) * PIECE
-        size = jnp.where(number < ends[-1], jnp.minimum(blocks[expert] - before, PIECE), 0)
-        first = jnp.where(
-            number < ends[-1], (jnp.cumsum(blocks) - blocks)[expert] + before, len(entries) // block - PIECE
-        )
 
         def compute(rows: int, x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
             mine = {name: w[expert] if place is None else w[place, expert] for name, w in weights.items()}
@@ -208,7 +218,7 @@ class RoutedExperts(nnx.Module):
         empty = tuple(
             jnp.zeros((len(entries), width), entries.dtype) for width in (entries.shape[-1], neurons, neurons)
         )
-        (outputs, gate, product), _ = jax.lax.scan(step, empty, (expert, first * block, size))
+        (outputs, gate, product), _ = jax.lax.scan(step, empty, pieces(plan, block))
         return outputs, gate, product
 
     def ragged(
