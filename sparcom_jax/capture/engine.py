@@ -1,6 +1,7 @@
 """The capture: instructions through the model, statistics into the store, resumable block by block."""
 
 import collections
+import io
 import json
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
@@ -368,10 +369,10 @@ def _write_rows(
     }
     for spec, content in columns.items():
         finished(store.create_array(spec).write(np.asarray(content, spec.dtype)), store.location)
-    lines = []
+    lines = io.BytesIO()  # one copy of the texts, not one as lines, one joined and one encoded
     for index, row in enumerate(instructions.rows):
         known = {"token_count": int(texts.counted[index])}
         if generated is not None:
             known |= {"generated": tokenizer.decode(generated.ids[index][generated.counting(index)])}
-        lines.append(json.dumps({**row, **known}, ensure_ascii=False) + "\n")
-    store.write("instructions.jsonl", "".join(lines).encode())
+        lines.write(json.dumps({**row, **known}, ensure_ascii=False).encode() + b"\n")
+    store.write("instructions.jsonl", lines.getvalue())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,8 +30,12 @@ class InstructionSet:
 
     @property
     def digest(self) -> str:
-        """Digest of all rows."""
-        return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()
+        """Digest of all rows, as one JSON list with sorted keys."""
+        digest = hashlib.sha256(b"[")
+        for index, row in enumerate(self.rows):
+            digest.update(f"{', ' if index else ''}{json.dumps(row, sort_keys=True)}".encode())
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def category_index(self) -> list[int]:
         """Index of each row's category."""
@@ -46,25 +51,20 @@ def load_instructions(source: str | Path) -> InstructionSet:
     Raises:
       InputError: the file is missing or a row is at fault; the message names file, line and field.
     """
-    if str(source) == HEXAINST:
-        content = resources.files("sparcom_jax.data").joinpath("hexainst.jsonl").read_bytes()
-    else:
-        try:
-            content = Path(source).expanduser().read_bytes()
-        except OSError as error:
-            raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+    shipped = resources.files("sparcom_jax.data").joinpath("hexainst.jsonl")
+    file = shipped if str(source) == HEXAINST else Path(source).expanduser()
     rows: list[dict[str, Any]] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            if number <= content.count(b"\n"):
-                raise InputError(f"{source}:{number}: empty line")
-            continue
-        row = _parse(line, f"{source}:{number}")
-        if row["id"] in seen:
-            raise InputError(f"{source}:{number}: id {row['id']!r} is already on line {seen[row['id']]}")
-        seen[row["id"]] = number
-        rows.append(row)
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                row = _parse(line, f"{source}:{number}")
+                if row["id"] in seen:
+                    raise InputError(f"{source}:{number}: id {row['id']!r} is already on line {seen[row['id']]}")
+                seen[row["id"]] = number
+                rows.append(row)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
     if not rows:
         raise InputError(f"{source}: no instructions")
     categories = list(dict.fromkeys(row["category"] for row in rows))
@@ -79,8 +79,10 @@ def load_hexainst() -> InstructionSet:
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
+    if not line.strip():
+        raise InputError(f"{where}: empty line")
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_shared_names)
     except ValueError as error:
         raise InputError(f"{where}: not JSON: {error}") from error
     if not isinstance(row, dict):
@@ -90,4 +92,10 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: field {field!r} must be a non-empty string")
     if not isinstance(row.get("response"), str | None):
         raise InputError(f"{where}: field 'response' must be a string or null")
+    row["category"] = sys.intern(row["category"])
     return row
+
+
+def _shared_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are kept once, however many objects have them."""
+    return {sys.intern(name): value for name, value in pairs}

@@ -1,5 +1,6 @@
 """From text to token ids: what the model reads, and which tokens count."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,15 +85,18 @@ def tokenize_prompts(
     Raises:
       InputError: a text is too long or has no tokens to count, or the tokenizer does not fit the model.
     """
-    rendered = [template.render(row["instruction"]) for row in instructions.rows]
     own = scope == "instruction"
     if own and not tokenizer.is_fast:
         raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
     begin = [] if template.begin is None else [template.begin]
-    ids, offsets = [], []
-    for tokens, where in _encoded(tokenizer, [text for text, _, _ in rendered], template.adds_special, own):
+    rendered = (template.render(row["instruction"])[0] for row in instructions.rows)
+    encoded = _encoded(tokenizer, rendered, template.adds_special, own)
+    ids, own_spans = [], []
+    for row, (tokens, offsets) in zip(instructions.rows, encoded, strict=True):
         ids.append(np.asarray(begin + tokens, np.int32))
-        offsets.append(where)
+        if own:
+            _, start, stop = template.render(row["instruction"])
+            own_spans.append(_span(offsets, start, stop, len(begin), min(ids[-1].size, max_tokens)))
     names = [row["id"] for row in instructions.rows]
     require_vocabulary(ids, names, vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
@@ -103,12 +107,7 @@ def tokenize_prompts(
             f"raise capture.max_tokens or set capture.truncate"
         )
     ids = [tokens[:max_tokens] for tokens in ids]
-    spans = [(0, len(tokens)) for tokens in ids]
-    if own:
-        spans = [
-            _span(where, start, stop, len(begin), len(tokens))
-            for where, (_, start, stop), tokens in zip(offsets, rendered, ids, strict=True)
-        ]
+    spans = own_spans if own else [(0, len(tokens)) for tokens in ids]
     empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
     if empty:
         raise InputError(f"{instructions.source}: no tokens left of {first_of(empty)}")
@@ -147,7 +146,7 @@ def tokenize_responses(
     without = [row["id"] for row in instructions.rows if not row.get("response")]
     if without:
         raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
-    responses = [separator + row["response"] for row in instructions.rows]
+    responses = (separator + row["response"] for row in instructions.rows)
     closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
     encoded = _encoded(tokenizer, responses, False, False)
     texts = extended(prompts, [np.asarray(response + closing, np.int32) for response, _ in encoded])
@@ -167,12 +166,11 @@ def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> Toke
 
 
 def _encoded(
-    tokenizer: Any, texts: list[str], adds_special: bool, offsets: bool
+    tokenizer: Any, texts: Iterator[str], adds_special: bool, offsets: bool
 ) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
     """Token ids and, if asked for, where each token stands in its text."""
     # Not all at once: what a tokenizer returns of a text takes a hundred times as much memory as its ids.
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = texts[start : start + TEXTS_AT_ONCE]
+    while part := list(itertools.islice(texts, TEXTS_AT_ONCE)):
         encoded = tokenizer(part, add_special_tokens=adds_special, return_offsets_mapping=offsets, verbose=False)
         yield from zip(encoded["input_ids"], encoded["offset_mapping"] if offsets else [[]] * len(part), strict=True)
 
