@@ -60,6 +60,12 @@ def dense_reference(directory: Path, texts: list[str]) -> Path:
     return _llama(directory, texts, REFERENCE_DENSE)
 
 
+def dense_of_layers(directory: Path, texts: list[str], size: str, layers: int) -> Path:
+    """As `dense_reference` or `dense_small`, but of so many layers."""
+    fields = REFERENCE_DENSE if size == "reference" else SMALL_DENSE
+    return _llama(directory, texts, fields | {"num_hidden_layers": layers})
+
+
 def moe_reference(directory: Path, texts: list[str]) -> Path:
     """Qwen2-MoE-type: 6 layers, D 512, 60 experts of F 352 of which a token takes 4, a shared expert of F 1,408."""
     return _qwen2_moe(directory, texts, REFERENCE_MOE)
