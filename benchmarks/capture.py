@@ -7,14 +7,16 @@ All run in one process, in turns, after a run of each that is not counted; all h
 The engine's job ends when its store is durable, a peer's when the counts are in memory (`benchmarks/peers.py`). The
 engine's uncounted run has nothing compiled; it is printed too. MoE models have one peer, hooks.
 
-In the same turns the engine's forward pass runs bare: the same batches, no statistics, nothing written. The share of
-the matmul peak counts the projections that a capture needs, without padding and attention scores.
+In the same turns the engine runs once more with keep=sets, and its forward pass runs bare: the same batches, no
+statistics, nothing written. The share of the matmul peak counts the projections that a capture needs, without padding
+and attention scores.
 """
 
 import argparse
 import os
 import shutil
 import statistics
+from dataclasses import replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -204,23 +206,31 @@ def main() -> None:
         groups = model_groups(model.config)
         peers = {name: PEERS[name](checkpoint, groups, args.batch_tokens) for name in args.peers}
 
-        cold, _ = timed(lambda: capture(model, instructions, work / "run", settings))
+        sides = {"engine": settings, "engine, keeping sets": replace(settings, keep="sets")}
+        runs, colds = {}, []
+        for name, of_side in sides.items():
+            once, runs[name] = timed(
+                lambda name=name, of_side=of_side: capture(model, instructions, work / name, of_side)
+            )
+            colds.append(once)
         bare_forward = BareForward(model, instructions, settings)
         bare_forward.run()
         for peer in peers.values():
             peer.count(texts)
         peak = matmul_peak(model.config, args.batch_tokens)
-        seconds: dict[str, list[float]] = {"engine": [], "bare forward": []} | {name: [] for name in peers}
+        seconds: dict[str, list[float]] = {name: [] for name in (*sides, "bare forward", *peers)}
         counted = {}
         for _ in range(args.rounds):
-            shutil.rmtree(work / "run")
-            once, run = timed(lambda: capture(model, instructions, work / "run", settings))
-            seconds["engine"].append(once)
+            for name, of_side in sides.items():
+                shutil.rmtree(work / name)
+                once, _ = timed(lambda name=name, of_side=of_side: capture(model, instructions, work / name, of_side))
+                seconds[name].append(once)
             seconds["bare forward"].append(timed(bare_forward.run)[0])
             for name, peer in peers.items():
                 once, counted[name] = timed(lambda peer=peer: peer.count(texts))
                 seconds[name].append(once)
 
+        run = runs["engine"]
         median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
         lengths = run.token_count
         devices = run.attributes["devices"]
@@ -229,9 +239,12 @@ def main() -> None:
               f"torch {torch.__version__} in float32 on {torch.get_num_threads()} threads")  # fmt: skip
         print(f"{len(texts)} instructions of {args.instructions}, {lengths.sum():,} tokens "
               f"(median {np.median(lengths):.0f}, longest {lengths.max()})\n")  # fmt: skip
-        print_times({"engine, nothing compiled": [cold]} | seconds, len(texts), int(lengths.sum()))
-        print(f"compiling (first run less the median): {cold - median['engine']:.1f} s")
-        print(f"engine / bare forward: {median['engine'] / median['bare forward']:.3f}")
+        print_times({"engine, nothing compiled": colds[:1]} | seconds, len(texts), int(lengths.sum()))
+        print(f"compiling (first run less the median): {colds[0] - median['engine']:.1f} s")
+        for name in sides:
+            stored = sum(path.stat().st_size for path in (work / name).rglob("*") if path.is_file())
+            print(f"{name} / bare forward: {median[name] / median['bare forward']:.3f}; "
+                  f"{stored / len(texts) / 1e3:.1f} kB an instruction are stored")  # fmt: skip
         rate = needed_flops(model.config) * int(lengths.sum()) / median["engine"]
         print(f"matmul peak {peak / 1e9:.0f} GFLOP/s, of which the engine needs and uses {rate / peak:.2f}")
         filled = {"engine": run.attributes["tokens"]["slots_filled"]} | {n: peer.filled for n, peer in peers.items()}

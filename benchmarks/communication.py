@@ -65,8 +65,8 @@ MODELS = {
 
 def compiled_step(config: DecoderConfig, placement: Placement, shape: Shape) -> Any:
     """The step of a capture, compiled for parameters and batches that do not exist."""
-    groups = tuple(group.name for group in model_groups(config))
-    step: Any = capture_step(config, shape, "gate", False, groups, placement)
+    groups = tuple(model_groups(config))
+    step: Any = capture_step(config, shape, "gate", False, groups, None, placement)
 
     def slots(dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((placement.data, shape.slots), dtype)

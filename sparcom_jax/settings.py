@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from sparcom_jax.capture.engine import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.select import Selection
+from sparcom_jax.identify.selection import Selection
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ from sparcom_jax.convert.model_dir import convert, open_model
 from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.select import Selection, identify
+from sparcom_jax.identify.select import identify
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
 from sparcom_jax.settings import build, shared_with_capture
@@ -106,10 +107,12 @@ def _study_model(
 
     stages.run(f"convert-{name}", {"source": source}, convert_anew)
     capturing = build(CaptureSettings, of_capture, "capture")
+    selection = build(Selection, settings["identify"], "identify")
     stages.run(
-        f"capture-{name}", of_capture, lambda: capture(open_model(model_path), instructions, run_path, capturing)
+        f"capture-{name}",
+        of_capture | (selection.of_neurons() if capturing.keep == "sets" else {}),
+        lambda: capture(open_model(model_path), instructions, run_path, capturing, selection),
     )
-    build(Selection, settings["identify"], "identify")
     stages.run(
         f"identify-{name}",
         settings["identify"],

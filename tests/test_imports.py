@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "parallel": BASE | {"models"},
     "data": BASE | {"models"},
     "convert": BASE | {"models"},
-    "capture": BASE | {"convert", "data", "models", "parallel", "store"},
+    "capture": BASE | {"convert", "data", "identify", "models", "parallel", "store"},
     "identify": BASE | {"store"},
     "analysis": BASE | {"store"},
     "report": BASE | {"analysis", "store"},

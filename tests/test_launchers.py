@@ -66,6 +66,18 @@ def test_the_whole_chain(work: Path) -> None:
     assert (sj.open_sets(run, "frequency").size("mlp") == 24).all()
 
 
+def test_sets_in_the_place_of_counts(work: Path) -> None:
+    if not (work / "models/base").exists():
+        done(work, "convert", "--source=base", "--output=models/base")
+    done(work, "capture", "--model=models/base", "--instructions=rows.jsonl", "--output=runs/sets",
+         "--config.capture.keep=sets", "--config.identify.epsilon=0.1", "--config.identify.ties=exact")  # fmt: skip
+    done(work, "identify", "--run=runs/sets")
+    assert (sj.open_sets(sj.open_run(work / "runs/sets"), "frequency").size("mlp") == 24).all()
+    result = launch(work, "identify", "--run=runs/sets", "--epsilon=0.2")
+    message = "runs/sets: keeps the sets of epsilon 0.1, not counts that epsilon 0.2 could cut"
+    assert (result.returncode, result.stderr.strip()[: len(message) + 7]) == (2, f"error: {message}")
+
+
 def test_killed_at_random_and_started_again(work: Path) -> None:
     """SIGKILL at random moments of one capture; what it becomes in the end is what an undisturbed one is."""
     if not (work / "models/base").exists():

@@ -64,7 +64,7 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
     tables = {"depth_profile.csv": list(likeness.depth_profile(*sides)),
               "matrix_correlation.csv": list(likeness.matrix_correlation(*sides, permutations, seed))}  # fmt: skip
     if "units.csv" not in absent:
-        tables |= _changes(*sides, bootstraps, seed, routed="routing_drift.csv" not in absent)
+        tables |= _changes(*sides, bootstraps, seed, absent)
     for name, rows in tables.items():
         write_table(output / name, TABLES[name], rows)
     return write_summary(output, {
@@ -86,10 +86,15 @@ def _absent(base: Sets, tuned: Sets) -> dict[str, str]:
     reason = difference_of_architecture(base, tuned)
     if reason:
         return {name: reason for name in TABLES if name not in OF_ANY_TWO}
-    return {} if "routed" in base.run.groups else {"routing_drift.csv": "the models have no routed experts"}
+    absent = {}
+    if kept := [side for side, sets in (("base", base), ("tuned", tuned)) if sets.run.selection is not None]:
+        absent["frequency_drift.csv"] = f"the capture of {' and '.join(kept)} kept sets, not counts"
+    if "routed" not in base.run.groups:
+        absent["routing_drift.csv"] = "the models have no routed experts"
+    return absent
 
 
-def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, *, routed: bool) -> dict[str, Table]:
+def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, absent: dict[str, str]) -> dict[str, Table]:
     run = base.run
     resampled = bootstrap_weights(run.category, len(run.categories), bootstraps, np.random.default_rng(seed))
     overlaps = list(change.instruction_overlap(base, tuned))
@@ -98,9 +103,10 @@ def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, *, routed: boo
         "category_overlap.csv": list(change.category_overlap(base, overlaps, resampled)),
         "units.csv": list(change.units(base, tuned)),
         "depth_shift.csv": list(change.depth_shift(base, tuned)),
-        "frequency_drift.csv": list(change.frequency_change(base, tuned, resampled)),
     }
-    if routed:
+    if "frequency_drift.csv" not in absent:
+        tables["frequency_drift.csv"] = list(change.frequency_change(base, tuned, resampled))
+    if "routing_drift.csv" not in absent:
         tables["routing_drift.csv"] = list(change.routing_change(base, tuned, resampled))
     return tables
 

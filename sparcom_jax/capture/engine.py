@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import tensorstore as ts
 
+from sparcom_jax.capture.cuts import SetCut, require_whole_bytes
 from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
 from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
 from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
@@ -21,6 +22,7 @@ from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, s
 from sparcom_jax.data.templates import Template, make_template
 from sparcom_jax.data.tokens import SCOPES, TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.parallel import Placement, Step, make_placement
@@ -50,7 +52,9 @@ class CaptureSettings:
       template: what stands around an instruction: `none`, `plain` or `chat` (`data/templates.py`).
       count_window: count only the last so many of these tokens; 0 counts all.
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
-      values: store sums and maxima of the activations too.
+      keep: `counts` stores the counts of all neurons, which `identify` cuts in whatever way. `sets` cuts them on the
+        device and stores who is in S(i): a sixteenth of the bytes, for one way to cut.
+      values: store sums and maxima of the activations too, for `counts`.
       batch_tokens: token slots of a batch, per device.
       rows_per_block: instructions that are written together; 0 chooses by size.
       placement: `pmap` or `mesh`.
@@ -65,6 +69,7 @@ class CaptureSettings:
     template: str = "none"
     count_window: int = 0
     convention: str = "gate"
+    keep: str = "counts"
     values: bool = False
     batch_tokens: int = 2048
     rows_per_block: int = 0
@@ -74,7 +79,11 @@ class CaptureSettings:
 
 
 def capture(
-    model: ModelDir, instructions: InstructionSet, output: str | Path, settings: CaptureSettings | None = None
+    model: ModelDir,
+    instructions: InstructionSet,
+    output: str | Path,
+    settings: CaptureSettings | None = None,
+    selection: Selection | None = None,
 ) -> Run:
     """Captures the statistics of a model over instructions.
 
@@ -86,6 +95,7 @@ def capture(
       instructions: the rows.
       output: path or URL of the run.
       settings: how to capture.
+      selection: how the neurons are cut where `settings.keep` is `sets`; of no effect where it is `counts`.
 
     Returns:
       The run, complete if this is the only process.
@@ -95,6 +105,9 @@ def capture(
     """
     settings = settings or CaptureSettings()
     _check(settings)
+    kept = selection or Selection()
+    kept.check()
+    selection = kept if settings.keep == "sets" else None
     config = model.config
     placement = make_placement(settings.placement, settings.model_parallel, config)
     dtype = compute_dtype(settings.dtype, model.dtype)
@@ -103,11 +116,13 @@ def capture(
     texts = _tokenize(config, instructions, tokenizer, template, settings)
     stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
-    rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings.values)
+    if selection:
+        require_whole_bytes(groups, placement)
+    rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings)
     with only_writer(output, jax.process_index(), jax.process_count()):
         store = Store(output)
-        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings), stop,
-                                                 placement, dtype, rows_per_block))  # fmt: skip
+        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings),
+                                                 selection, stop, placement, dtype, rows_per_block))  # fmt: skip
 
         @cache
         def params() -> Params:
@@ -122,7 +137,7 @@ def capture(
         if jax.process_index() == 0:
             record_tokens(store, texts, plan)
             _write_rows(store, instructions, texts, generated, tokenizer)
-        arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings.values)
+        arrays = _create_arrays(store, groups, len(texts.ids), rows_per_block, settings)
         done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
         mine = [
             index
@@ -134,7 +149,7 @@ def capture(
             say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
         _announce(plan, rows_per_block, texts)
         if mine:
-            engine = _Engine(config, params(), placement, settings, groups, texts)
+            engine = _Engine(config, params(), placement, settings, selection, groups, texts)
             with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
                 _write_blocks(engine, plan, mine, rows_per_block, arrays, store.location, bar)
         done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
@@ -187,6 +202,7 @@ class _Engine:
         params: Params,
         placement: Placement,
         settings: CaptureSettings,
+        selection: Selection | None,
         groups: list[Group],
         texts: TokenizedSet,
     ) -> None:
@@ -194,11 +210,12 @@ class _Engine:
         self._params = params
         self._placement = placement
         self._settings = settings
-        self._groups = groups
+        self._groups = tuple(groups)
+        self._cut = SetCut(selection, self._groups, placement.axis) if selection else None
         self._texts = texts
 
     def block(self, bins: tuple[Bin, ...], first_row: int, rows: int) -> dict[str, np.ndarray]:
-        """Captures one block of instructions: array name -> `[rows, L, ...]`."""
+        """Captures one block of instructions: array name -> `[rows, ...]`."""
         results: dict[str, np.ndarray] = {}
         flying: collections.deque[tuple[list[Bin], Any]] = collections.deque()
         for step_bins in steps(bins, self._placement.data):
@@ -210,10 +227,8 @@ class _Engine:
         return results
 
     def _run(self, bins: list[Bin]) -> Any:
-        groups = tuple(group.name for group in self._groups)
-        step = capture_step(
-            self._config, bins[0].shape, self._settings.convention, self._settings.values, groups, self._placement
-        )
+        step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.values,
+                            self._groups, self._cut, self._placement)  # fmt: skip
         return step(self._params, stack(bins, self._placement.data, self._lay), None)
 
     def _lay(self, one: Bin) -> Batch:
@@ -224,13 +239,14 @@ class _Engine:
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:
         for group, of_group in statistics.items():
             for statistic, stacked in of_group.items():
-                values = np.asarray(stacked)  # [data, L, R, ...]
+                values = np.asarray(stacked)  # [data, L, R, ...], or [data, R] of what all layers have in common
+                by_text = values if values.ndim == 2 else np.moveaxis(values, 2, 1)
                 name = f"{group}/{statistic}"
                 if name not in results:
-                    results[name] = np.zeros((rows, values.shape[1], *values.shape[3:]), values.dtype)
+                    results[name] = np.zeros((rows, *by_text.shape[2:]), values.dtype)
                 for device, one in enumerate(bins):
                     at = np.asarray(one.texts) - first_row
-                    results[name][at] = np.moveaxis(values[device, :, : len(at)], 1, 0)
+                    results[name][at] = by_text[device, : len(at)]
 
 
 @lru_cache(maxsize=64)
@@ -239,7 +255,8 @@ def capture_step(
     shape: Shape,
     convention: str,
     values: bool,
-    groups: tuple[str, ...],
+    groups: tuple[Group, ...],
+    cut: SetCut | None,
     placement: Placement,
 ) -> Step:
     """The compiled step of a batch shape: (params, batches, None) -> statistics `[data, L, R, ...]` by group."""
@@ -257,9 +274,10 @@ def capture_step(
                 axis=placement.axis,
                 reduce=lambda taps: statistics.reduce(taps, batch),
             )
-        return output.taps
+        return cut.reduce(output.taps, batch, shape.rows) if cut else output.taps
 
-    return placement.compile(step, config, None, statistics.specs(list(groups)))
+    specs = statistics.specs([group.name for group in groups])
+    return placement.compile(step, config, None, cut.specs(specs) if cut else specs)
 
 
 def _write_blocks(
@@ -323,6 +341,10 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.batch_tokens must be positive, got {settings.batch_tokens}")
     if settings.convention not in CONVENTIONS:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
+    if settings.keep not in ("counts", "sets"):
+        raise InputError(f"capture.keep {settings.keep!r} is not known; known: counts, sets")
+    if settings.keep == "sets" and settings.values:
+        raise InputError("capture.values belongs to the counts; it needs capture.keep counts")
     if settings.scope not in SCOPES:
         raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
     if settings.truncate and (settings.template != "none" or settings.scope in ("response", "generated")):
@@ -336,8 +358,9 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")
 
 
-def _rows_per_block(groups: list[Group], values: bool) -> int:
-    row_bytes = sum(group.unit_count for group in groups) * (2 + 8 * values)
+def _rows_per_block(groups: list[Group], settings: CaptureSettings) -> int:
+    bits = 1 if settings.keep == "sets" else 16 + 64 * settings.values
+    row_bytes = sum(group.unit_count for group in groups) * bits // 8
     rows = MAX_ROWS_PER_BLOCK
     while rows > 1 and rows * row_bytes > BLOCK_BYTES:
         rows //= 2
@@ -345,10 +368,10 @@ def _rows_per_block(groups: list[Group], values: bool) -> int:
 
 
 def _create_arrays(
-    store: Store, groups: list[Group], rows: int, rows_per_block: int, values: bool
+    store: Store, groups: list[Group], rows: int, rows_per_block: int, settings: CaptureSettings
 ) -> dict[str, ts.TensorStore]:
     """The arrays that blocks are written to."""
-    specs = capture_arrays(groups, rows, rows_per_block, values)
+    specs = capture_arrays(groups, rows, rows_per_block, settings.values, settings.keep == "sets")
     specs.append(vector("instruction/done", "uint8", "instruction", rows, rows_per_block))
     if jax.process_index() == 0:
         for group in groups:

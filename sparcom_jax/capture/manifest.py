@@ -13,6 +13,7 @@ from sparcom_jax.data.packing import Plan
 from sparcom_jax.data.templates import Template
 from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.errors import InputError
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.parallel import Placement
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.schema import SCHEMA_VERSION, Group
@@ -25,6 +26,7 @@ def describe(
     template: Template,
     groups: list[Group],
     settings: dict[str, Any],
+    selection: Selection | None,
     stop: tuple[int, ...],
     placement: Placement,
     dtype: str,
@@ -39,6 +41,7 @@ def describe(
       template: what stands around an instruction.
       groups: the model's neuron groups.
       settings: of the capture.
+      selection: how the device cuts the counts of neurons, or None where they are kept.
       stop: token ids that end a continuation.
       placement: where the model lies.
       dtype: that it runs in.
@@ -77,6 +80,7 @@ def describe(
             "padding": "never counted, never routed",
             "stop_token_ids": list(stop),
         },
+        "selection": selection.of_neurons() if selection else None,
         "dtype": dtype,
         "devices": {
             "platform": jax.default_backend(),
@@ -104,8 +108,8 @@ def record_tokens(store: Store, texts: TokenizedSet, plan: Plan) -> None:
 # not among it, because every device computes the same batches.
 IDENTITY = (
     ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
-    ("groups",), ("rows_per_write",), ("capture",), ("dtype",), ("devices", "platform"), ("devices", "mesh", "model"),
-    ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
+    ("groups",), ("rows_per_write",), ("capture",), ("selection",), ("dtype",), ("devices", "platform"),
+    ("devices", "mesh", "model"), ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
 )  # fmt: skip
 
 

@@ -62,3 +62,9 @@ def exactly(
 def pack(mask: Bool[np.ndarray, "*units F"]) -> UInt8[np.ndarray, "*units bytes"]:
     """Packs the last axis, 8 units a byte, lowest bit first."""
     return np.packbits(mask, axis=-1, bitorder="little")
+
+
+def unpack(packed: UInt8[np.ndarray, "bytes"], shape: tuple[int, ...]) -> Bool[np.ndarray, "*units F"]:
+    """Reads back what `pack` made of units of a shape, flattened since."""
+    rows = packed.reshape(*shape[:-1], -1)
+    return np.unpackbits(rows, axis=-1, count=shape[-1], bitorder="little").view(bool)

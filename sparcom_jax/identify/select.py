@@ -3,14 +3,16 @@
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import tensorstore as ts
 from jaxtyping import Bool, Float32, UInt16
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.score import at_least, cut_count, exactly, pack
+from sparcom_jax.identify.score import at_least, cut_count, exactly, pack, unpack
+from sparcom_jax.identify.selection import Selection, least_count, share_of
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
@@ -25,49 +27,32 @@ Sums = Float32[np.ndarray, "_"]
 Mask = Bool[np.ndarray, "_"]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """How S(i) is chosen; recorded with the sets.
-
-    Attributes:
-      selector: `frequency` takes the top `epsilon` share of the units by activation frequency; `threshold` takes those
-        whose frequency reaches `threshold`.
-      epsilon: share of the units of a group, in (0, 1]: k = ceil(epsilon U).
-      threshold: least activation frequency, in (0, 1], for the selector `threshold`.
-      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling
-        mean activation where it is stored, then by index.
-      pool: cut all neuron groups together instead of each by itself.
-      expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
-      expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
-    """
-
-    selector: str = "frequency"
-    epsilon: float = 0.05
-    threshold: float = 0.9
-    ties: str = "include"
-    pool: bool = False
-    expert_per_layer: int = 0
-    expert_epsilon: float = 0.0
-
-
 def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
-    Reads the run in chunks of bounded size. A set of the same name is replaced.
+    Reads the run in chunks of bounded size. A set of the same name is replaced. Where the capture kept sets of neurons
+    instead of counts, they are taken over as they are.
 
     Args:
       run: a complete run.
       name: name of the set, below `sets/`.
-      **fields: fields of `Selection`.
+      **fields: fields of `Selection`; those of neurons are by default the ones that the capture cut by, where it did.
 
     Returns:
       The sets, as written to the store.
 
     Raises:
-      InputError: the run is incomplete, or a setting is out of range.
+      InputError: the run is incomplete, or a setting is out of range or not the one that the capture cut by.
     """
-    selection = Selection(**fields)
-    _check(selection, name)
+    kept = run.selection or {}
+    selection = Selection(**{**kept, **fields})
+    selection.check()
+    if not NAME.fullmatch(name):
+        raise InputError(f"name {name!r} must be letters, digits, '.', '_' and '-'")
+    for field, value in kept.items():
+        if getattr(selection, field) != value:
+            raise InputError(f"{run.location}: keeps the sets of {field} {value}, not counts that {field} "
+                             f"{getattr(selection, field)} could cut; capture with keep=counts for others")  # fmt: skip
     run.require_complete()
     largest = int(np.bincount(run.category).max())
     if largest > MAX_COUNT:
@@ -75,17 +60,16 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     run.store.delete_prefix(f"{sets_path(name)}/")
     run.store.write_group("sets")
     neurons = [run.groups[group] for group in NEURON_GROUPS if group in run.groups]
-    cuts = [neurons] if selection.pool else [[group] for group in neurons]
+    cuts = selection.cut_together(neurons)
     if EXPERT_GROUP in run.groups:
         cuts.append([run.groups[EXPERT_GROUP]])
     with progress("identify", len(cuts) * len(run.category), "instruction cuts") as bar:
         for groups in cuts:
             writer = _Writer(run, name, groups)
-            for rows, counts, means in _chunks(run, groups, selection):
-                for at, row in enumerate(range(rows.start, rows.stop)):
-                    sums = [part[at] for part in means]
-                    writer.add(row, *_select(run, selection, groups, row, [part[at] for part in counts], sums))
-                bar.advance(rows.stop - rows.start)
+            as_kept = run.selection is not None and groups[0].name != EXPERT_GROUP
+            for row, masks, cut in _kept(run, selection, groups) if as_kept else _cut(run, selection, groups):
+                writer.add(row, masks, cut)
+                bar.advance(1)
             writer.finish()
     attributes = {**asdict(selection), "groups": [group.name for groups in cuts for group in groups]}
     run.store.write_group(sets_path(name), attributes)
@@ -94,29 +78,42 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     return sets
 
 
-def _select(
-    run: Run, selection: Selection, groups: list[Group], row: int, counts: list[Counts], sums: list[Sums]
-) -> tuple[list[Mask], float]:
-    """Masks of an instruction, and the frequency at which it was cut."""
-    tokens = int(run.token_count[row])
+def _cut(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[int, list[Mask], float]]:
+    """Of every instruction, its masks and the frequency at which it was cut."""
     experts = groups[0].name == EXPERT_GROUP
     if experts and selection.expert_epsilon == 0:
         wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
         if wanted > groups[0].sizes[0]:
             raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {groups[0].sizes[0]} "
                              f"experts of a layer")  # fmt: skip
-        layers = [_top(selection.ties, [layer], [], wanted, tokens) for layer in counts[0].reshape(groups[0].shape)]
-        # The cut that is recorded is the lowest of the layers'.
-        return [np.concatenate([mask for (mask,), _ in layers])], min(cut for _, cut in layers)
-    if selection.selector == "threshold" and not experts:
-        # The smallest count whose quotient by T reaches the threshold, in the arithmetic that a reader would use.
-        least = math.ceil(selection.threshold * tokens)
-        least -= (least - 1) / tokens >= selection.threshold
-        least += least / tokens < selection.threshold
-        return [at_least(group, least) for group in counts], selection.threshold
-    share = selection.expert_epsilon if experts else selection.epsilon
-    wanted = math.ceil(share * sum(group.unit_count for group in groups))
-    return _top(selection.ties, counts, sums, wanted, tokens)
+    else:
+        wanted = share_of(selection.expert_epsilon if experts else selection.epsilon, groups)
+    least = least_count(selection.threshold, run.token_count.astype(np.int64))
+    by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
+               and run.attributes["capture"]["values"])  # fmt: skip
+    arrays = [run.count(group.name) for group in groups]
+    if by_mean:
+        arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]
+    for row, parts in _rows(run, arrays):
+        counts, sums = parts[: len(groups)], parts[len(groups) :]
+        tokens = int(run.token_count[row])
+        if experts and selection.expert_epsilon == 0:
+            layers = [_top(selection.ties, [layer], [], wanted, tokens) for layer in counts[0].reshape(groups[0].shape)]
+            # The cut that is recorded is the lowest of the layers'.
+            yield row, [np.concatenate([mask for (mask,), _ in layers])], min(cut for _, cut in layers)
+        elif selection.selector == "threshold" and not experts:
+            yield row, [at_least(group, int(least[row])) for group in counts], selection.threshold
+        else:
+            yield row, *_top(selection.ties, counts, sums, wanted, tokens)
+
+
+def _kept(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[int, list[Mask], float]]:
+    """The same, as the capture cut it."""
+    cut = run.read(f"{groups[0].name}/cut_count") / run.token_count
+    if selection.selector == "threshold":
+        cut[:] = selection.threshold
+    for row, packed in _rows(run, [run.store.open_array(f"{group.name}/mask") for group in groups]):
+        yield row, [unpack(part, group.shape).reshape(-1) for part, group in zip(packed, groups, strict=True)], cut[row]
 
 
 def _top(ties: str, counts: list[Counts], sums: list[Sums], wanted: int, tokens: int) -> tuple[list[Mask], float]:
@@ -130,19 +127,9 @@ def _top(ties: str, counts: list[Counts], sums: list[Sums], wanted: int, tokens:
     return np.split(mask, np.cumsum([len(group) for group in counts])[:-1]), cut / tokens
 
 
-def _chunks(
-    run: Run, groups: list[Group], selection: Selection
-) -> Iterator[tuple[slice, list[np.ndarray], list[np.ndarray]]]:
-    """Reads counts `[I, U]` in chunks of instructions, the next while the last is worked on.
-
-    With them come the sums of the activations, where ties are broken by them.
-    """
-    by_mean = (selection.ties == "exact" and selection.selector == "frequency" and groups[0].name != EXPERT_GROUP
-               and run.attributes["capture"]["values"])  # fmt: skip
-    arrays = [run.count(group.name) for group in groups]
-    if by_mean:
-        arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]
-    row_bytes = (6 if by_mean else 2) * sum(group.unit_count for group in groups)
+def _rows(run: Run, arrays: list[ts.TensorStore]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Each instruction's part of arrays `[I, ...]`, flat, read in chunks, the next while the last is worked on."""
+    row_bytes = sum(array.dtype.numpy_dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
     step = run.rows_per_write
     while step > 1 and step * row_bytes > CHUNK_BYTES:
         step //= 2
@@ -152,8 +139,8 @@ def _chunks(
         if index + 1 < len(slices):
             ahead.append([array[slices[index + 1]].read() for array in arrays])
         parts = [np.asarray(finished(future, run.location)) for future in ahead.pop(0)]
-        flat = [part.reshape(len(part), -1) for part in parts]
-        yield rows, flat[: len(groups)], flat[len(groups) :]
+        for at, row in enumerate(range(rows.start, rows.stop)):
+            yield row, [part[at].reshape(-1) for part in parts]
 
 
 class _Writer:
@@ -207,23 +194,6 @@ class _Writer:
         for future in self._writing:
             finished(future, self._run.location)
         self._writing = []
-
-
-def _check(selection: Selection, name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise InputError(f"name {name!r} must be letters, digits, '.', '_' and '-'")
-    if selection.selector not in ("frequency", "threshold"):
-        raise InputError(f"selector {selection.selector!r} is not known; known: frequency, threshold")
-    if selection.ties not in ("include", "drop", "exact"):
-        raise InputError(f"ties {selection.ties!r} is not known; known: include, drop, exact")
-    for field in ("epsilon", "threshold"):
-        if not 0 < getattr(selection, field) <= 1:
-            raise InputError(f"{field} must be within (0, 1], got {getattr(selection, field)}")
-    if not 0 <= selection.expert_epsilon <= 1 or selection.expert_per_layer < 0:
-        raise InputError(
-            f"expert_epsilon {selection.expert_epsilon} and expert_per_layer {selection.expert_per_layer} "
-            f"must be 0 or positive, the former at most 1"
-        )
 
 
 def _report(run: Run, sets: Sets) -> None:

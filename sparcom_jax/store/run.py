@@ -69,6 +69,11 @@ class Run:
         return self.read("instruction/done")
 
     @property
+    def selection(self) -> dict[str, Any] | None:
+        """What the capture cut by where it kept sets of neurons instead of counts; None where it kept counts."""
+        return self.attributes.get("selection")
+
+    @property
     def rows_per_write(self) -> int:
         """Instructions in one written block."""
         return int(self.attributes["rows_per_write"])
@@ -95,17 +100,20 @@ class Run:
         """Counts of a group, `[I, *units]` uint16: positive activations, or selections for `expert`.
 
         Raises:
-          InputError: the model has no such group.
+          InputError: the model has no such group, or the run keeps sets of its units instead of counts.
         """
         if group not in self.groups:
             raise InputError(f"{self.location}: no group {group!r}; the run has {', '.join(self.groups)}")
+        if self.selection is not None and group != EXPERT_GROUP:
+            raise InputError(f"{self.location}: keeps the sets of {group}, not its counts; capture with keep=counts "
+                             f"to have them")  # fmt: skip
         return self.store.open_array("routed/selected_count" if group == EXPERT_GROUP else f"{group}/positive_count")
 
     def frequency(self, group: str) -> ts.TensorStore:
         """Activation frequency p (of `expert`: routing frequency f), `[I, *units]` float32 in 0..1, read lazily.
 
         Raises:
-          InputError: the model has no such group.
+          InputError: as `count`.
         """
         count = self.count(group)
         tokens = self.token_count

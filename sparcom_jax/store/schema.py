@@ -103,7 +103,23 @@ def unit_array(name: str, dtype: str, rows: int, rows_per_write: int, unit_shape
                      (rows_per_write, *unit_shape), (read_rows, 1, *unit_shape[1:]))  # fmt: skip
 
 
-def capture_arrays(groups: list[Group], rows: int, rows_per_write: int, values: bool) -> list[ArraySpec]:
+def mask_array(name: str, group: Group, rows: int, rows_per_write: int) -> ArraySpec:
+    """Which units of a group belong to each instruction, packed along the last axis, 8 units a byte, lowest bit first.
+
+    Args:
+      name: path below the store's root.
+      group: the units.
+      rows: number of instructions I.
+      rows_per_write: instructions in one written block.
+    """
+    packed = (*group.shape[:-1], math.ceil(group.shape[-1] / 8))
+    dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
+    return unit_array(name, "uint8", rows, rows_per_write, packed, dims)
+
+
+def capture_arrays(
+    groups: list[Group], rows: int, rows_per_write: int, values: bool, sets: bool = False
+) -> list[ArraySpec]:
     """All per-instruction statistics of a run.
 
     Args:
@@ -111,15 +127,19 @@ def capture_arrays(groups: list[Group], rows: int, rows_per_write: int, values: 
       rows: number of instructions I.
       rows_per_write: instructions in one written block.
       values: whether sums and maxima of the activations are stored too.
+      sets: whether masks and cuts of the neurons are stored instead of their counts.
     """
     specs = []
     for group in groups:
-        statistics = {"positive_count": "uint16"}
+        statistics = {} if sets else {"positive_count": "uint16"}
         if values:
             statistics |= {"value_sum": "float32", "value_max": "float32"}
         for statistic, dtype in statistics.items():
             specs.append(unit_array(f"{group.name}/{statistic}", dtype, rows, rows_per_write, group.shape,
                                     group.dimension_names))  # fmt: skip
+        if sets:
+            specs.append(mask_array(f"{group.name}/mask", group, rows, rows_per_write))
+            specs.append(vector(f"{group.name}/cut_count", "uint16", "instruction", rows, rows_per_write))
         if group.name == "routed":
             experts = expert_group(group)
             for statistic, dtype in (("selected_count", "uint16"), ("gate_sum", "float32")):

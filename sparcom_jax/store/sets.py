@@ -1,6 +1,5 @@
 """The sets of units that `identify` writes beside a run: who is in S(i), per instruction and per category."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import Bool, Float64, UInt16, UInt32
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import ArraySpec, Group, unit_array, vector
+from sparcom_jax.store.schema import ArraySpec, Group, mask_array, vector
 
 
 def sets_path(name: str) -> str:
@@ -23,16 +22,14 @@ def set_arrays(name: str, group: Group, rows: int, rows_per_write: int, categori
 
     Args:
       name: name of the set.
-      group: the units; the masks are packed along its last axis, 8 units a byte, lowest bit first.
+      group: the units.
       rows: number of instructions I.
       rows_per_write: instructions in one written block.
       categories: number of categories C.
     """
     path = f"{sets_path(name)}/{group.name}"
-    packed = (*group.shape[:-1], math.ceil(group.shape[-1] / 8))
-    packed_dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
     return [
-        unit_array(f"{path}/mask", "uint8", rows, rows_per_write, packed, packed_dims),
+        mask_array(f"{path}/mask", group, rows, rows_per_write),
         vector(f"{path}/size", "uint32", "instruction", rows),
         vector(f"{path}/cut", "float64", "instruction", rows),
         ArraySpec(f"{path}/membership", "uint16", (categories, *group.shape), ("category", *group.dimension_names),

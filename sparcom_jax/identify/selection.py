@@ -1,0 +1,83 @@
+"""How S(i) is chosen: the settings of a selection, their rules, and how many units they ask for."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.store.schema import Group
+
+OF_NEURONS = ("selector", "epsilon", "threshold", "ties", "pool")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How S(i) is chosen; recorded with the sets.
+
+    Attributes:
+      selector: `frequency` takes the top `epsilon` share of the units by activation frequency; `threshold` takes those
+        whose frequency reaches `threshold`.
+      epsilon: share of the units of a group, in (0, 1]: k = ceil(epsilon U).
+      threshold: least activation frequency, in (0, 1], for the selector `threshold`.
+      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling
+        mean activation where it is stored, then by index.
+      pool: cut all neuron groups together instead of each by itself.
+      expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
+      expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
+    """
+
+    selector: str = "frequency"
+    epsilon: float = 0.05
+    threshold: float = 0.9
+    ties: str = "include"
+    pool: bool = False
+    expert_per_layer: int = 0
+    expert_epsilon: float = 0.0
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: a field is unknown or out of range.
+        """
+        if self.selector not in ("frequency", "threshold"):
+            raise InputError(f"selector {self.selector!r} is not known; known: frequency, threshold")
+        if self.ties not in ("include", "drop", "exact"):
+            raise InputError(f"ties {self.ties!r} is not known; known: include, drop, exact")
+        for field in ("epsilon", "threshold"):
+            if not 0 < getattr(self, field) <= 1:
+                raise InputError(f"{field} must be within (0, 1], got {getattr(self, field)}")
+        if not 0 <= self.expert_epsilon <= 1 or self.expert_per_layer < 0:
+            raise InputError(
+                f"expert_epsilon {self.expert_epsilon} and expert_per_layer {self.expert_per_layer} "
+                f"must be 0 or positive, the former at most 1"
+            )
+
+    def of_neurons(self) -> dict[str, Any]:
+        """The fields that decide about neurons."""
+        return {name: value for name, value in asdict(self).items() if name in OF_NEURONS}
+
+    def cut_together(self, neurons: Sequence[Group]) -> list[list[Group]]:
+        """The neuron groups, those in one list that are cut together."""
+        return [list(neurons)] if self.pool else [[group] for group in neurons]
+
+
+def share_of(share: float, groups: Sequence[Group]) -> int:
+    """How many units a share asks for: k = ceil(share U), with U the number of units of the groups."""
+    return math.ceil(share * sum(group.unit_count for group in groups))
+
+
+def least_count(threshold: float, tokens: Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
+    """The smallest count whose float64 quotient by T reaches the threshold: the arithmetic that a reader would use.
+
+    Args:
+      threshold: in (0, 1].
+      tokens: T, at least 1.
+    """
+    least = np.ceil(threshold * tokens).astype(np.int64)
+    least -= (least - 1) / tokens >= threshold
+    return least + (least / tokens < threshold)
