@@ -3,8 +3,9 @@
 import collections
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
 
 BLOCK_BYTES = 1 << 30
 MAX_ROWS_PER_BLOCK = 512
-STEPS_IN_FLIGHT = 3
 BLOCKS_IN_FLIGHT = 2
 
 
@@ -217,19 +217,15 @@ class _Engine:
     def block(self, bins: tuple[Bin, ...], first_row: int, rows: int) -> dict[str, np.ndarray]:
         """Captures one block of instructions: array name -> `[rows, ...]`."""
         results: dict[str, np.ndarray] = {}
-        flying: collections.deque[tuple[list[Bin], Any]] = collections.deque()
-        for step_bins in steps(bins, self._placement.data):
-            flying.append((step_bins, self._run(step_bins)))
-            if len(flying) >= STEPS_IN_FLIGHT:
-                self._collect(*flying.popleft(), results, first_row, rows)
-        while flying:
-            self._collect(*flying.popleft(), results, first_row, rows)
+        taken = list(steps(bins, self._placement.data))
+        for step_bins, statistics in zip(taken, self._placement.run_ahead(map(self._call, taken)), strict=True):
+            self._collect(step_bins, statistics, results, first_row, rows)
         return results
 
-    def _run(self, bins: list[Bin]) -> Any:
+    def _call(self, bins: list[Bin]) -> Callable[[], Any]:
         step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.values,
                             self._groups, self._cut, self._placement)  # fmt: skip
-        return step(self._params, stack(bins, self._placement.data, self._lay), None)
+        return partial(step, self._params, stack(bins, self._placement.data, self._lay), None)
 
     def _lay(self, one: Bin) -> Batch:
         ids = [self._texts.ids[text] for text in one.texts]

@@ -4,7 +4,8 @@ Axis legend: I instructions, S token slots of a batch, R texts of a batch, N new
 """
 
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -176,9 +177,14 @@ def _continue(
 
     count = part.stop - part.start
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
-    for bins in steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data):
+    taken = list(steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data))
+
+    def call(bins: list[Bin]) -> Callable[[], Any]:
         step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
-        token, length = jax.device_get(step(params, stack(bins, placement.data, lay), None))
+        return partial(step, params, stack(bins, placement.data, lay), None)
+
+    for bins, results in zip(taken, placement.run_ahead(map(call, taken)), strict=True):
+        token, length = jax.device_get(results)
         for device, one in enumerate(bins):
             at = np.asarray(one.texts) - part.start
             made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]

@@ -3,7 +3,7 @@
 Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instructions.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -52,8 +52,8 @@ class Likelihood:
         """
         placed = self._placement.put(edits, EDIT_SPECS)
         sums = np.zeros(len(self._texts.ids))
-        results = [(bins, step(self._params, batches, placed)) for bins, batches, step in self._steps]
-        for bins, stacked in results:
+        calls = (partial(step, self._params, batches, placed) for _, batches, step in self._steps)
+        for (bins, *_), stacked in zip(self._steps, self._placement.run_ahead(calls), strict=True):
             values = np.asarray(stacked)
             for device, one in enumerate(bins):
                 sums[list(one.texts)] = values[device, : len(one.texts)]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from sparcom_jax.models.attention import MIN_WINDOW, QUERY_BLOCK, window_for
+from sparcom_jax.models.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.decoder import Batch
 
 MIN_ROWS = 8
@@ -97,7 +97,7 @@ def alike(lengths: Int[np.ndarray, "I"], start: int, count: int, batch_tokens: i
       batch_tokens: token slots of a batch; more where one text needs them.
     """
     texts = np.arange(start, start + count)
-    most = np.asarray([max(MIN_WINDOW // 2, _power_of_two(int(length))) for length in lengths[texts]])
+    most = np.asarray([max(QUERY_BLOCK // 2, _power_of_two(int(length))) for length in lengths[texts]])
     bins = []
     for size in np.unique(most).tolist():
         members = texts[most == size].tolist()

@@ -5,6 +5,7 @@ H size of a query or key, O size of a value, Q query slots of an attention block
 C positions of a cache.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,6 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.layers import Norm, squash, summed
 from sparcom_jax.models.rope import Rotary, neighbours_to_halves, rotate
 
-MIN_WINDOW = 128
 QUERY_BLOCK = 128
 """The largest block of queries; any number of slots that it divides is cut into blocks of every window."""
 LATENT_EPSILON = 1e-6
@@ -38,21 +38,28 @@ def longest_text(window: int) -> int:
 
 
 def window_for(length: int) -> int:
-    """The smallest window that a text of this length fits: a power of two, or one and a half times one.
+    """The smallest window that a text of this length fits, of the few that are compiled.
 
-    Few windows, because each is compiled; a window is less than one and a half times as wide as needed.
+    On CPU a window costs nothing where less of it is needed (`packed_attention`), so they lie far apart: 512, 2,048 and
+    so on. Elsewhere a window is a power of two, or one and a half times one, and less than that factor too wide.
     """
-    window = MIN_WINDOW
+    chosen_at_run_time = jax.default_backend() == "cpu"
+    window = 512 if chosen_at_run_time else QUERY_BLOCK
     while longest_text(window) < length:
-        window += window // 2 if window & (window - 1) == 0 else window // 3
+        window = 4 * window if chosen_at_run_time else _next_size(window)
     return window
+
+
+def _next_size(size: int) -> int:
+    """The next of 64, 96, 128, 192, 256 and so on."""
+    return size + size // 2 if size & (size - 1) == 0 else size + size // 3
 
 
 class View(NamedTuple):
     """What the attention of a layer sees.
 
     Attributes:
-      window: key slots W that a block of queries is given, of those that `window_for` gives. None: the slots of the
+      window: the most key slots that a block of queries is given, one that `window_for` gives. None: the slots of the
         batch hold one token of each text, which sees what the cache holds of its text.
       reach: a token attends to so many tokens, itself included; None: to all before it.
       layer: which layer of the cache is this one's; None where there is no cache.
@@ -104,6 +111,7 @@ def packed_attention(
     k: Float[Array, "S G H"],
     v: Float[Array, "S G O"],
     row: Int[Array, "S"],
+    position: Int[Array, "S"],
     *,
     window: int,
     reach: Int[Array, ""] | None,
@@ -112,15 +120,17 @@ def packed_attention(
 ) -> Float[Array, "S N O"]:
     """Causal attention over texts that lie one after another in the slots of a batch.
 
-    The slots are cut into blocks of Q queries; a block sees the `window` key slots that end with its own last one. That
-    holds every key of a text of at most `longest_text(window)` tokens; the mask cuts texts apart.
+    The slots are cut into blocks of Q queries. A block sees the W key slots that end with its own last one, and the mask
+    cuts texts apart. With W = `window` these hold every key of a text of at most `longest_text(window)` tokens; on CPU
+    each block takes the smallest W that holds the keys of its own texts.
 
     Args:
       q: queries, scaled.
       k: keys.
       v: values.
       row: which text each slot belongs to, not falling.
-      window: W, as in `View`.
+      position: position of each slot in its text.
+      window: as in `View`.
       reach: as in `View`.
       cap: scores are squashed into +-cap; 0: they are not.
       sinks: a score for attending to nothing, of each head (Xiao et al. 2023; GPT-OSS).
@@ -141,23 +151,33 @@ def packed_attention(
     visible = distance >= 0 if reach is None else (distance >= 0) & (distance < reach)
     nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1, 1)
 
-    @jax.checkpoint  # training keeps no scores: they are computed again in the backward pass, which is faster, too
-    def attend(start: Int[Array, ""]) -> Float[Array, "G heads_per_group Q O"]:
-        def cut(x: Array, length: int, axis: int = -2) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, start, length, axis % x.ndim)
+    def attend(start: Int[Array, ""], seen: int) -> Float[Array, "G heads_per_group Q O"]:
+        hidden = window - seen
 
-        same_text = cut(row, block, 0)[:, None] == cut(key_row, window, 0)[None, :]
-        score = jnp.einsum("GMQH,GWH->GMQW", cut(q, block), cut(k, window), preferred_element_type=jnp.float32)
-        weight, total = _weigh(jnp.where(same_text & visible, squash(score, cap), -jnp.inf), nothing)
-        mixed = jnp.einsum("GMQW,GWO->GMQO", weight.astype(v.dtype), cut(v, window))
+        def keys(x: Array, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start + hidden, seen, axis)
+
+        same_text = jax.lax.dynamic_slice_in_dim(row, start, block)[:, None] == keys(key_row, 0)[None, :]
+        queries = jax.lax.dynamic_slice_in_dim(q, start, block, 2)
+        score = jnp.einsum("GMQH,GWH->GMQW", queries, keys(k, 1), preferred_element_type=jnp.float32)
+        score = jnp.where(same_text & visible[:, hidden:], squash(score, cap), -jnp.inf)
+        weight, total = _weigh(score, nothing)
+        mixed = jnp.einsum("GMQW,GWO->GMQO", weight.astype(v.dtype), keys(v, 1))
         return mixed / total.astype(v.dtype)
 
     starts = jnp.arange(0, slots, block)
+    # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
     if jax.default_backend() == "cpu":
-        # Measured: a loop with two blocks a turn keeps two cores busy and compiles five times faster than all in a row.
-        _, blocks = jax.lax.scan(lambda carry, start: (carry, attend(start)), None, starts, unroll=2)
+        # Measured: half as many keys as when all blocks see `window`, and one shape to compile instead of four.
+        sizes = [block]
+        while sizes[-1] < window:
+            sizes.append(_next_size(sizes[-1]))
+        before = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
+        choice = jnp.searchsorted(jnp.asarray(sizes), block + before)
+        branches = [partial(attend, seen=seen) for seen in sizes]
+        blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (choice, starts))
     else:
-        blocks = jax.vmap(attend)(starts)
+        blocks = jax.vmap(jax.checkpoint(partial(attend, seen=window)))(starts)
     return jnp.moveaxis(blocks, 3, 1).reshape(slots, heads, v.shape[-1])
 
 
@@ -245,7 +265,9 @@ class Attention(nnx.Module):
             assert view.layer is not None
             cache = cache.write(view.layer, row, position, k, v)
         if view.window is not None:
-            mixed = packed_attention(q, k, v, row, window=view.window, reach=view.reach, cap=cap, sinks=sinks)
+            mixed = packed_attention(
+                q, k, v, row, position, window=view.window, reach=view.reach, cap=cap, sinks=sinks
+            )
         else:
             assert cache is not None
             k, v = cache.key[view.layer], cache.value[view.layer]
