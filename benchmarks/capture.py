@@ -17,7 +17,7 @@ import os
 import shutil
 import statistics
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class BareForward:
 
     def __init__(self, model: ModelInMemory, instructions: InstructionSet, settings: CaptureSettings) -> None:
         config, tokenizer = model.config, model.tokenizer()
-        placement = make_placement(settings.placement, settings.model_parallel, config)
+        placement = self._placement = make_placement(settings.placement, settings.model_parallel, config)
         texts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
                                  vocab_size=config.vocab_size, max_tokens=config.max_positions,
                                  truncate=False)  # fmt: skip
@@ -96,7 +96,9 @@ class BareForward:
 
     def run(self) -> None:
         """Runs all batches."""
-        jax.block_until_ready([step(self._params, batch, None) for step, batch in self._steps])
+        calls = (partial(step, self._params, batch, None) for step, batch in self._steps)
+        for _ in self._placement.run_ahead(calls):
+            pass
 
     @staticmethod
     @cache
@@ -153,7 +155,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=600, help="how many instructions are drawn, at most; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side that are counted")
-    parser.add_argument("--batch-tokens", type=int, default=2048, help="token slots of a batch, on both sides")
+    parser.add_argument(
+        "--batch-tokens", type=int, default=CaptureSettings().batch_tokens, help="token slots of a batch, on both sides"
+    )
     parser.add_argument("--peers", default="hooks", help=f"of {', '.join(PEERS)}; hooks alone for --model=moe")
     parser.add_argument("--workdir", type=Path, help="where temporary files go")
     args = parser.parse_args()

@@ -90,8 +90,8 @@ class Placement:
         """Results of calls of compiled steps, in order; while one is taken, the next ones run.
 
         On CPU, no step keeps all cores busy all the time, and what one thread starts, JAX runs one after another; so
-        each step has a thread that waits for it. Measured: 1.14 times as fast on two cores. Not so where devices share a
-        batch: steps that exchange values must begin in the same order on all of them.
+        each step has a thread that waits for it. Measured: 1.14 times as fast on two cores. Not so where devices share
+        a batch: steps that exchange values must begin in the same order on all of them.
         """
         together = jax.default_backend() == "cpu" and self.axis is None
         threads = min(os.cpu_count() or 1, MOST_STEPS) if together else 1

@@ -71,7 +71,7 @@ class CaptureSettings:
     convention: str = "gate"
     keep: str = "counts"
     values: bool = False
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     rows_per_block: int = 0
     placement: str = "pmap"
     model_parallel: int = 1

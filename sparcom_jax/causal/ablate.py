@@ -53,7 +53,7 @@ class AblationSettings:
     rho: float = 0.5
     draws: int = 20
     per_category: int = 0
-    batch_tokens: int = 2048
+    batch_tokens: int = 1024
     placement: str = "pmap"
     model_parallel: int = 1
     dtype: str = "auto"

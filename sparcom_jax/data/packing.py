@@ -3,6 +3,7 @@
 The plan follows from the lengths alone, so a resumed run makes the same batches, and these make the same bits.
 """
 
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,10 @@ class Plan:
 
 
 def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: int) -> Plan:
-    """Packs texts into bins, block by block, longest first, each into the fullest bin that still holds it.
+    """Packs texts into bins, block by block.
 
     A bin costs what its attention window costs, whatever else is in it; so short texts fill up the bins of long ones.
+    The bins of a window have about as many texts each, because each text that a shape can hold costs memory.
 
     Args:
       lengths: tokens of each text.
@@ -71,13 +73,13 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     packed = [
         [
             (window_for(int(lengths[texts[0]])), tuple(texts))
-            for texts in _pack(lengths, start, rows_per_block, slots, max_rows)
+            for texts in _pack(lengths, range(start, min(start + rows_per_block, len(lengths))), slots, max_rows)
         ]
         for start in range(0, len(lengths), rows_per_block)
     ]
     rows_of_window: dict[int, int] = {}
     for window, texts in (one for block in packed for one in block):
-        rows_of_window[window] = max(rows_of_window.get(window, MIN_ROWS), _power_of_two(len(texts)))
+        rows_of_window[window] = max(rows_of_window.get(window, 0), _round_up(len(texts), MIN_ROWS))
     blocks = tuple(
         tuple(Bin(Shape(slots, window, rows_of_window[window]), texts) for window, texts in block) for block in packed
     )
@@ -159,22 +161,27 @@ def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[
     return Batch(*leaves)
 
 
-def _pack(lengths: Int[np.ndarray, "I"], start: int, count: int, slots: int, max_rows: int) -> list[list[int]]:
-    block = lengths[start : start + count]
-    bins: list[list[int]] = []
-    free: list[int] = []
-    for text in np.argsort(-block, kind="stable"):
-        length = int(block[text])
-        fitting = [b for b, left in enumerate(free) if left >= length and len(bins[b]) < max_rows]
-        if fitting:
-            best = min(fitting, key=free.__getitem__)
-        else:
-            best = len(bins)
-            bins.append([])
-            free.append(slots)
-        bins[best].append(start + int(text))
-        free[best] -= length
-    return bins
+def _pack(lengths: Int[np.ndarray, "I"], texts: range, slots: int, max_rows: int) -> list[list[int]]:
+    """The longest text goes into the emptiest bin; each window has as many bins as the tokens of its texts fill."""
+    left = sorted(texts, key=lambda text: -int(lengths[text]))
+    window = {text: window_for(int(lengths[text])) for text in left}
+    packed: list[list[int]] = []
+    while left:
+        tokens = sum(int(lengths[text]) for text in left if window[text] == window[left[0]])
+        bins: list[list[int]] = [[] for _ in range(-(-tokens // slots))]
+        used = [(0, number) for number in range(len(bins))]  # a heap: the emptiest bin comes first
+        too_many = []
+        for text in left:
+            if not used or used[0][0] + lengths[text] > slots:
+                too_many.append(text)
+                continue
+            filled, number = heapq.heappop(used)
+            bins[number].append(text)
+            if len(bins[number]) < max_rows:
+                heapq.heappush(used, (filled + int(lengths[text]), number))
+        packed += bins
+        left = too_many
+    return packed
 
 
 def _power_of_two(count: int) -> int:

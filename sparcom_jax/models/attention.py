@@ -55,6 +55,13 @@ def _next_size(size: int) -> int:
     return size + size // 2 if size & (size - 1) == 0 else size + size // 3
 
 
+def _sizes(smallest: int, largest: int) -> list[int]:
+    sizes = [smallest]
+    while sizes[-1] < largest:
+        sizes.append(_next_size(sizes[-1]))
+    return sizes
+
+
 class View(NamedTuple):
     """What the attention of a layer sees.
 
@@ -120,9 +127,9 @@ def packed_attention(
 ) -> Float[Array, "S N O"]:
     """Causal attention over texts that lie one after another in the slots of a batch.
 
-    The slots are cut into blocks of Q queries. A block sees the W key slots that end with its own last one, and the mask
-    cuts texts apart. With W = `window` these hold every key of a text of at most `longest_text(window)` tokens; on CPU
-    each block takes the smallest W that holds the keys of its own texts.
+    The slots are cut into blocks of Q queries. A block sees the W key slots that end with its own last one, and the
+    mask cuts texts apart. With W = `window` these hold every key of a text of at most `longest_text(window)` tokens; on
+    CPU each block takes the smallest W that holds the keys of its own texts.
 
     Args:
       q: queries, scaled.
@@ -169,13 +176,11 @@ def packed_attention(
     # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
     if jax.default_backend() == "cpu":
         # Measured: half as many keys as when all blocks see `window`, and one shape to compile instead of four.
-        sizes = [block]
-        while sizes[-1] < window:
-            sizes.append(_next_size(sizes[-1]))
-        before = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
-        choice = jnp.searchsorted(jnp.asarray(sizes), block + before)
+        sizes = _sizes(block, window)
+        back = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
+        size = jnp.searchsorted(jnp.asarray(sizes), block + back)
         branches = [partial(attend, seen=seen) for seen in sizes]
-        blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (choice, starts))
+        blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (size, starts))
     else:
         blocks = jax.vmap(jax.checkpoint(partial(attend, seen=window)))(starts)
     return jnp.moveaxis(blocks, 3, 1).reshape(slots, heads, v.shape[-1])
@@ -265,9 +270,7 @@ class Attention(nnx.Module):
             assert view.layer is not None
             cache = cache.write(view.layer, row, position, k, v)
         if view.window is not None:
-            mixed = packed_attention(
-                q, k, v, row, position, window=view.window, reach=view.reach, cap=cap, sinks=sinks
-            )
+            mixed = packed_attention(q, k, v, row, position, window=view.window, reach=view.reach, cap=cap, sinks=sinks)
         else:
             assert cache is not None
             k, v = cache.key[view.layer], cache.value[view.layer]
