@@ -49,6 +49,25 @@ def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str
     return {name: np.asarray(values) for name, values in rows.items()}
 
 
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: list[int], reach: int, cap: float,
+              sinks: np.ndarray | None) -> np.ndarray:  # fmt: skip
+    """Causal attention of texts that lie one after another: one token and one head at a time, in float64."""
+    out = np.zeros((len(q), q.shape[1], v.shape[2]))
+    per_group = q.shape[1] // k.shape[1]
+    start = 0
+    for length in lengths:
+        for token in range(start, start + length):
+            first = max(start, token - reach + 1)
+            for head in range(q.shape[1]):
+                score = k[first : token + 1, head // per_group].astype(float) @ q[token, head]
+                score = cap * np.tanh(score / cap) if cap else score
+                weight = np.exp(score)
+                total = weight.sum() + (0 if sinks is None else np.exp(sinks[head]))
+                out[token, head] = weight @ v[first : token + 1, head // per_group] / total
+        start += length
+    return out
+
+
 def select(p: np.ndarray, epsilon: float, ties: str, means: np.ndarray | None = None) -> tuple[set[int], float]:
     """S(i) of one instruction by sorting its frequencies, and the cut."""
     wanted = math.ceil(epsilon * p.size)

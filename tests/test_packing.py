@@ -44,3 +44,11 @@ def test_fill(lengths: list[int]) -> None:
     padding = batch.row == shape.rows
     assert padding.sum() == shape.slots - sum(lengths)
     assert not batch.counted[padding].any()
+
+
+def test_long_and_short_texts_are_dealt_out_evenly() -> None:
+    """Each text that a batch can hold costs memory, and a batch must hold as many as the fullest one."""
+    plan = make_plan(np.asarray([20] * 160 + [200] * 40), 512, 1024)
+    (shape,) = {one.shape for block in plan.blocks for one in block}
+    assert shape.rows <= 24  # 18 a bin on average; 51 of the short ones would fill one
+    assert plan.filled > 0.99
