@@ -43,7 +43,7 @@ TEST = [
 
 setup(
     name="sparcom_jax",
-    version="0.1.0",
+    version="0.2.0",
     description="Find the neurons and experts that carry instruction following in large language models.",
     packages=find_packages(include=["sparcom_jax", "sparcom_jax.*"]),
     package_data={"sparcom_jax": ["py.typed", "data/*.jsonl"]},

@@ -97,8 +97,8 @@ class BareForward:
     def run(self) -> None:
         """Runs all batches."""
         calls = (partial(step, self._params, batch, None) for step, batch in self._steps)
-        for _ in self._placement.run_ahead(calls):
-            pass
+        for kept in self._placement.run_ahead(calls):
+            jax.block_until_ready(kept)
 
     @staticmethod
     @cache

@@ -29,7 +29,7 @@ Step = Callable[..., Any]
 T = TypeVar("T")
 
 MOST_STEPS = 8
-"""Steps that run at the same time on CPU, at most; each has activations of its own."""
+"""Batches that are computed at the same time on CPU, at most; each has activations and results of its own."""
 
 # Which axis of a parameter is cut over "model", counted from the last; parameters that are not named are whole.
 CUT_AXIS = {
@@ -94,19 +94,22 @@ class Placement:
         a batch: steps that exchange values must begin in the same order on all of them.
         """
         together = jax.default_backend() == "cpu" and self.axis is None
-        threads = min(os.cpu_count() or 1, MOST_STEPS) if together else 1
+        threads = max(min(len(os.sched_getaffinity(0)), MOST_STEPS) // self.data, 1) if together else 1
 
         def run(call: Callable[[], T]) -> T:
             return jax.block_until_ready(call()) if together else call()
 
-        with ThreadPoolExecutor(threads) as pool:
-            flying: collections.deque[Future[T]] = collections.deque()
+        pool = ThreadPoolExecutor(threads)
+        flying: collections.deque[Future[T]] = collections.deque()
+        try:
             for call in calls:
                 flying.append(pool.submit(run, call))
                 if len(flying) > threads + 1:
                     yield flying.popleft().result()
             while flying:
                 yield flying.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def compile(self, step: Step, config: DecoderConfig, extra_specs: Any, out_specs: Any) -> Step:
         """Compiles a step for all devices.

@@ -20,7 +20,7 @@ def test_every_text_lies_in_one_bin_of_its_block(lengths: list[int], rows_per_bl
         assert texts == list(range(first, min(first + rows_per_block, len(lengths))))
         for one in block:
             assert sum(lengths[text] for text in one.texts) <= one.shape.slots == plan.slots
-            assert len(one.texts) <= one.shape.rows
+            assert len(one.texts) <= one.shape.rows <= max(plan.slots // 16, 8)
             assert max(lengths[text] for text in one.texts) <= longest_text(one.shape.window)
     shapes = {one.shape for block in plan.blocks for one in block}
     assert len(shapes) == len({shape.window for shape in shapes})

@@ -16,8 +16,9 @@ SECONDS = 20
 
 @pytest.fixture
 def alone(llama: ModelDir, monkeypatch: pytest.MonkeyPatch) -> Placement:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    return make_placement("pmap", 1, llama.config)
+    placement = make_placement("pmap", 1, llama.config)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(2 * placement.data)))
+    return placement
 
 
 def test_results_come_in_the_order_of_the_calls(alone: Placement) -> None:
@@ -28,7 +29,7 @@ def test_results_come_in_the_order_of_the_calls(alone: Placement) -> None:
     assert list(alone.run_ahead(partial(call, number) for number in range(20))) == list(range(20))
 
 
-def test_two_cores_run_two_steps_at_a_time(alone: Placement) -> None:
+def test_two_cores_a_device_run_two_steps_at_a_time(alone: Placement) -> None:
     both = threading.Barrier(2, timeout=SECONDS)
     assert sorted(alone.run_ahead([both.wait, both.wait])) == [0, 1]
 

@@ -4,8 +4,7 @@ Axis legend: I instructions, S token slots of a batch, R texts of a batch, N new
 """
 
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -177,14 +176,9 @@ def _continue(
 
     count = part.stop - part.start
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
-    taken = list(steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data))
-
-    def call(bins: list[Bin]) -> Callable[[], Any]:
+    for bins in steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data):
         step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
-        return partial(step, params, stack(bins, placement.data, lay), None)
-
-    for bins, results in zip(taken, placement.run_ahead(map(call, taken)), strict=True):
-        token, length = jax.device_get(results)
+        token, length = jax.device_get(step(params, stack(bins, placement.data, lay), None))
         for device, one in enumerate(bins):
             at = np.asarray(one.texts) - part.start
             made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]

@@ -60,8 +60,9 @@ class Plan:
 def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: int) -> Plan:
     """Packs texts into bins, block by block.
 
-    A bin costs what its attention window costs, whatever else is in it; so short texts fill up the bins of long ones.
-    The bins of a window have about as many texts each, because each text that a shape can hold costs memory.
+    Except on CPU, a bin costs what its attention window costs, whatever else is in it; so short texts fill up the bins
+    of long ones. The bins of a window have about as many texts each, because each text that a shape can hold costs
+    memory.
 
     Args:
       lengths: tokens of each text.
@@ -162,13 +163,16 @@ def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[
 
 
 def _pack(lengths: Int[np.ndarray, "I"], texts: range, slots: int, max_rows: int) -> list[list[int]]:
-    """The longest text goes into the emptiest bin; each window has as many bins as the tokens of its texts fill."""
+    """The longest text goes into the emptiest bin, of as many as the tokens of its window fill.
+
+    Shorter texts follow, of whatever window; those for which no bin has room are dealt out in the same way again.
+    """
     left = sorted(texts, key=lambda text: -int(lengths[text]))
     window = {text: window_for(int(lengths[text])) for text in left}
     packed: list[list[int]] = []
     while left:
         tokens = sum(int(lengths[text]) for text in left if window[text] == window[left[0]])
-        bins: list[list[int]] = [[] for _ in range(-(-tokens // slots))]
+        bins: list[list[int]] = [[] for _ in range(max(-(-tokens // slots), 1))]
         used = [(0, number) for number in range(len(bins))]  # a heap: the emptiest bin comes first
         too_many = []
         for text in left:

@@ -40,7 +40,7 @@ def longest_text(window: int) -> int:
 def window_for(length: int) -> int:
     """The smallest window that a text of this length fits, of the few that are compiled.
 
-    On CPU a window costs nothing where less of it is needed (`packed_attention`), so they lie far apart: 512, 2,048 and
+    On CPU a window costs little where less of it is needed (`packed_attention`), so they lie far apart: 512, 2,048 and
     so on. Elsewhere a window is a power of two, or one and a half times one, and less than that factor too wide.
     """
     chosen_at_run_time = jax.default_backend() == "cpu"
@@ -58,7 +58,7 @@ def _next_size(size: int) -> int:
 def _sizes(smallest: int, largest: int) -> list[int]:
     sizes = [smallest]
     while sizes[-1] < largest:
-        sizes.append(_next_size(sizes[-1]))
+        sizes.append(min(_next_size(sizes[-1]), largest))
     return sizes
 
 
@@ -148,6 +148,7 @@ def packed_attention(
     slots, heads, head_size = q.shape
     groups = k.shape[1]
     block = query_block(window)
+    window = min(window, slots)
     before = window - block
     # Heads lead, so that each block's operands are slices; zeros before the first slot make all blocks alike.
     q = jnp.moveaxis(q, 0, 1).reshape(groups, heads // groups, slots, head_size)
