@@ -176,7 +176,7 @@ def packed_attention(
     starts = jnp.arange(0, slots, block)
     # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
     if jax.default_backend() == "cpu":
-        # Measured: 0.6 times the keys of windows that fit the longest text of each batch, and one shape instead of four.
+        # Measured: 0.6 times the keys of windows as wide as the longest text of each batch needs, and one shape, not 4.
         sizes = _sizes(block, window)
         back = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
         size = jnp.searchsorted(jnp.asarray(sizes), block + back)
