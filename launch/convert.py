@@ -1,6 +1,6 @@
-"""Converts a Hugging Face checkpoint to Flax.
+"""Converts a checkpoint to Flax; quantised weights are dequantised, an adapter is merged.
 
-launch/convert.py --source=HF_DIR_OR_HUB_ID --output=MODEL_DIR
+launch/convert.py --source=HF_DIR_OR_HUB_ID|FILE.gguf --output=MODEL_DIR [--adapter=LORA_DIR] [--dtype=bfloat16]
 """
 
 import jax
@@ -9,14 +9,18 @@ from absl import flags
 from sparcom_jax.command import run_command
 from sparcom_jax.convert.model_dir import convert
 
-_SOURCE = flags.DEFINE_string("source", None, "Hugging Face directory, or id of a model on the hub", required=True)
+_SOURCE = flags.DEFINE_string(
+    "source", None, "Hugging Face directory, GGUF file, or id of a model on the hub", required=True
+)
 _OUTPUT = flags.DEFINE_string("output", None, "directory to make", required=True)
+_ADAPTER = flags.DEFINE_string("adapter", None, "directory of a LoRA adapter that is merged into the model")
+_DTYPE = flags.DEFINE_enum("dtype", None, ["bfloat16", "float32"], "what quantised weights are turned into")
 
 
 def main() -> None:
     """Runs the command."""
     jax.config.update("jax_platforms", "cpu")  # reads and writes files; an accelerator has no part in it
-    convert(_SOURCE.value, _OUTPUT.value)
+    convert(_SOURCE.value, _OUTPUT.value, dtype=_DTYPE.value, adapter=_ADAPTER.value)
     print(_OUTPUT.value)
 
 

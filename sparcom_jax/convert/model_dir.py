@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, open_checkpoint
+from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.hf_config import read_config
 from sparcom_jax.convert.names import path_name
 from sparcom_jax.convert.weights import SourceWeights, parameter_groups
@@ -23,11 +25,7 @@ from sparcom_jax.progress import progress, say
 
 MANIFEST = "sparcom.json"
 PARAMS = "params"
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+SCHEMA_VERSION = 2
 CHUNK_BYTES = 64 << 20
 
 
@@ -38,7 +36,7 @@ class ModelDir:
     Attributes:
       path: the directory.
       config: what the decoder runs on.
-      manifest: family, dtype, parameter count, source and digest.
+      manifest: family, dtype, parameter count, source, digest, and what conversion made of the files.
     """
 
     path: Path
@@ -132,7 +130,7 @@ def open_model(path: str | Path) -> ModelDir:
     """Opens a directory that `convert` wrote.
 
     Raises:
-      InputError: it is not one.
+      InputError: it is not one, or was written with another schema.
     """
     path = Path(path)
     try:
@@ -141,17 +139,27 @@ def open_model(path: str | Path) -> ModelDir:
         raise InputError(f"{path}: not a converted model (no {MANIFEST}); run convert first") from error
     except ValueError as error:
         raise InputError(f"{path / MANIFEST}: not JSON: {error}") from error
-    return ModelDir(path, read_config(path), manifest)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path / MANIFEST}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
+                         f"convert the checkpoint again")  # fmt: skip
+    return ModelDir(path, replace(read_config(path).decoder, head=manifest["head"]), manifest)
 
 
-def convert(source: str | Path, output: str | Path) -> ModelDir:
-    """Converts a Hugging Face checkpoint to Flax parameters in an Orbax checkpoint.
+def convert(
+    source: str | Path, output: str | Path, *, dtype: str | None = None, adapter: str | Path | None = None
+) -> ModelDir:
+    """Converts a checkpoint to Flax parameters in an Orbax checkpoint.
 
     The output appears whole or not at all.
 
     Args:
-      source: a directory, or the id of a model on the hub (`org/name`), which is downloaded to the hub's cache.
+      source: a Hugging Face directory, a GGUF file (of a split one, any part), or the id of a model on the hub
+        (`org/name`), which is downloaded to the hub's cache.
       output: directory to make.
+      dtype: what quantised tensors are turned into, `bfloat16` or `float32`; by default float32 for GGUF, else the
+        dtype that config.json names.
+      adapter: directory of a LoRA adapter that is merged into the model.
 
     Returns:
       The converted model.
@@ -162,16 +170,14 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
     output = Path(output).absolute()
     if output.exists():
         raise InputError(f"{output}: exists already; choose another --output or delete it")
-    directory = _locate(str(source))
-    config = read_config(directory)
-    weights = SourceWeights(config, directory)
+    checkpoint = open_checkpoint(_locate(str(source)), dtype, Path(adapter).expanduser() if adapter else None)
+    config = checkpoint.config
+    weights = SourceWeights(config, checkpoint.tensors, str(source))
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        for name in COPIED:
-            if (directory / name).exists():
-                shutil.copyfile(directory / name, partial / name)
+        checkpoint.write_files(partial)
         count = 0
         with progress("converting", weights.tensor_count(), "tensors") as bar:
             for index, paths in enumerate(parameter_groups(config, weights.dtype)):
@@ -180,12 +186,14 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
                 _save(group, partial / PARAMS / str(index))
                 del group
         manifest = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "family": config.family,
             "dtype": weights.dtype,
             "parameters": count,
+            "head": config.head,
             "source": str(source),
-            "digest": hashlib.sha256(f"{config}{weights.digest()}".encode()).hexdigest(),
+            "conversion": checkpoint.made,
+            "digest": model_digest(config, weights.digest()),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
         partial.replace(output)
@@ -194,6 +202,31 @@ def convert(source: str | Path, output: str | Path) -> ModelDir:
         raise
     say(f"{output}: {config.family}, {count:,} parameters in {weights.dtype}")
     return open_model(output)
+
+
+def model_digest(config: DecoderConfig, weights: str) -> str:
+    """Digest of what a model computes: its config and its weights.
+
+    A config counts as its fields that are not at their defaults, so that neither the spelling of a config.json nor a
+    field that the decoder gains later makes another model of it.
+
+    Args:
+      config: of the model.
+      weights: digest of the tensors.
+    """
+    meaning = json.dumps({"config": _meaning(config), "weights": weights}, sort_keys=True)
+    return hashlib.sha256(meaning.encode()).hexdigest()
+
+
+def _meaning(value: Any) -> Any:
+    if is_dataclass(value):
+        own = {
+            field.name: getattr(value, field.name)
+            for field in fields(value)
+            if getattr(value, field.name) != field.default
+        }
+        return {name: _meaning(one) for name, one in own.items()}
+    return [_meaning(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _save(group: dict[str, jax.Array], path: Path) -> None:
@@ -216,14 +249,35 @@ def _checkpointer(**limits: int) -> ocp.Checkpointer:
 
 
 def _locate(source: str) -> Path:
-    directory = Path(source).expanduser()
-    if directory.is_dir():
-        return directory
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise InputError(f"{source}: no such directory, nor an id of the form org/name")
+    path = Path(source).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    if path.is_file():
+        raise InputError(
+            f"{source}: is a file, but no GGUF file; --source must be a directory, a .gguf file or a hub id"
+        )
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix == ".gguf":
+        raise InputError(f"{source}: no such directory or file, nor an id of the form org/name")
+    return _download(source)
+
+
+def _download(name: str) -> Path:
+    """Brings config, tokenizer and the weights that will be read from the hub, and nothing else."""
     from huggingface_hub import snapshot_download
 
+    def bring(patterns: list[str]) -> Path:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.safetensors", "*.safetensors.index.json", *COPIED]))
+        directory = bring([*COPIED, SINGLE])
+        if (directory / SINGLE).exists():
+            return directory
+        index = bring([INDEX]) / INDEX
+        if not index.exists():
+            raise InputError(f"{name}: has neither {SINGLE} nor {INDEX}; pickled weights are never loaded")
+        return bring(sorted(set(json.loads(index.read_text())["weight_map"].values())))
+    except InputError:
+        raise
     except Exception as error:  # network, authentication and naming faults come as many types
-        raise InputError(f"{source}: no such directory, and the hub gave: {error}") from error
+        said = " ".join(str(error).split())
+        raise InputError(f"{name}: no such directory, and the hub gave: {said}") from error

@@ -50,6 +50,11 @@ def parameter_sources(config: DecoderConfig) -> dict[str, tuple[jax.ShapeDtypeSt
     return {path_name(path): (leaf, _sources(config, path_name(path), leaf.shape)) for path, leaf in leaves}
 
 
+def expected_tensors(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors that a model is made of."""
+    return {one.name: one.shape for _, parts in parameter_sources(config).values() for one in parts}
+
+
 def embedding_and_head(config: DecoderConfig) -> tuple[str, str]:
     """Names of the tensors of the embedding and of the output head."""
     model = FAMILIES[config.family].model

@@ -46,11 +46,13 @@ def read_rope(parameters: dict[str, Any], head_size: int, max_positions: int, *,
             raise InputError(f"rope field {field!r} = {value!r} is not handled for rope_type {kind!r}")
     if missing := sorted(field for field in NEEDED[kind] if parameters.get(field) is None):
         raise InputError(f"rope_type {kind!r} needs {', '.join(missing)}")
+    if not isinstance(theta := parameters.get("rope_theta"), int | float) or not theta > 0:
+        raise InputError(f"rope field 'rope_theta' = {theta!r} must be a positive number")
     size = int(head_size * share)
     if size % 2 or size < 2:
         raise InputError(f"{size} dimensions of a head are turned; rotary positions need pairs")
     original = int(parameters.get("original_max_position_embeddings") or max_positions)
-    common: dict[str, Any] = {"kind": kind, "theta": float(parameters["rope_theta"]), "size": size}
+    common: dict[str, Any] = {"kind": kind, "theta": float(theta), "size": size}
     if kind != "default":
         common |= {"factor": float(parameters.get("factor") or max_positions / original)}
     if kind == "dynamic":  # transformers stretches from the config's length, whatever this field says

@@ -1,105 +1,25 @@
-"""Safetensors files to parameters and back, in the checkpoint's own dtype and without torch."""
+"""Tensors of a checkpoint to parameters and back, in the checkpoint's own dtype and without torch."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sparcom_jax.convert.names import IGNORED_TENSORS, Source, embedding_and_head, parameter_sources, path_name
+from sparcom_jax.convert.names import Source, embedding_and_head, parameter_sources, path_name
+from sparcom_jax.convert.tensors import Tensors
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
 
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+DTYPES = ("float32", "bfloat16", "float16")
 NON_FINITE = {2: {"bfloat16": 0x7F80, "float16": 0x7C00}, 4: {"float32": 0x7F800000}}
-REOPEN_BYTES = 64 << 20
 GROUP_BYTES = 1 << 30
 ALIGNMENT = 64
-
-
-class TensorFiles:
-    """The safetensors files of a checkpoint directory.
-
-    Attributes:
-      names: names of all tensors, except buffers that follow from the config.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._file_of = _index(directory)
-        self._describe_files()
-        self.names = {name for name in self._file_of if not IGNORED_TENSORS.search(name)}
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-        return self._shape[name]
-
-    def dtype(self, name: str) -> str:
-        """NumPy name of a tensor's dtype."""
-        return self._dtype[name]
-
-    def read(self, names: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Reads tensors one by one, file by file.
-
-        The files are memory-mapped; they are closed and opened again now and then, so that the pages read do not
-        stay in this process's memory.
-        """
-        for file in sorted({self._file_of[name] for name in names}):
-            wanted = [name for name in names if self._file_of[name] == file]
-            while wanted:
-                read = 0
-                with safe_open(self._directory / file, "np") as tensors:
-                    while wanted and read < REOPEN_BYTES:
-                        name = wanted.pop(0)
-                        tensor = tensors.get_tensor(name)
-                        read += tensor.nbytes
-                        yield name, tensor
-                        del tensor
-
-    def _describe_files(self) -> None:
-        self._shape: dict[str, tuple[int, ...]] = {}
-        self._dtype: dict[str, str] = {}
-        for file in sorted(set(self._file_of.values())):
-            path = self._directory / file
-            with ExitStack() as stack:
-                try:
-                    tensors = stack.enter_context(safe_open(path, "np"))
-                except (SafetensorError, OSError) as error:
-                    raise InputError(f"{path}: cannot be read as safetensors: {error}") from error
-                present = set(tensors.keys())
-                for name in sorted(n for n, f in self._file_of.items() if f == file and n not in present):
-                    raise InputError(f"{path}: tensor {name!r} is in the index but not in the file")
-                for name in present & self._file_of.keys():
-                    part = tensors.get_slice(name)
-                    self._shape[name] = tuple(part.get_shape())
-                    self._dtype[name] = DTYPES.get(part.get_dtype(), part.get_dtype())
-
-
-def _index(directory: Path) -> dict[str, str]:
-    index, single = directory / "model.safetensors.index.json", directory / "model.safetensors"
-    if index.exists():
-        try:
-            weight_map = json.loads(index.read_text())["weight_map"]
-            return {str(name): str(file) for name, file in weight_map.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{index}: malformed: {error!r}") from error
-    if single.exists():
-        try:
-            with safe_open(single, "np") as tensors:
-                return dict.fromkeys(tensors.keys(), single.name)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{single}: cannot be read as safetensors: {error}") from error
-    pickles = sorted(path.name for path in directory.glob("*.bin")) + sorted(p.name for p in directory.glob("*.pth"))
-    if pickles:
-        raise InputError(f"{directory / pickles[0]}: pickled weights are never loaded; save the model as safetensors")
-    raise InputError(f"{directory}: neither model.safetensors nor model.safetensors.index.json is there")
 
 
 class SourceWeights:
@@ -109,21 +29,22 @@ class SourceWeights:
       dtype: the dtype of all tensors.
     """
 
-    def __init__(self, config: DecoderConfig, directory: Path) -> None:
+    def __init__(self, config: DecoderConfig, tensors: Tensors, source: str) -> None:
         """Checks names, shapes and dtypes before anything is read.
 
         Args:
           config: the model that `config.json` describes.
-          directory: Hugging Face directory.
+          tensors: the checkpoint's tensors.
+          source: what the checkpoint is called in messages.
 
         Raises:
           InputError: a tensor is missing, extra, misshapen, or of an unsupported or a mixed dtype.
         """
-        self._directory = directory
-        self._files = TensorFiles(directory)
+        self._source = source
+        self._tensors = tensors
         self._sources = parameter_sources(config)
-        _check_names(config, self._files, self._sources, directory)
-        self.dtype = _one_dtype(self._files, self._sources, directory)
+        _check_names(config, tensors, self._sources, source)
+        self.dtype = _one_dtype(tensors, self._sources, source)
         self._digests: dict[str, str] = {}
 
     def read(self, paths: list[str], done: Callable[[], None]) -> dict[str, jax.Array]:
@@ -144,8 +65,8 @@ class SourceWeights:
             for part in self._sources[path][1]:
                 destinations.setdefault(part.name, []).append((path, part))
         arrays = {path: _aligned(self._sources[path][0].shape, self.dtype) for path in paths}
-        for name, tensor in self._files.read(sorted(destinations)):
-            _require_finite(tensor, name, self._directory)
+        for name, tensor in self._tensors.read(sorted(destinations)):
+            _require_finite(tensor, name, self._source)
             for path, source in destinations[name]:
                 arrays[path][source.index] = source.take(tensor)
                 done()
@@ -203,56 +124,56 @@ def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _check_names(config: DecoderConfig, files: TensorFiles,
-                 sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]], directory: Path) -> None:  # fmt: skip
+def _check_names(config: DecoderConfig, tensors: Tensors,
+                 sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]], where: str) -> None:  # fmt: skip
     expected = {source.name: source for _, parts in sources.values() for source in parts}
-    extra = files.names - expected.keys()
+    extra = tensors.names - expected.keys()
     embedding, head = embedding_and_head(config)
-    if config.tied_embeddings and head in extra and embedding in files.names:
-        read = dict(files.read([head, embedding]))
+    if config.tied_embeddings and head in extra and embedding in tensors.names:
+        read = dict(tensors.read([head, embedding]))
         if not np.array_equal(read[head], read[embedding]):
-            raise InputError(f"{directory}: tie_word_embeddings is true, but {head} is not the embedding")
+            raise InputError(f"{where}: tie_word_embeddings is true, but {head} is not the embedding")
         extra -= {head}
     faults = []
-    if missing := sorted(expected.keys() - files.names):
+    if missing := sorted(expected.keys() - tensors.names):
         faults.append(f"missing tensors: {first_of(missing)}")
     if extra:
         faults.append(f"unexpected tensors: {first_of(sorted(extra))}")
     misshapen = [
-        f"{name} is {list(files.shape(name))}, config.json makes it {list(expected[name].shape)}"
-        for name in sorted(expected.keys() & files.names)
-        if files.shape(name) != expected[name].shape
+        f"{name} is {list(tensors.shape(name))}, config.json makes it {list(expected[name].shape)}"
+        for name in sorted(expected.keys() & tensors.names)
+        if tensors.shape(name) != expected[name].shape
     ]
     if misshapen:
         faults.append(f"misshapen tensors: {first_of(misshapen)}")
     if faults:
-        raise InputError(f"{directory}: {'; '.join(faults)}")
+        raise InputError(f"{where}: {'; '.join(faults)}")
 
 
-def _one_dtype(files: TensorFiles, sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]],
-               directory: Path) -> str:  # fmt: skip
+def _one_dtype(tensors: Tensors, sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]],
+               where: str) -> str:  # fmt: skip
     by_dtype: dict[str, list[str]] = {}
     for _, parts in sources.values():
         for source in parts:
-            by_dtype.setdefault(files.dtype(source.name), []).append(source.name)
+            by_dtype.setdefault(tensors.dtype(source.name), []).append(source.name)
     for dtype, names in by_dtype.items():
-        if dtype not in DTYPES.values():
-            raise InputError(f"{directory}: tensor {names[0]!r} has dtype {dtype}, supported: {', '.join(DTYPES)}")
+        if dtype not in DTYPES:
+            raise InputError(f"{where}: tensor {names[0]!r} has dtype {dtype}, supported: {', '.join(DTYPES)}")
     if len(by_dtype) > 1:
         named = ", ".join(f"{names[0]} is {dtype}" for dtype, names in sorted(by_dtype.items()))
-        raise InputError(f"{directory}: tensors of different dtypes ({named}); save the model in one dtype")
+        raise InputError(f"{where}: tensors of different dtypes ({named}); save the model in one dtype")
     return next(iter(by_dtype))
 
 
-def _require_finite(tensor: np.ndarray, name: str, directory: Path) -> None:
+def _require_finite(tensor: np.ndarray, name: str, where: str) -> None:
     # The exponent bits say it in one integer comparison; isfinite of bfloat16 is many times slower.
     bits: np.ndarray = tensor.reshape(-1).view(np.uint16 if tensor.itemsize == 2 else np.uint32)
     exponent = bits.dtype.type(NON_FINITE[tensor.itemsize][tensor.dtype.name])
     for start in range(0, bits.size, 1 << 22):
         bad = (bits[start : start + (1 << 22)] & exponent) == exponent
         if bad.any():
-            where = np.unravel_index(start + int(np.argmax(bad)), tensor.shape)
-            raise InputError(f"{directory}: tensor {name!r} is not finite at {[int(i) for i in where]}")
+            at = np.unravel_index(start + int(np.argmax(bad)), tensor.shape)
+            raise InputError(f"{where}: tensor {name!r} is not finite at {[int(i) for i in at]}")
 
 
 def _aligned(shape: tuple[int, ...], dtype: str) -> np.ndarray:

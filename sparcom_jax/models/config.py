@@ -136,6 +136,7 @@ class DecoderConfig:
       ropes: rotary position embeddings.
       max_positions: longest text that the model is made for.
       tied_embeddings: whether logits are read off with the embedding matrix.
+      head: whether the model has logits at all; embedding models and classifiers are saved without.
       experts: the MoE layers' description; None where all layers are dense.
       latent: latent attention; None for ordinary attention.
       qkv_bias: whether the query, key and value projections have a bias.
@@ -184,6 +185,7 @@ class DecoderConfig:
     sinks: bool = False
     embedding_scale: float = 1.0
     logit_cap: float = 0.0
+    head: bool = True
 
     @property
     def num_layers(self) -> int:

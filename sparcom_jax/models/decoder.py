@@ -129,7 +129,7 @@ class Decoder(nnx.Module):
         self.embed = Embedding(config.vocab_size, config.width, rngs)
         self.runs = nnx.List([_stacked_block(config, run.kind, len(run), rngs) for run in config.runs])
         self.norm = _norm(config)
-        if not config.tied_embeddings:
+        if config.head and not config.tied_embeddings:
             self.head = nnx.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
         self.config = config
 
