@@ -135,6 +135,11 @@ def cut_short(directory: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def field_twice(directory: Path) -> None:
+    path = directory / "config.json"
+    path.write_text(path.read_text().replace("{", '{"hidden_size": 64, ', 1))
+
+
 def only_pickle(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
 
@@ -142,9 +147,11 @@ def only_pickle(directory: Path) -> None:
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "architecture": (config({"model_type": "mamba"}), r"config\.json: model_type 'mamba' is not supported"),
-    "unknown field": (config({"rope_interleave": True}), r"config\.json: field 'rope_interleave' = True"),
-    "remote code": (config({"auto_map": {"AutoConfig": "x.Y"}}), r"field 'auto_map'"),
-    "quantized": (config({"quantization_config": {"bits": 4}}), r"field 'quantization_config'"),
+    "fields": (
+        config({"is_causal": False, "quantization_config": {"quant_method": "gptq"}, "transformers_weights": "x"}),
+        r"config\.json: fields is_causal = False .*; quantization_config: quant_method 'gptq' .*; transformers_weights",
+    ),
+    "field twice": (field_twice, r"config\.json: field 'hidden_size' is given twice"),
     "kind of attention": (config({"layer_types": ["full_attention", "chunked_attention"] * 2}), r"'chunked_attention'"),
     "rope": (config({"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}}), r"'proportional'"),
     "rope field": (config({"rope_parameters": ROPE_YARN | {"spin": 2.0}}), r"rope field 'spin' = 2\.0 is not handled"),

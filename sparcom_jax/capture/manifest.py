@@ -57,6 +57,7 @@ def describe(
             "path": str(model.path),
             "source": model.manifest["source"],
             "digest": model.digest,
+            "conversion": model.manifest["conversion"],
             "checkpoint_dtype": model.dtype,
             "parameters": model.manifest["parameters"],
             "num_layers": config.num_layers,

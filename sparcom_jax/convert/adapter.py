@@ -123,11 +123,6 @@ def merged(base: Tensors, adapter: Adapter, tied: bool, rename: Callable[[str], 
     mine = Derived(adapter.tensors, {MARK + name: renamed(adapter.tensors, name) for name in adapter.tensors.names})
     both = Joined(mine, base)
     recipes: dict[str, Recipe] = {}
-    for module, parts in modules.items():
-        target = rename(f"{module}.weight")
-        _require(adapter, base, target, f"{module}.weight")
-        assert target is not None
-        recipes[target] = _recipe(adapter, base, target, module, parts)
     for plain, name in whole.items():
         target = rename(plain)
         if target == "lm_head.weight" and tied and target not in base.names:
@@ -139,6 +134,11 @@ def merged(base: Tensors, adapter: Adapter, tied: bool, rename: Callable[[str], 
                              f"{list(base.shape(target))}")  # fmt: skip
         dtype = base.dtype(target)
         recipes[target] = Recipe((MARK + name,), base.shape(target), dtype, _caster(dtype))
+    for module, parts in modules.items():
+        target = rename(f"{module}.weight")
+        _require(adapter, base, target, f"{module}.weight")
+        assert target is not None
+        recipes[target] = _recipe(adapter, base, target, module, parts, recipes)
     if tied and "model.embed_tokens.weight" in recipes:
         raise InputError(f"{adapter.path}: changes the embedding, which is the output head, too, in this model")
     return Derived(both, recipes, base.names - recipes.keys()), len(recipes)
@@ -153,7 +153,10 @@ def _require(adapter: Adapter, base: Tensors, target: str | None, name: str) -> 
         raise InputError(f"{adapter.path}: adapts {name}, which the base model does not have")
 
 
-def _recipe(adapter: Adapter, base: Tensors, target: str, module: str, parts: dict[str, str]) -> Recipe:
+def _recipe(
+    adapter: Adapter, base: Tensors, target: str, module: str, parts: dict[str, str], whole: dict[str, Recipe]
+) -> Recipe:
+    """The weight of a module with its adapter; `whole` are the tensors that the adapter replaces altogether."""
     embedding = "lora_embedding_A" in parts
     low, high = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
     if missing := [part for part in (low, high) if part not in parts]:
@@ -167,7 +170,8 @@ def _recipe(adapter: Adapter, base: Tensors, target: str, module: str, parts: di
     lengths = parts.get("lora_magnitude_vector")
     if bool(lengths) != bool(adapter.config.get("use_dora")):
         raise InputError(f"{adapter.path}: {module} does not fit use_dora of {CONFIG}")
-    inputs = [MARK + parts[low], MARK + parts[high], *([MARK + lengths] if lengths else []), target]
+    inputs = [MARK + parts[low], MARK + parts[high], *([MARK + lengths] if lengths else [])]
+    inputs += whole[target].inputs if target in whole else (target,)
     scale, dtype = adapter.scale(module), base.dtype(target)
 
     def make(*tensors: np.ndarray) -> np.ndarray:

@@ -73,6 +73,8 @@ def open_checkpoint(path: Path, dtype: str | None, adapter: Path | None) -> Chec
     except InputError as error:
         named = str(error).startswith((str(path), str(adapter)))
         raise error if named else InputError(f"{path}: {error}") from error
+    if checkpoint.hf.own_code:
+        say("config.json: auto_map: code that comes with a checkpoint is never run; transformers has its own")
     if checkpoint.hf.not_read:
         say(f"config.json: not read by transformers either: {', '.join(checkpoint.hf.not_read)}")
     for left in checkpoint.made["tensors_left"][:1]:

@@ -82,6 +82,7 @@ class HFConfig:
       wrapper: `model_type` of the model around the text model, or None.
       quantization: its `quantization_config`, of a scheme that conversion dequantises, or None.
       architectures: names of the model classes that it was saved from.
+      own_code: whether it names code of its own, in the place of which transformers' code counts.
     """
 
     decoder: DecoderConfig
@@ -89,6 +90,7 @@ class HFConfig:
     wrapper: str | None = None
     quantization: dict[str, Any] | None = None
     architectures: tuple[str, ...] = ()
+    own_code: bool = False
 
 
 def read_config(directory: Path) -> HFConfig:
@@ -151,7 +153,8 @@ def describe(raw: dict[str, Any]) -> HFConfig:
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"a field has a value that {name} cannot have: {error!r}") from error
     quantization = raw.get("quantization_config") or raw.get("compression_config")
-    return HFConfig(decoder, not_read, wrapper, quantization, tuple(raw.get("architectures") or ()))
+    architectures = tuple(raw.get("architectures") or ())
+    return HFConfig(decoder, not_read, wrapper, quantization, architectures, bool(raw.get("auto_map")))
 
 
 def _sort_fields(raw: dict[str, Any], family: Family, config_class: Any) -> tuple[str, ...]:

@@ -73,6 +73,19 @@ class ModelDir:
         except Exception as error:  # transformers raises whatever the tokenizer's own code raises
             raise InputError(f"{self.path}: tokenizer cannot be loaded: {error}") from error
 
+    def require_head(self, purpose: str) -> None:
+        """Refuses a model that was saved without its output head.
+
+        Args:
+          purpose: what needs logits.
+
+        Raises:
+          InputError: it has none.
+        """
+        if not self.config.head:
+            raise InputError(f"{self.path}: has no output head, which {purpose} needs (saved as "
+                             f"{', '.join(self.manifest['architectures'])})")  # fmt: skip
+
     def stop_token_ids(self) -> tuple[int, ...]:
         """Tokens that end a text: those that generation_config.json, config.json and the tokenizer name.
 
@@ -190,6 +203,7 @@ def convert(
             "family": config.family,
             "dtype": weights.dtype,
             "parameters": count,
+            "architectures": list(checkpoint.hf.architectures),
             "head": config.head,
             "source": str(source),
             "conversion": checkpoint.made,
@@ -257,7 +271,7 @@ def _locate(source: str) -> Path:
             f"{source}: is a file, but no GGUF file; --source must be a directory, a .gguf file or a hub id"
         )
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or path.suffix == ".gguf":
-        raise InputError(f"{source}: no such directory or file, nor an id of the form org/name")
+        raise InputError(f"{source}: no such directory, nor an id of the form org/name")
     return _download(source)
 
 

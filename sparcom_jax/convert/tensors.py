@@ -6,11 +6,12 @@ transformers gives them: files, then a new name, a dequantisation, a merged adap
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Tensors(Protocol):
     """Named tensors that can be read one by one."""
 

@@ -13,6 +13,7 @@ FIELDS = {
     "model directory": ("model", "path"),
     "model family": ("model", "family"),
     "model digest": ("model", "digest"),
+    "conversion": ("model", "conversion"),
     "dtype of the checkpoint": ("model", "checkpoint_dtype"),
     "parameters": ("model", "parameters"),
     "layers": ("model", "num_layers"),
