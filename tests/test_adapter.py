@@ -61,7 +61,7 @@ def test_as_peft_merges(case: str, tmp_path: Path) -> None:
     made = mine.manifest["conversion"]["adapter"]
     assert made["config"]["r"] == 4
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert made["tensors"] == len({name.partition(".lora_")[0] for name in names})
+    assert made["tensors"] == len({name.replace(".base_layer.weight", "").partition(".lora_")[0] for name in names})
     assert mine.digest != base.digest
 
 

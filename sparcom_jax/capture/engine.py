@@ -105,6 +105,8 @@ def capture(
     """
     settings = settings or CaptureSettings()
     _check(settings)
+    if settings.scope == "generated":
+        model.require_head("scope 'generated'")
     kept = selection or Selection()
     kept.check()
     selection = kept if settings.keep == "sets" else None

@@ -85,6 +85,7 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
         raise InputError(
             f"draws {settings.draws} must be positive and per_category {settings.per_category} not negative"
         )
+    model.require_head("ablation")
     run.require_complete()
     if run.attributes["model"]["digest"] != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")

@@ -13,7 +13,7 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def describe(raw: dict[str, Any]) -> HFConfig:
     family = FAMILIES[name]
     not_read = _sort_fields({**outside, **fields}, family, type(hf))
     try:
-        decoder = family.translate(hf)
+        decoder = replace(family.translate(hf), family=name)
     except InputError:
         raise
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:

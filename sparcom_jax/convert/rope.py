@@ -48,6 +48,9 @@ def read_rope(parameters: dict[str, Any], head_size: int, max_positions: int, *,
         raise InputError(f"rope_type {kind!r} needs {', '.join(missing)}")
     if not isinstance(theta := parameters.get("rope_theta"), int | float) or not theta > 0:
         raise InputError(f"rope field 'rope_theta' = {theta!r} must be a positive number")
+    for field in ("factor", "original_max_position_embeddings"):
+        if (value := parameters.get(field)) is not None and not value > 0:
+            raise InputError(f"rope field {field!r} = {value!r} must be a positive number")
     size = int(head_size * share)
     if size % 2 or size < 2:
         raise InputError(f"{size} dimensions of a head are turned; rotary positions need pairs")
