@@ -6,8 +6,10 @@ RUNTIME = [
     "absl-py>=2.1",
     "altair>=6,<7",
     "flax>=0.12,<0.13",
+    "gguf>=0.17",
     "jax>=0.10,<0.12",
     "jaxtyping>=0.3",
+    "ml_dtypes>=0.5",
     "ml_collections>=1.0",
     "numpy>=2",
     "optax>=0.2.5",
@@ -17,7 +19,7 @@ RUNTIME = [
     "tensorstore>=0.1.76",
     "tokenizers>=0.22",
     "tqdm>=4.66",
-    "transformers>=5,<6",
+    "transformers>=5.24,<6",
     "vl-convert-python>=1.8",
     "xarray>=2025.1",
     "zarr>=3.0.8",
@@ -26,12 +28,16 @@ RUNTIME = [
 PARQUET = "pyarrow>=18"
 
 TEST = [
+    # Loading a GGUF file or a quantised checkpoint in transformers, the oracle, asks for these.
+    "accelerate>=1.10",
     "beartype>=0.20",
+    "compressed-tensors>=0.12",
     "gcp-storage-emulator>=2022.6",
     "hypothesis>=6.120",
     "moto[s3,server]>=5",
     "mypy>=1.18",
     PARQUET,
+    "peft>=0.18",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.14",

@@ -1,6 +1,6 @@
 """Checks a converted model against transformers on the checkpoint that it was made from; needs torch.
 
-launch/verify.py --source=HF_DIR --model=MODEL_DIR [--instructions=hexainst] [--count=60] [--dtype=float32]
+launch/verify.py --source=HF_DIR|FILE.gguf --model=MODEL_DIR [--instructions=hexainst] [--count=60] [--dtype=float32]
                  [--output=FILE]
 
 Exit code 1 where signs, routing or logits fall short.
@@ -16,7 +16,7 @@ from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.errors import InputError
 
-_SOURCE = flags.DEFINE_string("source", None, "Hugging Face directory", required=True)
+_SOURCE = flags.DEFINE_string("source", None, "Hugging Face directory or GGUF file", required=True)
 _MODEL = flags.DEFINE_string("model", None, "the converted model", required=True)
 _INSTRUCTIONS = flags.DEFINE_string("instructions", "hexainst", "instruction file, or hexainst")
 _COUNT = flags.DEFINE_integer("count", 60, "instructions to compare on, taken evenly from the file")

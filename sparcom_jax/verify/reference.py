@@ -15,15 +15,17 @@ from transformers import AutoModelForCausalLM
 class Reference:
     """A transformers model whose modules' inputs and outputs can be read; code of the checkpoint is never run."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, source: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Loads a Hugging Face directory or a GGUF file."""
+        file = {"gguf_file": source.name} if source.suffix == ".gguf" else {"use_safetensors": True}
         self.model = AutoModelForCausalLM.from_pretrained(
-            directory,
+            source.parent if source.suffix == ".gguf" else source,
             dtype=dtype,
             attn_implementation="eager",
             experts_implementation="eager",
             local_files_only=True,
             trust_remote_code=False,
-            use_safetensors=True,
+            **file,
         ).eval()
 
     def run(self, ids: np.ndarray, hooked: dict[str, str]) -> dict[str, np.ndarray]:

@@ -98,7 +98,7 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
 
     Args:
       model: the converted model.
-      source: the Hugging Face directory.
+      source: the Hugging Face directory, or the GGUF file.
       instructions: texts to compare on.
       count: how many, taken evenly from the whole set.
       dtype: `float32` or `bfloat16`, for both sides.
@@ -110,6 +110,7 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
         raise InputError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
     if count < 1:
         raise InputError(f"count {count}: must be at least 1")
+    model.require_head("the comparison of logits")
     config = model.config
     tokenizer = model.tokenizer()
     prompts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
