@@ -6,6 +6,12 @@ YARN_40 = {"type": "yarn", "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscal
            "original_max_position_embeddings": 4096}  # fmt: skip
 
 PUBLISHED: dict[str, tuple[int, dict[str, Any]]] = {
+    "smollm2_135m": (134_515_008, {
+        "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
+        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "rope_theta": 100000, "tie_word_embeddings": True, "is_llama_config": True,
+        "rope_interleaved": False, "rope_scaling": None,
+    }),
     "llama2_7b": (6_738_415_616, {
         "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 4096,

@@ -12,6 +12,7 @@ from sparcom_jax.convert.hf_config import translate
 from sparcom_jax.models.decoder import abstract_params
 from tests.published import PUBLISHED
 
+OTHERS = ("default", "demo", "smollm2_135m_instruct")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -42,10 +43,10 @@ def test_sizes_are_the_published_ones(name: str) -> None:
 
 
 def test_every_config_is_of_a_published_model() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.py")} == {*PUBLISHED, "default", "demo"}
+    assert {path.stem for path in CONFIGS.glob("*.py")} == {*PUBLISHED, *OTHERS}
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, "default", "demo"])
+@pytest.mark.parametrize("name", [*PUBLISHED, *OTHERS])
 def test_configs_load(name: str) -> None:
     config = load(name).get_config()
     assert all(set(pair) <= {"base", "tuned", "train"} for pair in config.pairs.values())
