@@ -20,6 +20,7 @@ import numpy as np
 import sparcom_jax as sj
 from benchmarks import print_table, timed, workspace
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
+from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import SCHEMA_VERSION, Group, capture_arrays, vector
@@ -76,7 +77,7 @@ def overlaps(run: Run) -> dict[str, Any]:
 def script(run: Run, count: int) -> np.ndarray:
     """The same in plain Python, for the first instructions."""
     frequency = run.read(f"{GROUP}/positive_count")[:count] / run.token_count[:count, None, None]
-    wanted = math.ceil(EPSILON * frequency[0].size)
+    wanted = least_whole(EPSILON, frequency[0].size)
     chosen = []
     for one in frequency.reshape(count, -1).tolist():
         cut = sorted(one, reverse=True)[wanted - 1]

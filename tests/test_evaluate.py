@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sparcom_jax.causal import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.sets import Sets, open_sets, required_members
 from tests import oracles_evaluate as oracle
 from tests.synthetic import DENSE, MIXED, make_run, random_masks, write_sets
 
@@ -127,9 +128,20 @@ def test_core_counts_under_every_draw(run: Run, rho: float, monkeypatch: pytest.
 
 @given(st.integers(1, 200), st.floats(0.001, 1.0))
 def test_required_members_is_the_comparison_of_shares(size: int, rho: float) -> None:
-    required = int(cores.required_members(np.array([size]), rho)[0])
-    members = np.arange(1, size + 1)
-    np.testing.assert_array_equal(members >= required, members >= rho * size)
+    required = int(required_members(np.array([size]), rho)[0])
+    assert [m >= required for m in range(1, size + 1)] == [m >= Fraction(str(rho)) * size for m in range(1, size + 1)]
+
+
+def test_a_unit_that_just_the_share_holds_is_core(tmp_path: Path) -> None:
+    """0.55 * 200 is 110.00000000000001 in floats."""
+    run = make_run(tmp_path / "run", [0] * 200, groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",))
+    mask = np.zeros((200, 1, 9), bool)
+    mask[:110, 0, 0] = mask[:109, 0, 1] = mask[:, 0, 2] = True
+    write_sets(run, {"mlp": mask})
+    sets = open_sets(run, "frequency")
+    assert np.flatnonzero(sets.core("mlp", 0.55)).tolist() == [0, 2]
+    weights = resampling.one_hot(run.category[None], 1)
+    assert cores.core_counts(sets, "mlp", 0.55, weights, lambda layers: None)[0].tolist() == [[2]]
 
 
 @pytest.mark.parametrize("categories", [1, 3, 12])

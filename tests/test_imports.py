@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress"}
+BASE = {"errors", "progress", "shares"}
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "shares": set(),
     "command": {"errors"},
     "store": BASE,
     "models": set(),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.analysis.cores import Uniqueness, category_sizes, combinations, core_sets, uniqueness
+from sparcom_jax.analysis.cores import Uniqueness, combinations, core_sets, uniqueness
 from sparcom_jax.analysis.correlation import spearman
 from sparcom_jax.analysis.depth import relative_depth
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
@@ -103,7 +103,7 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
                      "seed": seed},
         "categories": run.categories,
-        "instructions": category_sizes(sets),
+        "instructions": sets.category_sizes,
         "tables": list(TABLES),
         "groups": {result.group.name: _group_summary(sets, result) for result in results},
     })  # fmt: skip
@@ -238,7 +238,7 @@ def _instruction_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[obje
 def _core_unit_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
     group = result.group
     membership = sets.membership(group.name)
-    for c, (category, members) in enumerate(zip(sets.run.categories, category_sizes(sets), strict=True)):
+    for c, (category, members) in enumerate(zip(sets.run.categories, sets.category_sizes, strict=True)):
         units = np.nonzero(result.core[c].reshape(group.shape))
         layers = np.asarray(group.layers)[units[0]].tolist()
         blank = [""] * len(layers)

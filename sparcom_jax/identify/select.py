@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float32, UInt16
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.score import at_least, cut_count, exactly, pack, unpack
-from sparcom_jax.identify.selection import Selection, least_count, share_of
+from sparcom_jax.identify.selection import Selection, share_of
 from sparcom_jax.progress import progress, say
+from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, Group
@@ -88,7 +89,7 @@ def _cut(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[
                              f"experts of a layer")  # fmt: skip
     else:
         wanted = share_of(selection.expert_epsilon if experts else selection.epsilon, groups)
-    least = least_count(selection.threshold, run.token_count.astype(np.int64))
+    least = least_whole_of_each(selection.threshold, run.token_count)  # counts n with n / T >= threshold
     by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
                and run.attributes["capture"]["values"])  # fmt: skip
     arrays = [run.count(group.name) for group in groups]

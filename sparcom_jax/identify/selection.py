@@ -1,14 +1,11 @@
 """How S(i) is chosen: the settings of a selection, their rules, and how many units they ask for."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
 from sparcom_jax.errors import InputError
+from sparcom_jax.shares import least_whole
 from sparcom_jax.store.schema import Group
 
 OF_NEURONS = ("selector", "epsilon", "threshold", "ties", "pool")
@@ -68,16 +65,4 @@ class Selection:
 
 def share_of(share: float, groups: Sequence[Group]) -> int:
     """How many units a share asks for: k = ceil(share U), with U the number of units of the groups."""
-    return math.ceil(share * sum(group.unit_count for group in groups))
-
-
-def least_count(threshold: float, tokens: Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-    """The smallest count whose float64 quotient by T reaches the threshold: the arithmetic that a reader would use.
-
-    Args:
-      threshold: in (0, 1].
-      tokens: T, at least 1.
-    """
-    least = np.ceil(threshold * tokens).astype(np.int64)
-    least -= (least - 1) / tokens >= threshold
-    return least + (least / tokens < threshold)
+    return least_whole(share, sum(group.unit_count for group in groups))

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Bool, Float64, UInt16, UInt32
+from jaxtyping import Bool, Float64, Int64, Integer, UInt16, UInt32
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import ArraySpec, Group, mask_array, vector
@@ -15,6 +16,16 @@ from sparcom_jax.store.schema import ArraySpec, Group, mask_array, vector
 def sets_path(name: str) -> str:
     """Path of a set below its run."""
     return f"sets/{name}"
+
+
+def required_members(sizes: Integer[np.ndarray, "C"], rho: float) -> Int64[np.ndarray, "C"]:
+    """The fewest instructions that make a unit core: the least m with m >= rho |c|, and one at least.
+
+    Args:
+      sizes: |c|, the instructions of each category.
+      rho: share of them that must hold the unit, in (0, 1].
+    """
+    return np.maximum(least_whole_of_each(rho, sizes), 1)
 
 
 def set_arrays(name: str, group: Group, rows: int, rows_per_write: int, categories: int) -> list[ArraySpec]:
@@ -53,6 +64,11 @@ class Sets:
         self.attributes = attributes
         self.groups = {group: run.groups[group] for group in attributes["groups"]}
 
+    @property
+    def category_sizes(self) -> Int64[np.ndarray, "C"]:
+        """|c|, the instructions of each category."""
+        return np.bincount(self.run.category, minlength=len(self.run.categories))
+
     def mask(self, group: str) -> ts.TensorStore:
         """Packed membership `[I, *units[:-1], ceil(units[-1] / 8)]` uint8."""
         return self._open(group, "mask")
@@ -81,15 +97,15 @@ class Sets:
         return self._read(group, "membership")
 
     def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
-        """Core set of each category: units with m[c, u] / |c| >= rho.
+        """Core set of each category: units with m[c, u] >= rho |c|; empty for a category without instructions.
 
         Args:
           group: name of the group.
           rho: share of the category's instructions that must hold the unit, in (0, 1].
         """
-        members = np.bincount(self.run.category, minlength=len(self.run.categories))
         membership = self.membership(group)
-        return membership >= rho * members.reshape(-1, *[1] * (membership.ndim - 1))
+        required = required_members(self.category_sizes, rho)
+        return membership >= required.reshape(-1, *[1] * (membership.ndim - 1))
 
     def _read(self, group: str, array: str) -> np.ndarray:
         return np.asarray(finished(self._open(group, array).read(), self.run.location))
