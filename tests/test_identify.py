@@ -11,6 +11,7 @@ import sparcom_jax as sj
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify import select
 from sparcom_jax.identify.score import cut_count, exactly, pack
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import capture_arrays, group_from_json, vector
@@ -132,6 +133,10 @@ def test_a_set_is_replaced_whole(run: Run) -> None:
     ({"selector": "best"}, "selector 'best'"),
     ({"ties": "maybe"}, "ties 'maybe'"),
     ({"selector": "threshold", "threshold": 0.0}, "threshold must be within"),
+    ({"selector": "threshold", "epsilon": 0.1}, r"^epsilon 0\.1 has no effect with selector threshold; leave it out$"),
+    ({"selector": "threshold", "pool": True}, r"^pool True has no effect with selector threshold"),
+    ({"threshold": 0.5}, r"^threshold 0\.5 has no effect with selector frequency; leave it out$"),
+    ({"expert_per_layer": 1, "expert_epsilon": 0.3}, r"^expert_per_layer 1 has no effect with expert_epsilon 0\.3"),
     ({"name": "../up"}, "name '../up'"),
     ({"expert_per_layer": 9}, "expert_per_layer 9 is more than the 4 experts"),
 ])  # fmt: skip
@@ -139,6 +144,45 @@ def test_bad_settings(run: Run, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sj.identify(run, **({"name": "bad"} | fields))
     assert "bad" not in {name.split("/")[1] for name in run.store.names() if name.endswith("bad/zarr.json")}
+
+
+@pytest.mark.parametrize(("fields", "groups", "said"), [
+    ({"pool": True}, ["mlp"], ["pool has no effect: mlp is the only group of neurons"]),
+    ({"pool": True}, ["routed", "expert"], ["pool has no effect: routed is the only group of neurons"]),
+    ({"pool": True}, ["mlp", "routed", "expert"], []),
+    ({"expert_per_layer": 1}, ["mlp"], ["expert_per_layer 1 has no effect: the model has no routed experts"]),
+    ({"expert_epsilon": 0.2}, ["mlp"], ["expert_epsilon 0.2 has no effect: the model has no routed experts"]),
+    ({"expert_epsilon": 0.2, "ties": "drop"}, ["routed", "expert"], []),
+    ({"selector": "threshold", "ties": "drop"}, ["mlp"],
+     ["ties drop has no effect: nothing ties at a threshold, and the model has no routed experts"]),
+    ({"selector": "threshold", "ties": "drop"}, ["routed", "expert"], []),
+    ({"ties": "drop"}, ["mlp"], []),
+])  # fmt: skip
+def test_what_has_no_effect_on_a_model(fields: dict[str, Any], groups: list[str], said: list[str]) -> None:
+    selection = Selection(**fields)
+    selection.check()
+    assert selection.idle(groups) == said
+
+
+@pytest.mark.parametrize(("selector", "same"), [("frequency", False), ("threshold", True)])
+def test_what_is_refused_or_said_has_no_effect_indeed(run: Run, selector: str, same: bool) -> None:
+    """Under a threshold, ties change experts only, and neither the share nor pooling changes anything."""
+
+    def found(**fields: Any) -> dict[str, np.ndarray]:
+        selection = Selection(selector=selector, **fields)
+        cut = [*selection.cut_together([run.groups["mlp"], run.groups["routed"]]), [run.groups["expert"]]]
+        rows: dict[str, list[np.ndarray]] = {}
+        for groups in cut:
+            for _, masks, _ in select._cut(run, selection, groups):
+                for group, mask in zip(groups, masks, strict=True):
+                    rows.setdefault(group.name, []).append(mask)
+        return {group: np.stack(masks) for group, masks in rows.items()}
+
+    before = found()
+    for fields in ({"epsilon": 0.3}, {"pool": True}, {"ties": "drop"}):
+        after = found(**fields)
+        assert all(np.array_equal(after[group], before[group]) for group in ("mlp", "routed")) == same
+    assert not np.array_equal(after["expert"], before["expert"])
 
 
 counts_of = st.lists(st.integers(0, 65535), min_size=1, max_size=40)

@@ -55,6 +55,8 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
             raise InputError(f"{run.location}: keeps the sets of {field} {value}, not counts that {field} "
                              f"{getattr(selection, field)} could cut; capture with keep=counts for others")  # fmt: skip
     run.require_complete()
+    for note in selection.idle(run.groups):
+        say(f"{run.location}: {note}")
     largest = int(np.bincount(run.category).max())
     if largest > MAX_COUNT:
         raise InputError(f"{run.location}: a category has {largest} instructions; membership counts hold {MAX_COUNT}")
