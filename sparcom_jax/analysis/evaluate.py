@@ -67,7 +67,7 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
              bootstraps: int = 1000, strata: int = 5, seed: int = 0) -> dict[str, Any]:  # fmt: skip
     """Measures generality and uniqueness of every category in every group of units, and writes the tables.
 
-    Two sets without units overlap 0. Uniqueness rests on the same draws as the overlaps; it costs
+    Uniqueness rests on the same draws as the overlaps; it costs
     2 C I U (permutations + bootstraps) operations, so fewer draws are the way to a quick look at a large model.
 
     Args:
@@ -84,11 +84,13 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
       The content of `summary.json`.
 
     Raises:
-      InputError: the run is incomplete or has no such set, or a setting is out of range.
+      InputError: the run is incomplete or has no such set, the set of an instruction is empty, or a setting is out of
+        range.
     """
     require_settings(rho, permutations=permutations, bootstraps=bootstraps, strata=strata)
     run.require_complete()
     sets = open_sets(run, set_name)
+    sets.require_units()
     start_results(output, "evaluate", TABLES)
     draws = make_draws(run.category, run.token_count, len(run.categories), permutations=permutations,
                        bootstraps=bootstraps, strata=strata, seed=seed)  # fmt: skip
@@ -99,7 +101,7 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
         "run": run.location,
         "model": run.attributes["model"],
         "manifest": run.attributes,
-        "set": {"name": set_name, **sets.attributes},
+        "set": sets.record(),
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
                      "seed": seed},
         "categories": run.categories,
