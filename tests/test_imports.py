@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "verify": BASE | {"convert", "data", "models"},
     "demo": BASE | {"convert", "data", "models"},
     "settings": BASE | {"capture", "causal", "identify"},
+    "stages": BASE,
     "study": None,
     "__init__": None,
 }

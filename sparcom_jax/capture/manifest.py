@@ -1,5 +1,6 @@
 """The manifest of a run: what it says of itself, and what must be the same for it to go on."""
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
@@ -111,6 +112,12 @@ IDENTITY = (
     ("groups",), ("rows_per_write",), ("capture",), ("selection",), ("dtype",), ("devices", "platform"),
     ("devices", "mesh", "model"), ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
 )  # fmt: skip
+
+
+def identity_digest(attributes: dict[str, Any]) -> str:
+    """Digest of all that the numbers of a run depend on, from its attributes."""
+    identity = [_look_up(attributes, path) for path in IDENTITY]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
