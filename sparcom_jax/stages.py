@@ -50,7 +50,8 @@ class Stages:
         """
         marker = self._directory / f"{name}.json"
         now = {"settings": json.loads(json.dumps(settings)), "inputs": inputs}
-        if was := _read(marker):
+        was = _read(marker)
+        if was:
             difference = _difference(was["settings"], now["settings"])
             if difference and (was["output"] is not None or stale):
                 also = f" and {stale}" if stale else ""
@@ -70,7 +71,12 @@ class Stages:
                 say(f"{name}: is made again, because what it made is gone or was changed")
         say(f"{name} ...")
         _write(marker, now | {"output": None})
-        work()
+        try:
+            work()
+        except InputError:
+            if was is None:  # what lies there may be another's, and is not to be deleted as this stage's
+                marker.unlink()
+            raise
         output = made()
         _write(marker, now | {"output": output})
         return output

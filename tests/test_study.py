@@ -282,6 +282,23 @@ def test_the_advice_on_a_changed_setting_is_true(
         analyze(lone, output)
 
 
+def test_a_run_that_no_stage_here_made_is_not_deleted(lone: ConfigDict, finished: Path, tmp_path: Path) -> None:
+    output, run = tmp_path / "out", tmp_path / "out/runs/lone-base"
+    analyze(lone, output)
+    shutil.rmtree(output / "stages")
+    shutil.copytree(finished / "hf/dense-base", tmp_path / "source", dirs_exist_ok=True)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=rf"^{run}: was captured with another model\.digest .* or delete this run$"
+        ):
+            analyze(lone, output)
+        assert not (output / "stages/capture-lone-base.json").exists()
+    shutil.rmtree(run)
+    analyze(lone, output)
+    model = open_model(output / "models/lone-base").digest
+    assert sj.open_run(run).attributes["model"]["digest"] == model == open_model(finished / "models/dense-base").digest
+
+
 def test_other_instructions_are_another_run(lone: ConfigDict, instruction_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     analyze(lone, output)

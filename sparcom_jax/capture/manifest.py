@@ -146,7 +146,8 @@ def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
                 key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
                 field, was, now = f"{field}.{key}", was.get(key), now.get(key)
             raise InputError(
-                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
+                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output, "
+                f"or delete this run"
             )
     return resumed
 
