@@ -20,6 +20,7 @@ import numpy as np
 import sparcom_jax as sj
 from benchmarks import print_table, timed, workspace
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
+from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import SCHEMA_VERSION, Group, capture_arrays, vector
@@ -55,7 +56,8 @@ def make_run(location: Path, instructions: int, layers: int, neurons: int) -> Ru
     store.write("instructions.jsonl", b"\n".join(b"{}" for _ in rows))
     store.write_group("", {"schema_version": SCHEMA_VERSION, "groups": {GROUP: group.to_json()},
                            "categories": categories, "rows_per_write": ROWS_PER_WRITE,
-                           "capture": {"values": False}, "model": {"num_experts_per_tok": 0}})  # fmt: skip
+                           "capture": {"values": False}, "model": {"num_experts_per_tok": 0, "digest": ""},
+                           "tokenizer": {"digest": ""}, "instructions": {"digest": ""}})  # fmt: skip
     return open_run(location)
 
 
@@ -76,7 +78,7 @@ def overlaps(run: Run) -> dict[str, Any]:
 def script(run: Run, count: int) -> np.ndarray:
     """The same in plain Python, for the first instructions."""
     frequency = run.read(f"{GROUP}/positive_count")[:count] / run.token_count[:count, None, None]
-    wanted = math.ceil(EPSILON * frequency[0].size)
+    wanted = least_whole(EPSILON, frequency[0].size)
     chosen = []
     for one in frequency.reshape(count, -1).tolist():
         cut = sorted(one, reverse=True)[wanted - 1]

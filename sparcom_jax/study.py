@@ -1,9 +1,10 @@
 """A whole study: every model of a config from checkpoint to report, stage by stage, each made once."""
 
+import hashlib
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from ml_collections import ConfigDict
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.manifest import identity_digest
 from sparcom_jax.causal.ablate import AblationSettings, ablate
-from sparcom_jax.convert.model_dir import convert, open_model
+from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
 from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
@@ -22,15 +24,22 @@ from sparcom_jax.identify.selection import Selection
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
 from sparcom_jax.settings import build, shared_with_capture
+from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
 from sparcom_jax.store.run import open_run
+from sparcom_jax.store.sets import open_sets
 
 ROLES = ("base", "tuned")
+
+Inputs = dict[str, str | None]
+"""Digests of what a stage reads, by what it is."""
 
 
 def analyze(config: ConfigDict, output: Path) -> Path:
     """Runs a study: train (if asked), convert, capture, identify, evaluate, compare, ablate, report.
 
-    A stage that is finished is skipped when the same command is run again; capture goes on within its stage.
+    When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
+    now, or what it made is gone. Capture goes on within its stage; if its model or the instructions are others by now,
+    the run is deleted and begun anew.
 
     Args:
       config: as `settings.default_config` describes it.
@@ -46,13 +55,14 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     if not settings["pairs"]:
         raise InputError("config field pairs is empty: a study needs at least one pair of models")
     instructions = load_instructions(settings["instructions"])
-    stages = _Stages(output, {"instructions": instructions.digest})
+    stages = Stages(output / "stages")
     roles = {name: _roles(name, pair) for name, pair in settings["pairs"].items()}
+    made: dict[str, Inputs] = {}
     for name, pair in settings["pairs"].items():
-        _study_pair(stages, output, settings, name, pair, roles[name], instructions)
+        made |= _study_pair(stages, output, settings, name, pair, roles[name], instructions)
     for first, second in itertools.pairwise(roles):
         for role in (role for role in roles[first] if role in roles[second]):
-            _compare(stages, output, settings, f"{first}-{role}", f"{second}-{role}")
+            _compare(stages, output, settings, made, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
     say(f"report: {page}")
     return report(output / "results", page)
@@ -68,14 +78,16 @@ def _roles(name: str, pair: dict[str, Any]) -> list[str]:
 
 
 def _study_pair(
-    stages: "_Stages",
+    stages: Stages,
     output: Path,
     settings: dict[str, Any],
     name: str,
     pair: dict[str, Any],
     roles: list[str],
     instructions: InstructionSet,
-) -> None:
+) -> dict[str, Inputs]:
+    """Returns, of every model of the pair, the digests of its run and its set."""
+    sources: list[tuple[str, str | None]]
     if "train" in pair:
         directories = [output / "hf" / f"{name}-{role}" for role in ROLES]
         training = build(TrainingSettings, pair["train"], f"pairs.{name}.train")
@@ -85,63 +97,88 @@ def _study_pair(
                 shutil.rmtree(directory, ignore_errors=True)
             train_pair(training, instructions, *directories)
 
-        stages.run(f"train-{name}", pair["train"], train)
-        sources = [str(directory) for directory in directories]
+        stages.run(f"train-{name}", asdict(training), {"instructions": instructions.digest}, train,
+                   lambda: digest_of_files(*directories))  # fmt: skip
+        sources = [(str(directory), digest_of_files(directory)) for directory in directories]
     else:
-        sources = [pair[role] for role in roles]
-    for role, source in zip(roles, sources, strict=True):
-        _study_model(stages, output, settings, f"{name}-{role}", source, instructions)
+        sources = [(pair[role], digest_of_listing(Path(pair[role]).expanduser())) for role in roles]
+    made = {
+        f"{name}-{role}": _study_model(stages, output, settings, f"{name}-{role}", source, digest, instructions)
+        for role, (source, digest) in zip(roles, sources, strict=True)
+    }
     if roles == list(ROLES):
-        _compare(stages, output, settings, f"{name}-base", f"{name}-tuned")
+        _compare(stages, output, settings, made, f"{name}-base", f"{name}-tuned")
+    return made
 
 
 def _study_model(
-    stages: "_Stages", output: Path, settings: dict[str, Any], name: str, source: str, instructions: InstructionSet
-) -> None:
+    stages: Stages,
+    output: Path,
+    settings: dict[str, Any],
+    name: str,
+    source: str,
+    checkpoint: str | None,
+    instructions: InstructionSet,
+) -> Inputs:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
-    set_name, of_capture, of_sets = settings["set_name"], settings["capture"], _of_sets(settings)
+    set_name, of_capture = settings["set_name"], settings["capture"]
 
     def convert_anew() -> None:
         shutil.rmtree(model_path, ignore_errors=True)
         convert(source, model_path)
 
-    stages.run(f"convert-{name}", {"source": source}, convert_anew)
+    model = stages.run(
+        f"convert-{name}",
+        {"source": source.removeprefix(f"{output}/")},  # so that a study may be moved
+        {"checkpoint": checkpoint},
+        convert_anew,
+        lambda: _model_digest(model_path),
+    )
     capturing = build(CaptureSettings, of_capture, "capture")
     selection = build(Selection, settings["identify"], "identify")
-    stages.run(
+    run = stages.run(
         f"capture-{name}",
         of_capture | (selection.of_neurons() if capturing.keep == "sets" else {}),
+        {"model": model, "instructions": instructions.digest},
         lambda: capture(open_model(model_path), instructions, run_path, capturing, selection),
+        lambda: _run_digest(run_path),
+        stale=run_path,
     )
-    stages.run(
+    sets = stages.run(
         f"identify-{name}",
-        settings["identify"],
+        settings["identify"] | {"set_name": set_name},
+        {"run": run},
         lambda: identify(open_run(run_path), name=set_name, **settings["identify"]),
+        lambda: open_sets(open_run(run_path), set_name).digest,
     )
+    made: Inputs = {"run": run, "set": sets}
     stages.run(
         f"evaluate-{name}",
-        settings["evaluate"] | of_sets,
+        settings["evaluate"] | {"set_name": set_name},
+        made,
         lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]),
+        lambda: digest_of_files(results / f"evaluate-{name}"),
     )
     fields = settings["ablate"] | shared_with_capture(of_capture) | {"set_name": set_name}
     ablating = build(AblationSettings, fields, "ablate")
     stages.run(
         f"ablate-{name}",
-        settings["ablate"] | of_sets,
+        fields,
+        {"model": model, **made},
         lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating),
+        lambda: digest_of_files(results / f"ablate-{name}"),
     )
+    return made
 
 
-def _of_sets(settings: dict[str, Any]) -> dict[str, Any]:
-    """What the sets depend on, and with them every stage that reads them."""
-    return {"set_name": settings["set_name"], "identify": settings["identify"]}
-
-
-def _compare(stages: "_Stages", output: Path, settings: dict[str, Any], first: str, second: str) -> None:
+def _compare(
+    stages: Stages, output: Path, settings: dict[str, Any], made: dict[str, Inputs], first: str, second: str
+) -> None:
     runs, name = output / "runs", f"compare-{first}-{second}"
     stages.run(
         name,
-        settings["compare"] | _of_sets(settings),
+        settings["compare"] | {"set_name": settings["set_name"]},
+        {f"{what} of {model}": digest for model in (first, second) for what, digest in made[model].items()},
         lambda: compare(
             open_run(runs / first),
             open_run(runs / second),
@@ -149,35 +186,19 @@ def _compare(stages: "_Stages", output: Path, settings: dict[str, Any], first: s
             set_name=settings["set_name"],
             **settings["compare"],
         ),
+        lambda: digest_of_files(output / "results" / name),
     )
 
 
-class _Stages:
-    """Remembers which stages are finished, and with which settings."""
+def _model_digest(path: Path) -> str:
+    """Of the weights, and of the files beside them that a capture may read: config and tokenizer."""
+    files = sorted(file for file in path.iterdir() if file.is_file() and file.name != MANIFEST)
+    parts = [open_model(path).digest, *((file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
-    def __init__(self, output: Path, common: dict[str, Any]) -> None:
-        self._directory = output / "stages"
-        self._common = common
-        self._directory.mkdir(parents=True, exist_ok=True)
 
-    def run(self, name: str, settings: dict[str, Any], work: Callable[[], object]) -> None:
-        """Runs a stage unless it is finished.
-
-        Raises:
-          InputError: it is finished, but with other settings.
-        """
-        marker = self._directory / f"{name}.json"
-        wanted = json.dumps({**self._common, **settings}, sort_keys=True, indent=1)
-        if marker.exists():
-            if marker.read_text() != wanted:
-                raise InputError(
-                    f"{marker}: stage {name} was made with other settings; choose another --output or "
-                    f"delete this file to make the stage again"
-                )
-            say(f"{name}: finished before")
-            return
-        say(f"{name} ...")
-        work()
-        partial = marker.with_suffix(".partial")
-        partial.write_text(wanted)
-        partial.replace(marker)
+def _run_digest(path: Path) -> str:
+    """Of all that the counts depend on: from the same they come out the same, bit by bit."""
+    run = open_run(path)
+    run.require_complete()
+    return identity_digest(run.attributes)

@@ -1,6 +1,7 @@
 """Plain NumPy answers to what the kernels compute, one instruction and one unit at a time, obviously right."""
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: list[int], r
 
 def select(p: np.ndarray, epsilon: float, ties: str, means: np.ndarray | None = None) -> tuple[set[int], float]:
     """S(i) of one instruction by sorting its frequencies, and the cut."""
-    wanted = math.ceil(epsilon * p.size)
+    wanted = math.ceil(Fraction(str(epsilon)) * p.size)
     cut = sorted(p.tolist(), reverse=True)[wanted - 1]
     above = {unit for unit in range(p.size) if p[unit] > cut}
     tied = [unit for unit in range(p.size) if p[unit] == cut]

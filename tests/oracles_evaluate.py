@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def cores(sets: list[set[Unit]], drawn: list[list[int]], rho: float) -> list[set
     result = []
     for rows in drawn:
         held = Counter(unit for i in rows for unit in sets[i])
-        result.append({unit for unit, m in held.items() if m >= rho * len(rows)})
+        result.append({unit for unit, m in held.items() if Fraction(m) >= Fraction(str(rho)) * len(rows)})
     return result
 
 

@@ -1,5 +1,6 @@
 """Small made-up runs and sets, written the way capture and identify write them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,14 @@ def write_sets(run: Run, masks: Masks, name: str = "frequency", **attributes: ob
         }
         for spec in set_arrays(name, group, len(mask), ROWS_PER_WRITE, len(run.categories)):
             run.store.create_array(spec).write(values[spec.name.split("/")[-1]].astype(spec.dtype)).result()
-    made = {"selector": "frequency", "epsilon": 0.05, "ties": "include", "groups": list(masks)}
+    digest = hashlib.sha256(b"".join(mask.tobytes() for mask in masks.values())).hexdigest()
+    made = {"schema_version": 1, "selector": "frequency", "epsilon": 0.05, "ties": "include", "groups": list(masks),
+            "digest": digest}  # fmt: skip
     run.store.write_group(sets_path(name), made | attributes)
 
 
 def random_masks(run: Run, *, seed: int = 0, share: float = 0.2, signal: float = 0.5) -> Masks:
-    """Masks of random units, plus units that a category's instructions hold with probability `signal`."""
+    """Masks of random units, none empty, and of units that a category's instructions hold with probability `signal`."""
     rng = np.random.default_rng(seed)
     return {name: _mask(rng, run, group, share, signal) for name, group in run.groups.items()}
 
@@ -90,7 +93,15 @@ def random_masks(run: Run, *, seed: int = 0, share: float = 0.2, signal: float =
 def _mask(rng: np.random.Generator, run: Run, group: Group, share: float, signal: float) -> np.ndarray:
     own = rng.random((len(run.categories), *group.shape)) < share
     held = rng.random((run.category.size, *group.shape))
-    return (held < share / 2) | (own[run.category] & (held < signal))
+    return _filled((held < share / 2) | (own[run.category] & (held < signal)))
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The same, with one unit where an instruction has none."""
+    flat = mask.reshape(len(mask), -1)
+    for row in np.flatnonzero(~flat.any(axis=1)):
+        flat[row, row % flat.shape[1]] = True
+    return mask
 
 
 def make_pair(root: Path, labels: list[int], **options: Any) -> tuple[Run, Run, Masks, Masks]:
@@ -98,7 +109,7 @@ def make_pair(root: Path, labels: list[int], **options: Any) -> tuple[Run, Run, 
     base, tuned = (make_run(root / role, labels, seed=seed, **options) for seed, role in enumerate(("base", "tuned")))
     before, fresh = random_masks(base, seed=1), random_masks(base, seed=2)
     rng = np.random.default_rng(3)
-    after = {name: np.where(rng.random(mask.shape) < 0.7, mask, fresh[name]) for name, mask in before.items()}
+    after = {name: _filled(np.where(rng.random(mask.shape) < 0.7, mask, fresh[name])) for name, mask in before.items()}
     write_sets(base, before)
     write_sets(tuned, after)
     return base, tuned, before, after

@@ -89,12 +89,20 @@ def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Ru
     }
 
 
-def test_nothing_switched_off_changes_nothing(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
-    sj.identify(run, name="none", selector="threshold", threshold=1.0, expert_epsilon=1e-9, ties="drop")
-    core_sizes = [sj.open_sets(run, "none").core("expert", 1.0).sum()]
-    summary = ablate(moe, run, tmp_path / "out", AblationSettings(set_name="none", rho=1.0, draws=1, per_category=1))
-    assert core_sizes == [0]
-    assert np.abs(summary["targets"]["experts"]["delta"]).max() == 0
+def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    few = sj.identify(run, name="few", epsilon=1.0, ties="exact", expert_epsilon=0.05)
+    cores = few.core("expert", 1.0).reshape(3, -1).any(axis=1)
+    assert few.size("expert").min() > 0
+    assert not cores.all()
+    empty = ", ".join(name for name, core in zip(run.categories, cores, strict=True) if not core)
+    with pytest.raises(
+        InputError, match=rf"set 'few' has no core experts of {empty} at rho 1\.0, so nothing to switch off"
+    ):
+        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="few", rho=1.0, draws=1, per_category=1))
+    sj.identify(run, name="none", epsilon=0.5, expert_epsilon=1e-9, ties="drop")
+    with pytest.raises(InputError, match=r"set 'none': S\(i\) has no unit of expert for 48 of 48 instructions \(A 16"):
+        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="none", draws=1, per_category=1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_random_units_match_the_core_layer_by_layer() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,14 @@ COUNTS = dataclasses.replace(SETS, keep="counts")
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("fields", [
     *({"ties": ties, "epsilon": epsilon} for ties in ("include", "drop", "exact") for epsilon in (0.01, 0.3, 1.0)),
-    *({"selector": "threshold", "threshold": threshold} for threshold in (0.1, 1 / 3, 0.7, 1.0)),
+    *({"selector": "threshold", "threshold": threshold} for threshold in (0.1, 0.07, 1 / 3, 0.7, 1.0)),
 ])  # fmt: skip
 def test_the_device_cuts_as_sorting_does(devices: int, pool: bool, fields: dict[str, Any]) -> None:
     random = np.random.default_rng(0)
-    tokens = np.asarray([1, 3, 7, 40, 40])
+    tokens = np.asarray([1, 3, 7, 40, 100])
     row = np.repeat(np.arange(6), [*tokens, 9])  # the last are padding
     counted: Any = row < 5
-    batch = Batch(jnp.zeros(100, jnp.int32), jnp.zeros(100, jnp.int32), jnp.asarray(row, jnp.int32), counted)
+    batch = Batch(jnp.zeros(160, jnp.int32), jnp.zeros(160, jnp.int32), jnp.asarray(row, jnp.int32), counted)
     counts = {group.name: random.integers(0, tokens.reshape(1, 5, *[1] * len(group.sizes)) + 1,
                                           (len(group.layers), 5, *group.sizes)).astype(np.uint16)
               for group in GROUPS}  # fmt: skip
@@ -64,7 +65,7 @@ def test_the_device_cuts_as_sorting_does(devices: int, pool: bool, fields: dict[
             least = np.asarray(found[names[0]]["cut_count"])[text]
             if selection.selector == "threshold":
                 expected = set(np.flatnonzero(frequency[text] >= selection.threshold))
-                assert least == math.ceil(selection.threshold * tokens[text])
+                assert least == math.ceil(Fraction(str(selection.threshold)) * int(tokens[text]))
             else:
                 expected, at = oracles.select(frequency[text], selection.epsilon, selection.ties)
                 assert least / tokens[text] == at

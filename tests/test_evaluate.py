@@ -1,8 +1,10 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from sparcom_jax.analysis.evaluate import TABLES, evaluate
 from sparcom_jax.causal import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
-from sparcom_jax.store.run import Run
-from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.store.sets import Sets, open_sets, required_members
 from tests import oracles_evaluate as oracle
 from tests.synthetic import DENSE, MIXED, make_run, random_masks, write_sets
 
@@ -127,9 +129,20 @@ def test_core_counts_under_every_draw(run: Run, rho: float, monkeypatch: pytest.
 
 @given(st.integers(1, 200), st.floats(0.001, 1.0))
 def test_required_members_is_the_comparison_of_shares(size: int, rho: float) -> None:
-    required = int(cores.required_members(np.array([size]), rho)[0])
-    members = np.arange(1, size + 1)
-    np.testing.assert_array_equal(members >= required, members >= rho * size)
+    required = int(required_members(np.array([size]), rho)[0])
+    assert [m >= required for m in range(1, size + 1)] == [m >= Fraction(str(rho)) * size for m in range(1, size + 1)]
+
+
+def test_a_unit_that_just_the_share_holds_is_core(tmp_path: Path) -> None:
+    """0.55 * 200 is 110.00000000000001 in floats."""
+    run = make_run(tmp_path / "run", [0] * 200, groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",))
+    mask = np.zeros((200, 1, 9), bool)
+    mask[:110, 0, 0] = mask[:109, 0, 1] = mask[:, 0, 2] = True
+    write_sets(run, {"mlp": mask})
+    sets = open_sets(run, "frequency")
+    assert np.flatnonzero(sets.core("mlp", 0.55)).tolist() == [0, 2]
+    weights = resampling.one_hot(run.category[None], 1)
+    assert cores.core_counts(sets, "mlp", 0.55, weights, lambda layers: None)[0].tolist() == [[2]]
 
 
 @pytest.mark.parametrize("categories", [1, 3, 12])
@@ -258,11 +271,11 @@ def test_length_alone_is_not_significant_within_strata(tmp_path: Path) -> None:
     assert table["p_value_length"][0][0] == 1.0
 
 
-def test_small_categories_and_empty_sets_leave_cells_empty(tmp_path: Path) -> None:
+def test_small_categories_leave_cells_empty(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [0, 1, 1, 1], categories=("one", "three", "none"), num_layers=1,
                    groups={"mlp": {"layers": [0], "neuron": 5}}, token_count=[7, 7, 7, 7])  # fmt: skip
     mask = np.zeros((4, 1, 5), bool)
-    mask[2:, 0, :2] = True
+    mask[2:, 0, :2] = mask[0, 0, 4] = mask[1, 0, 3] = True
     write_sets(run, {"mlp": mask})
     summary = evaluate(run, tmp_path / "out", **FEW)["groups"]["mlp"]
     rows = {(row["category_a"], row["category_b"]): row for row in read_table(tmp_path / "out/overlap.csv")
@@ -272,9 +285,34 @@ def test_small_categories_and_empty_sets_leave_cells_empty(tmp_path: Path) -> No
         assert rows[cell]["pairs"] == "0"
     assert float(rows["one", "three"]["value"]) == 0
     assert float(rows["three", "three"]["value"]) == pytest.approx(1 / 3)
-    assert summary["core_units"] == [0, 2, 0]
-    assert summary["uniqueness"]["value"] == [None, 1.0, None]
+    assert summary["core_units"] == [1, 2, 0]
+    assert summary["uniqueness"]["value"] == [1.0, 1.0, None]
     assert summary["spearman_size_token_count"] is None
+
+
+def test_a_set_with_an_empty_s_of_i_is_refused(run: Run, tmp_path: Path) -> None:
+    masks = random_masks(run)
+    name = list(masks)[-1]
+    masks[name][[0, 3, 4]] = False
+    write_sets(run, masks)
+    named = rf"set 'frequency': S\(i\) has no unit of {name} for 3 of 18 instructions \(CLS 2, QA 1\); identify with"
+    with pytest.raises(InputError, match=named):
+        evaluate(run, tmp_path / "out", **FEW)
+    write_sets(run, random_masks(run), "other")
+    for sides in (("frequency", "other"), ("other", "frequency")):
+        with pytest.raises(InputError, match=named):
+            compare.compare(*(_named(run, tmp_path / side, side) for side in sides), tmp_path / "out", **FEW)
+    assert not (tmp_path / "out").exists()
+
+
+def _named(run: Run, copy: Path, name: str) -> Run:
+    """A copy of the run in which the set of a name is the set `frequency`."""
+    if not copy.exists():
+        shutil.copytree(run.location, copy)
+        if name != "frequency":
+            shutil.rmtree(copy / "sets/frequency")
+            (copy / "sets" / name).rename(copy / "sets/frequency")
+    return open_run(copy)
 
 
 def write_stale_summary(output: Path, kind: str = "evaluate") -> None:

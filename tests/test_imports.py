@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress", "strict_json"}
+BASE = {"errors", "progress", "shares", "strict_json"}
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "shares": set(),
     "strict_json": {"errors"},
     "command": {"errors"},
     "store": BASE,
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "verify": BASE | {"convert", "data", "models"},
     "demo": BASE | {"convert", "data", "models"},
     "settings": BASE | {"capture", "causal", "identify"},
+    "stages": BASE,
     "study": None,
     "__init__": None,
 }

@@ -23,6 +23,7 @@ from sparcom_jax.report.manifest import manifest
 from sparcom_jax.report.markup import UNDEFINED, interval, number
 from sparcom_jax.report.page import report
 from sparcom_jax.report.results import COLUMNS, find_results
+from sparcom_jax.store.run import open_run
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,8 @@ def write_ablation(output: Path) -> None:
     output.mkdir(parents=True)
     for name, lines in tables.items():
         write_table(output / name, COLUMNS["ablate"][name], lines)
-    summary = {"kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": {"name": "frequency"},
+    made = {"name": "frequency", "run": "/runs/other", "digest": "0"}
+    summary = {"schema_version": 1, "kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": made,
                "settings": {"draws": draws, "separator": "\n"}, "categories": CATEGORIES, "baseline": baseline.tolist(),
                "targets": targets}  # fmt: skip
     (output / "summary.json").write_text(json.dumps(summary))
@@ -223,11 +225,11 @@ def test_the_same_results_give_the_same_bytes(results: Path, text: str, tmp_path
     assert output.read_text(encoding="utf-8") == text
 
 
-def test_a_result_may_be_the_directory_itself_and_be_empty(tmp_path: Path) -> None:
+def test_a_result_may_be_the_directory_itself_without_core_units(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [0, 0], groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",),
                    num_layers=1)  # fmt: skip
-    write_sets(run, {"mlp": np.zeros((2, 1, 9), bool)})
-    evaluate(run, tmp_path / "results", **FEW)
+    write_sets(run, {"mlp": np.eye(2, 9, dtype=bool)[:, None]})
+    evaluate(run, tmp_path / "results", rho=1.0, **FEW)
     page_text = report(tmp_path / "results", tmp_path / "report.html").read_text()
     assert "<h2>evaluate</h2>" in page_text
     assert "<code>overlap.csv</code>" in page_text
@@ -307,6 +309,10 @@ def replace(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
+        (lambda d: edit(d / EVALUATE, lambda s: s.pop("schema_version")),
+         r"evaluate/summary\.json: schema_version is None, this version reads 1; make these results again"),
+        (lambda d: edit(d / ABLATE, lambda s: s.update(schema_version=9)), r"ablate/summary\.json: schema_version is"),
+        (lambda d: edit(d / ACROSS, lambda s: s["base"]["set"].pop("digest")), r"base: set: no field 'digest'"),
         (lambda d: (d / "evaluate/overlap.csv").unlink(), r"evaluate/overlap\.csv: cannot be read"),
         (lambda d: (d / "ablate/baseline.csv").unlink(), r"ablate/baseline\.csv: cannot be read"),
         (lambda d: (d / "evaluate/summary.json").write_text("{"), r"evaluate/summary\.json: not JSON"),
@@ -333,6 +339,28 @@ def test_bad_results_are_named(results: Path, tmp_path: Path, break_it: Callable
         report(tmp_path / "copy", tmp_path / "report.html")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_results_of_two_versions_of_a_set_are_not_mixed(tmp_path: Path) -> None:
+    base, tuned, before, _ = make_pair(tmp_path / "runs", LABELS, categories=CATEGORIES)
+    results = tmp_path / "results"
+    evaluate(base, results / "evaluate", **FEW)
+    again = before["mlp"].copy()
+    again[0, 0, 0] ^= True
+    write_sets(base, {"mlp": again})
+    compare(open_run(f"{base.location}/"), tuned, results / "pair", **FEW)
+    with pytest.raises(InputError) as error:
+        report(results, tmp_path / "report.html")
+    assert str(error.value) == (
+        f"{results / 'evaluate'} and {results / 'pair'}: made of two versions of set 'frequency' of {base.location}; "
+        f"make the results of the earlier one again"
+    )
+    assert not (tmp_path / "report.html").exists()
+    evaluate(base, results / "evaluate", **FEW)
+    report(results, tmp_path / "report.html")
+    page_text = (tmp_path / "report.html").read_text()
+    digest = json.loads((results / "evaluate/summary.json").read_text())["set"]["digest"]
+    assert digest not in page_text
 
 
 def test_nothing_to_report_and_nowhere_to_write(results: Path, tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 """The study of the demo in miniature: trained, saved as transformers reads it, analysed, resumed stage by stage."""
 
+import contextlib
+import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,9 @@ from ml_collections import ConfigDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sparcom_jax as sj
+from sparcom_jax import stages
+from sparcom_jax import study as study_module
+from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.errors import InputError
 from sparcom_jax.settings import default_config
 from sparcom_jax.study import analyze
@@ -30,8 +37,8 @@ def study(file: Path) -> ConfigDict:
     config.capture.batch_tokens = 512
     for section in (config.evaluate, config.compare):
         section.permutations = section.bootstraps = 20
-    config.ablate.update({"per_category": 1, "draws": 1, "rho": 0.8})
-    config.identify.expert_per_layer = 1
+    config.ablate.update({"per_category": 1, "draws": 1, "rho": 0.4})
+    config.identify.update({"epsilon": 0.2, "expert_per_layer": 1})
     config.pairs = ConfigDict({
         "dense": {"train": {"fields": {"model_type": "llama", **FIELDS}, **training}},
         "moe": {"train": {"fields": {"model_type": "qwen2_moe", **FIELDS, **MOE}, **training}},
@@ -89,9 +96,218 @@ def test_finished_stages_are_kept(finished: Path, instruction_file: Path, capsys
     assert "train-moe: finished before" in log
     assert "evaluate-moe-base ..." in log
     changed = study(instruction_file)
-    changed.identify.epsilon = 0.2
-    with pytest.raises(InputError, match="stage identify-dense-base was made with other settings"):
+    changed.identify.epsilon = 0.3
+    named = r"stage identify-dense-base was made with other settings \(epsilon 0\.2, now 0\.3\)"
+    with pytest.raises(InputError, match=named):
         analyze(changed, finished)
+
+
+def stages_of(log: str) -> dict[str, list[str]]:
+    """By what the log says of it: the stages, in order."""
+    found: dict[str, list[str]] = {"made": [], "kept": []}
+    for line in log.splitlines():
+        if line.endswith(": finished before"):
+            found["kept"].append(line.removesuffix(": finished before"))
+        elif line.endswith(" ..."):
+            found["made"].append(line.removesuffix(" ..."))
+    return found
+
+
+def test_what_reads_a_stage_that_is_another_now_is_made_again(
+    finished: Path, instruction_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "moved"
+    shutil.copytree(finished, output)
+    config = study(instruction_file)
+    config.pairs.dense.train.tuned_steps = 4
+    capsys.readouterr()
+    with pytest.raises(InputError) as error:
+        analyze(config, output)
+    marker = output / "stages/train-dense.json"
+    assert str(error.value) == (
+        f"{marker}: stage train-dense was made with other settings (tuned_steps 3, now 4); choose another --output, or "
+        f"delete this file to make the stage again, and after it whatever reads what it made"
+    )
+    marker.unlink()
+    analyze(config, output)
+    log = capsys.readouterr().err
+    found = stages_of(log)
+    assert found["made"] == [
+        "train-dense",
+        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "ablate")),
+        "compare-dense-base-dense-tuned", "compare-dense-tuned-moe-tuned",
+    ]  # fmt: skip
+    assert len(found["kept"]) == 5 + 1 + 2 * 5 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
+    assert "capture-dense-tuned: is made again, because of another model\n" in log
+    assert f"{output / 'runs/dense-tuned'}: was made of that and is deleted" in log
+    assert "compare-dense-tuned-moe-tuned: is made again, because of another run of dense-tuned and set of dense" in log
+    tuned = open_model(output / "models/dense-tuned")
+    assert tuned.digest != open_model(finished / "models/dense-tuned").digest
+    run = sj.open_run(output / "runs/dense-tuned")
+    assert run.attributes["model"]["digest"] == tuned.digest
+    digest = sj.open_sets(run, "frequency").digest
+    for result in ("evaluate-dense-tuned", "ablate-dense-tuned", "compare-dense-base-dense-tuned"):
+        summary = json.loads((output / "results" / result / "summary.json").read_text())
+        side = summary.get("tuned", summary)
+        assert (side["model"]["digest"], side["set"]["digest"]) == (tuned.digest, digest)
+    analyze(config, output)
+    assert not stages_of(capsys.readouterr().err)["made"]
+
+
+@pytest.fixture
+def lone(finished: Path, instruction_file: Path, tmp_path: Path) -> ConfigDict:
+    """A study of one model that was not trained by it."""
+    shutil.copytree(finished / "hf/dense-tuned", tmp_path / "source")
+    config = study(instruction_file)
+    config.pairs = ConfigDict({"lone": {"base": str(tmp_path / "source")}})
+    config.capture.rows_per_block = 16
+    return config
+
+
+LONE = [f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "ablate")]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_study_that_is_killed_at_every_marker(
+    when: str, lone: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analyze(lone, tmp_path / "whole")
+    write = stages._write
+    kills = 0
+    for allowed in range(2 * len(LONE)):
+        left = [allowed]
+
+        def write_until(marker: Path, content: dict[str, Any], left: list[int] = left) -> None:
+            if when == "after":
+                write(marker, content)
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            if when == "before":
+                write(marker, content)
+
+        monkeypatch.setattr(stages, "_write", write_until)
+        with contextlib.suppress(KeyboardInterrupt):
+            analyze(lone, tmp_path / "killed")
+            break
+        kills += 1
+    monkeypatch.undo()
+    assert kills > 3
+    analyze(lone, tmp_path / "killed")
+    for name in LONE[:3]:
+        whole, killed = (
+            json.loads((tmp_path / side / f"stages/{name}.json").read_text()) for side in ("whole", "killed")
+        )
+        assert whole == killed
+        assert whole["output"]
+    for table in (tmp_path / "whole/results").rglob("*.csv"):
+        assert table.read_bytes() == (tmp_path / "killed" / table.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_capture_goes_on_or_begins_anew(
+    lone: ConfigDict, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It goes on where its model is the same, and does not where the checkpoint was replaced meanwhile."""
+    capture = study_module.capture
+
+    def killed(*args: Any) -> None:
+        capture(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study_module, "capture", killed)
+    output, run = tmp_path / "out", tmp_path / "out/runs/lone-base"
+    with pytest.raises(KeyboardInterrupt):
+        analyze(lone, output)
+    capsys.readouterr()
+    with pytest.raises(KeyboardInterrupt):
+        analyze(lone, output)
+    log = capsys.readouterr().err
+    assert f"{run}: 48 of 48 instructions are done already" in log
+    assert "deleted" not in log
+    shutil.copytree(finished / "hf/dense-base", tmp_path / "source", dirs_exist_ok=True)
+    monkeypatch.undo()
+    analyze(lone, output)
+    log = capsys.readouterr().err
+    assert "convert-lone-base: is made again, because of another checkpoint" in log
+    assert f"{run}: was made of that and is deleted" in log
+    assert stages_of(log)["made"] == LONE
+    model = open_model(output / "models/lone-base")
+    assert model.digest == open_model(finished / "models/dense-base").digest
+    assert sj.open_run(run).attributes["model"]["digest"] == model.digest
+
+
+def test_what_was_changed_by_hand_is_made_again(
+    lone: ConfigDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    analyze(lone, output)
+    tables = {path: path.read_bytes() for path in (output / "results").rglob("*.csv")}
+    sj.identify(sj.open_run(output / "runs/lone-base"), epsilon=0.9)
+    shutil.rmtree(output / "results/evaluate-lone-base")
+    capsys.readouterr()
+    analyze(lone, output)
+    log = capsys.readouterr().err
+    assert stages_of(log)["made"] == ["identify-lone-base", "evaluate-lone-base"]
+    assert "identify-lone-base: is made again, because what it made is gone or was changed" in log
+    assert all(path.read_bytes() == content for path, content in tables.items())
+    touched = tmp_path / "source/model.safetensors"
+    os.utime(touched, ns=(1, 1))
+    analyze(lone, output)
+    assert stages_of(capsys.readouterr().err)["made"] == ["convert-lone-base"]  # and what it made is the same
+
+
+def test_the_advice_on_a_changed_setting_is_true(
+    lone: ConfigDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    analyze(lone, output)
+    lone.capture.count_window = 3
+    marker, run = output / "stages/capture-lone-base.json", output / "runs/lone-base"
+    named = (
+        rf"stage capture-lone-base was made with other settings \(count_window 0, now 3\); .* this file and {run} to"
+    )
+    with pytest.raises(InputError, match=named):
+        analyze(lone, output)
+    marker.unlink()
+    shutil.rmtree(run)
+    capsys.readouterr()
+    analyze(lone, output)
+    assert stages_of(capsys.readouterr().err)["made"] == LONE[1:]
+    assert sj.open_run(run).token_count.max() == 3
+    lone.set_name = "other"
+    with pytest.raises(
+        InputError, match=r"identify-lone-base was made with other settings \(set_name 'frequency', now"
+    ):
+        analyze(lone, output)
+
+
+def test_a_run_that_no_stage_here_made_is_not_deleted(lone: ConfigDict, finished: Path, tmp_path: Path) -> None:
+    output, run = tmp_path / "out", tmp_path / "out/runs/lone-base"
+    analyze(lone, output)
+    shutil.rmtree(output / "stages")
+    shutil.copytree(finished / "hf/dense-base", tmp_path / "source", dirs_exist_ok=True)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=rf"^{run}: was captured with another model\.digest .* or delete this run$"
+        ):
+            analyze(lone, output)
+        assert not (output / "stages/capture-lone-base.json").exists()
+    shutil.rmtree(run)
+    analyze(lone, output)
+    model = open_model(output / "models/lone-base").digest
+    assert sj.open_run(run).attributes["model"]["digest"] == model == open_model(finished / "models/dense-base").digest
+
+
+def test_other_instructions_are_another_run(lone: ConfigDict, instruction_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    analyze(lone, output)
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(instruction_file.read_text().splitlines(keepends=True)[:30]))
+    lone.instructions = str(fewer)
+    analyze(lone, output)
+    summary = json.loads((output / "results/evaluate-lone-base/summary.json").read_text())
+    assert sum(summary["instructions"]) == len(sj.open_run(output / "runs/lone-base").instructions) == 30
 
 
 def test_an_unknown_field_is_named(instruction_file: Path, tmp_path: Path) -> None:

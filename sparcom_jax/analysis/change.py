@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64, UInt16
 
-from sparcom_jax.analysis.cores import category_sizes
 from sparcom_jax.analysis.depth import jensen_shannon, mean_depth, relative_depth, wasserstein
 from sparcom_jax.analysis.drift import frequency_drift, routing_distribution, total_variation
 from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_intersections
@@ -55,7 +54,7 @@ def category_overlap(base: Side, rows: Sequence[Sequence[object]], resampled: We
     for name in base.sets.groups:
         values = np.array([row[at : at + 2] for row in rows if row[0] == name], np.float64)
         means, low, high = _means(base, values, resampled)
-        for c, (category, members) in enumerate(zip(base.run.categories, category_sizes(base.sets), strict=True)):
+        for c, (category, members) in enumerate(zip(base.run.categories, base.sets.category_sizes, strict=True)):
             yield name, category, members, means[c, 0], low[c, 0], high[c, 0], means[c, 1]
 
 

@@ -51,13 +51,16 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
       The content of `summary.json`.
 
     Raises:
-      InputError: a run is incomplete or has no such sets, the two do not compare, or a setting is out of range.
+      InputError: a run is incomplete or has no such sets, one of these is empty, the two do not compare, or a setting
+        is out of range.
     """
     require_settings(rho, permutations=permutations, bootstraps=bootstraps)
     for run in (base, tuned):
         run.require_complete()
     before, after = open_sets(base, set_name), open_sets(tuned, set_name)
     require_comparable(before, after)
+    for sets in (before, after):
+        sets.require_units()
     start_results(output, "compare", TABLES)
     absent = _absent(before, after)
     sides = measure_side("base", before, rho), measure_side("tuned", after, rho)
@@ -123,6 +126,5 @@ def _unit_totals(rows: Table) -> list[dict[str, Any]]:
 def _describe(sets: Sets) -> dict[str, Any]:
     run = sets.run
     groups = {name: {"units": group.unit_count, "layers": group.layers} for name, group in sets.groups.items()}
-    made = {"name": sets.name, **sets.attributes}
-    return {"run": run.location, "model": run.attributes["model"], "manifest": run.attributes, "set": made,
+    return {"run": run.location, "model": run.attributes["model"], "manifest": run.attributes, "set": sets.record(),
             "groups": groups}  # fmt: skip

@@ -10,11 +10,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, Integer, UInt8, UInt16
+from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
 from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks, unpack
 from sparcom_jax.analysis.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
-from sparcom_jax.store.sets import Sets
+from sparcom_jax.store.sets import Sets, required_members
 
 FULL_TABLE_CATEGORIES = 10
 """Up to here the table of combinations lists all 2^C - 1 of them; beyond, those that occur."""
@@ -44,13 +44,8 @@ class Uniqueness:
     high: Float64[np.ndarray, "C"]
 
 
-def category_sizes(sets: Sets) -> Int64[np.ndarray, "C"]:
-    """|c|, the instructions of each category."""
-    return np.bincount(sets.run.category, minlength=len(sets.run.categories))
-
-
 def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
-    """Core set of each category, the units of a layer flattened; empty for a category without instructions.
+    """Core set of each category, as `Sets.core`, the units of a layer flattened.
 
     Args:
       sets: the sets of a run.
@@ -58,12 +53,7 @@ def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
       rho: share of the category's instructions that must hold a unit, in (0, 1].
     """
     core = sets.core(group, rho)
-    return core.reshape(*core.shape[:2], -1) & (category_sizes(sets) > 0)[:, None, None]
-
-
-def required_members(sizes: Integer[np.ndarray, "C"], rho: float) -> Int64[np.ndarray, "C"]:
-    """The fewest instructions that make a unit core, so that m / |c| >= rho is a comparison of whole numbers."""
-    return np.maximum(np.ceil(rho * sizes), 1).astype(np.int64)
+    return core.reshape(*core.shape[:2], -1)
 
 
 @partial(jax.jit, static_argnames="batch")
@@ -94,7 +84,7 @@ def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, 
       advance: told of every layer that is begun.
     """
     draws, _, categories = weights.shape
-    required = jnp.asarray(required_members(category_sizes(sets), rho), jnp.float32)
+    required = jnp.asarray(required_members(sets.category_sizes, rho), jnp.float32)
     placed = jnp.asarray(weights)
     counts = np.zeros((draws, 2, categories), np.int64)
     begun = 0

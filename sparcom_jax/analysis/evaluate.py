@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.analysis.cores import Uniqueness, category_sizes, combinations, core_sets, uniqueness
+from sparcom_jax.analysis.cores import Uniqueness, combinations, core_sets, uniqueness
 from sparcom_jax.analysis.correlation import spearman
 from sparcom_jax.analysis.depth import relative_depth
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
@@ -67,7 +67,7 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
              bootstraps: int = 1000, strata: int = 5, seed: int = 0) -> dict[str, Any]:  # fmt: skip
     """Measures generality and uniqueness of every category in every group of units, and writes the tables.
 
-    Two sets without units overlap 0. Uniqueness rests on the same draws as the overlaps; it costs
+    Uniqueness rests on the same draws as the overlaps; it costs
     2 C I U (permutations + bootstraps) operations, so fewer draws are the way to a quick look at a large model.
 
     Args:
@@ -84,11 +84,13 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
       The content of `summary.json`.
 
     Raises:
-      InputError: the run is incomplete or has no such set, or a setting is out of range.
+      InputError: the run is incomplete or has no such set, the set of an instruction is empty, or a setting is out of
+        range.
     """
     require_settings(rho, permutations=permutations, bootstraps=bootstraps, strata=strata)
     run.require_complete()
     sets = open_sets(run, set_name)
+    sets.require_units()
     start_results(output, "evaluate", TABLES)
     draws = make_draws(run.category, run.token_count, len(run.categories), permutations=permutations,
                        bootstraps=bootstraps, strata=strata, seed=seed)  # fmt: skip
@@ -99,11 +101,11 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
         "run": run.location,
         "model": run.attributes["model"],
         "manifest": run.attributes,
-        "set": {"name": set_name, **sets.attributes},
+        "set": sets.record(),
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
                      "seed": seed},
         "categories": run.categories,
-        "instructions": category_sizes(sets),
+        "instructions": sets.category_sizes,
         "tables": list(TABLES),
         "groups": {result.group.name: _group_summary(sets, result) for result in results},
     })  # fmt: skip
@@ -238,7 +240,7 @@ def _instruction_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[obje
 def _core_unit_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
     group = result.group
     membership = sets.membership(group.name)
-    for c, (category, members) in enumerate(zip(sets.run.categories, category_sizes(sets), strict=True)):
+    for c, (category, members) in enumerate(zip(sets.run.categories, sets.category_sizes, strict=True)):
         units = np.nonzero(result.core[c].reshape(group.shape))
         layers = np.asarray(group.layers)[units[0]].tolist()
         blank = [""] * len(layers)

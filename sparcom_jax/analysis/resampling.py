@@ -62,9 +62,15 @@ def one_hot(labels: UInt8[np.ndarray, "R I"], categories: int) -> UInt16[np.ndar
 
 
 def length_strata(token_count: Integer[np.ndarray, "I"], strata: int) -> Int64[np.ndarray, "I"]:
-    """Cuts instructions into strata of similar length, at the quantiles of T; equal lengths stay together."""
-    edges = np.quantile(token_count, np.arange(1, strata) / strata)
-    return np.searchsorted(edges, token_count, side="right")
+    """Cuts instructions into strata of similar length, at the quantiles of T; equal lengths stay together.
+
+    The quantiles lie between two lengths, by linear interpolation. All is multiplied by the number of strata, so that
+    whole numbers are compared: a rounded quantile would move every instruction of that length.
+    """
+    lengths = np.sort(token_count).astype(np.int64)
+    place, past = np.divmod(np.arange(1, strata) * (len(lengths) - 1), strata)
+    edges = lengths[place] * (strata - past) + lengths[np.minimum(place + 1, len(lengths) - 1)] * past
+    return np.searchsorted(edges, token_count.astype(np.int64) * strata, side="right")
 
 
 def shuffle_labels(labels: UInt8[np.ndarray, "I"], strata: Int64[np.ndarray, "I"], draws: int, rng: np.random.Generator

@@ -70,7 +70,8 @@ def require_comparable(base: Sets, tuned: Sets) -> None:
     if base.run.categories != tuned.run.categories:
         raise InputError(f"{where}: categories differ ({base.run.categories} and {tuned.run.categories})")
     unlike = differences(base.attributes, tuned.attributes)
-    unlike.pop("groups", None)
+    for name in ("groups", "digest"):
+        unlike.pop(name, None)
     if unlike:
         named = first_of(f"{name} {one!r} and {other!r}" for name, (one, other) in unlike.items())
         raise InputError(f"{where}: set {base.name!r} was made in different ways ({named}); identify both alike")

@@ -12,6 +12,8 @@ import numpy as np
 from sparcom_jax.errors import InputError
 
 SUMMARY = "summary.json"
+RESULTS_VERSION = 1
+"""Of what result directories hold; `schema_version` of a summary."""
 
 
 def start_results(output: Path, kind: str, tables: Iterable[str]) -> None:
@@ -60,12 +62,12 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       output: the directory.
-      summary: what to write; NumPy arrays become lists, undefined numbers null.
+      summary: what to write beside `schema_version`; NumPy arrays become lists, undefined numbers null.
 
     Returns:
       The summary as it was written.
     """
-    plain: dict[str, Any] = _plain(summary)
+    plain: dict[str, Any] = _plain({"schema_version": RESULTS_VERSION, **summary})
     unfinished = output / f"{SUMMARY}.unfinished"
     unfinished.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(output / SUMMARY)

@@ -17,9 +17,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt16
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.selection import Selection, least_count, share_of
+from sparcom_jax.identify.selection import Selection, share_of
 from sparcom_jax.models.decoder import Batch
 from sparcom_jax.parallel import Placement
+from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.schema import Group
 
 Counts = UInt16[Array, "_ R ..."]
@@ -73,7 +74,7 @@ class SetCut:
         self, groups: Sequence[Group], counts: list[Counts], tokens: Int[Array, "R"], most: int
     ) -> tuple[list[Mask], Int[Array, "R"]]:
         if self.selection.selector == "threshold":
-            least = least_count(self.selection.threshold, np.arange(1, most + 1))
+            least = least_whole_of_each(self.selection.threshold, np.arange(1, most + 1))
             cut = jnp.asarray(least, jnp.int32)[jnp.maximum(tokens, 1) - 1]
             return [_reach(count, cut) for count in counts], cut
         wanted = share_of(self.selection.epsilon, groups)

@@ -1,5 +1,6 @@
 """The manifest of a run: what it says of itself, and what must be the same for it to go on."""
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
@@ -114,6 +115,12 @@ IDENTITY = (
 )  # fmt: skip
 
 
+def identity_digest(attributes: dict[str, Any]) -> str:
+    """Digest of all that the numbers of a run depend on, from its attributes."""
+    identity = [_look_up(attributes, path) for path in IDENTITY]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
 def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
     """Opens a run that is to go on, or begins one.
 
@@ -140,7 +147,8 @@ def open_or_create(store: Store, manifest: dict[str, Any]) -> bool:
                 key = next(key for key in sorted(was.keys() | now.keys()) if was.get(key) != now.get(key))
                 field, was, now = f"{field}.{key}", was.get(key), now.get(key)
             raise InputError(
-                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output"
+                f"{store.location}: was captured with another {field} ({was!r}, now {now!r}); choose another --output, "
+                f"or delete this run"
             )
     return resumed
 

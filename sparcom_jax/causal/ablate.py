@@ -15,7 +15,7 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
-from sparcom_jax.errors import InputError
+from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.parallel import make_placement
 from sparcom_jax.progress import progress
@@ -76,7 +76,8 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
       The content of `summary.json`.
 
     Raises:
-      InputError: the run is incomplete, lacks the sets or responses, or was captured from another model.
+      InputError: the run is incomplete, lacks the sets or responses, or was captured from another model; or there is
+        nothing to switch off.
     """
     settings = settings or AblationSettings()
     if not 0 < settings.rho <= 1:
@@ -90,10 +91,12 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     if run.attributes["model"]["digest"] != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
     sets = open_sets(run, settings.set_name)
+    sets.require_units()
     targets = {"neurons": [group for group in sets.groups if group != EXPERT_GROUP]}
     if EXPERT_GROUP in sets.groups:
         targets["experts"] = [EXPERT_GROUP]
     cores = {group: sets.core(group, settings.rho) for group in sets.groups}
+    _require_units_to_switch_off(sets, cores, targets, settings.rho)
     _require_enough_experts(run, cores)
     rows = _scored_rows(run, settings.per_category)
     texts = _texts(model, run, rows)
@@ -144,7 +147,7 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
             "run": run.location,
             "model": run.attributes["model"],
             "manifest": run.attributes,
-            "set": {"name": settings.set_name, **sets.attributes},
+            "set": sets.record(),
             "settings": {
                 "rho": settings.rho,
                 "draws": settings.draws,
@@ -212,6 +215,14 @@ def _edits(sets: Sets, off: Units) -> Edits:
         keep = ~off[name] if name in off else np.ones(group.shape, bool)
         fields[name] = keep if name == EXPERT_GROUP else keep.astype(np.float32)
     return Edits(**fields)
+
+
+def _require_units_to_switch_off(sets: Sets, cores: Units, targets: dict[str, list[str]], rho: float) -> None:
+    for target, groups in targets.items():
+        sizes = sum(cores[group].reshape(len(cores[group]), -1).sum(1) for group in groups)
+        if empty := [name for name, size in zip(sets.run.categories, sizes, strict=True) if not size]:
+            raise InputError(f"{sets.run.location}: set {sets.name!r} has no core {target} of {first_of(empty)} at "
+                             f"rho {rho}, so nothing to switch off; take a smaller rho or larger sets")  # fmt: skip
 
 
 def _require_enough_experts(run: Run, cores: Units) -> None:

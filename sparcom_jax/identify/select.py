@@ -1,5 +1,7 @@
 """Which units are instruction-specific: cuts, tie rules, and the sets written beside the run."""
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from jaxtyping import Bool, Float32, UInt16
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.score import at_least, cut_count, exactly, pack, unpack
-from sparcom_jax.identify.selection import Selection, least_count, share_of
+from sparcom_jax.identify.selection import Selection, share_of
 from sparcom_jax.progress import progress, say
+from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, Group
+from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, SCHEMA_VERSION, Group
 from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
 
 CHUNK_BYTES = 64 << 20
@@ -30,8 +33,8 @@ Mask = Bool[np.ndarray, "_"]
 def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
-    Reads the run in chunks of bounded size. A set of the same name is replaced. Where the capture kept sets of neurons
-    instead of counts, they are taken over as they are.
+    Reads the run in chunks of bounded size. A set of the same name is replaced, which is said if it was another. Where
+    the capture kept sets of neurons instead of counts, they are taken over as they are.
 
     Args:
       run: a complete run.
@@ -54,41 +57,70 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
             raise InputError(f"{run.location}: keeps the sets of {field} {value}, not counts that {field} "
                              f"{getattr(selection, field)} could cut; capture with keep=counts for others")  # fmt: skip
     run.require_complete()
+    for note in selection.idle(run.groups):
+        say(f"{run.location}: {note}")
     largest = int(np.bincount(run.category).max())
     if largest > MAX_COUNT:
         raise InputError(f"{run.location}: a category has {largest} instructions; membership counts hold {MAX_COUNT}")
-    run.store.delete_prefix(f"{sets_path(name)}/")
-    run.store.write_group("sets")
     neurons = [run.groups[group] for group in NEURON_GROUPS if group in run.groups]
     cuts = selection.cut_together(neurons)
     if EXPERT_GROUP in run.groups:
         cuts.append([run.groups[EXPERT_GROUP]])
+    wanted = [_wanted(run, selection, groups) for groups in cuts]
+    replaced = run.store.read_attributes(sets_path(name))
+    run.store.delete_prefix(f"{sets_path(name)}/")
+    run.store.write_group("sets")
+    digests: dict[str, str] = {}
     with progress("identify", len(cuts) * len(run.category), "instruction cuts") as bar:
-        for groups in cuts:
+        for groups, count in zip(cuts, wanted, strict=True):
             writer = _Writer(run, name, groups)
             as_kept = run.selection is not None and groups[0].name != EXPERT_GROUP
-            for row, masks, cut in _kept(run, selection, groups) if as_kept else _cut(run, selection, groups):
+            for row, masks, cut in _kept(run, selection, groups) if as_kept else _cut(run, selection, groups, count):
                 writer.add(row, masks, cut)
                 bar.advance(1)
-            writer.finish()
-    attributes = {**asdict(selection), "groups": [group.name for groups in cuts for group in groups]}
+            digests |= writer.finish()
+    attributes = {"schema_version": SCHEMA_VERSION, **asdict(selection), "groups": list(digests),
+                  "digest": _digest(run, selection, digests)}  # fmt: skip
     run.store.write_group(sets_path(name), attributes)
     sets = open_sets(run, name)
     _report(run, sets)
+    if replaced is not None and replaced.get("digest") != sets.digest:
+        unlike = (f"{field} {replaced.get(field)}, now {value}" for field, value in asdict(selection).items()
+                  if replaced.get(field) != value)  # fmt: skip
+        say(f"{run.location}/{sets_path(name)}: replaces a set that differs ({', '.join(unlike) or 'in its units'}); "
+            f"results made of that one must be made again")  # fmt: skip
     return sets
 
 
-def _cut(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[int, list[Mask], float]]:
+def _digest(run: Run, selection: Selection, masks: dict[str, str]) -> str:
+    """Tells one version of a set from another; whether the device or the host cut the counts is no difference."""
+    attributes = run.attributes
+    made_of = {
+        "selection": asdict(selection),
+        "capture": {name: value for name, value in attributes["capture"].items() if name != "keep"},
+        **{part: attributes[part]["digest"] for part in ("model", "tokenizer", "instructions")},
+        "masks": masks,
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def _wanted(run: Run, selection: Selection, groups: list[Group]) -> int:
+    """How many units an instruction is to have, of groups that are cut together; of experts it may be by layer."""
+    if groups[0].name != EXPERT_GROUP:
+        return share_of(selection.epsilon, groups)
+    if selection.expert_epsilon > 0:
+        return share_of(selection.expert_epsilon, groups)
+    wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
+    if wanted > groups[0].sizes[0]:
+        raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {groups[0].sizes[0]} "
+                         f"experts of a layer")  # fmt: skip
+    return wanted
+
+
+def _cut(run: Run, selection: Selection, groups: list[Group], wanted: int) -> Iterator[tuple[int, list[Mask], float]]:
     """Of every instruction, its masks and the frequency at which it was cut."""
     experts = groups[0].name == EXPERT_GROUP
-    if experts and selection.expert_epsilon == 0:
-        wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
-        if wanted > groups[0].sizes[0]:
-            raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {groups[0].sizes[0]} "
-                             f"experts of a layer")  # fmt: skip
-    else:
-        wanted = share_of(selection.expert_epsilon if experts else selection.epsilon, groups)
-    least = least_count(selection.threshold, run.token_count.astype(np.int64))
+    least = least_whole_of_each(selection.threshold, run.token_count)  # counts n with n / T >= threshold
     by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
                and run.attributes["capture"]["values"])  # fmt: skip
     arrays = [run.count(group.name) for group in groups]
@@ -160,6 +192,7 @@ class _Writer:
         self._sizes = [np.zeros(rows, np.uint32) for _ in groups]
         self._cut = np.zeros(rows)
         self._packed: list[list[np.ndarray]] = [[] for _ in groups]
+        self._digests = [hashlib.sha256() for _ in groups]
         self._writing: list[Any] = []
         for group in groups:
             run.store.write_group(self._path[group.name])
@@ -174,19 +207,25 @@ class _Writer:
         if len(self._packed[0]) == self._run.rows_per_write or row + 1 == len(self._cut):
             self._write_block(slice(row + 1 - len(self._packed[0]), row + 1))
 
-    def finish(self) -> None:
-        """Waits for all that is being written, and writes what is known at the end."""
+    def finish(self) -> dict[str, str]:
+        """Waits for all that is being written, and writes what is known at the end.
+
+        Returns:
+          Of each group the digest of its masks.
+        """
         for group, members, sizes in zip(self._groups, self._members, self._sizes, strict=True):
             path = self._path[group.name]
             for array, values in (("size", sizes), ("cut", self._cut), ("membership", members)):
                 target = self._arrays[f"{path}/{array}"]
                 self._writing.append(target.write(values.reshape(target.shape)))
         self._wait()
+        return {group.name: of.hexdigest() for group, of in zip(self._groups, self._digests, strict=True)}
 
     def _write_block(self, rows: slice) -> None:
         self._wait()
         for index, group in enumerate(self._groups):
             block = np.stack(self._packed[index])
+            self._digests[index].update(block.data)
             self._writing.append(self._arrays[f"{self._path[group.name]}/mask"][rows].write(block))
             self._packed[index] = []
 
@@ -204,6 +243,11 @@ def _report(run: Run, sets: Sets) -> None:
             f"{group}: {units} units, |S(i)| median {int(np.median(size))} ({np.median(size) / units:.1%}), "
             f"from {size.min()} to {size.max()}"
         )
+        if empty := int((size == 0).sum()):
+            say(
+                f"{group}: S(i) is empty for {empty} of {size.size} instructions; evaluate, compare and ablate will "
+                f"refuse this set"
+            )
         everything = int((sets.cut(group) == 0).sum())
         if everything and sets.attributes["ties"] == "include":
             say(

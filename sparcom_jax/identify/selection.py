@@ -1,15 +1,12 @@
 """How S(i) is chosen: the settings of a selection, their rules, and how many units they ask for."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
 from sparcom_jax.errors import InputError
-from sparcom_jax.store.schema import Group
+from sparcom_jax.shares import least_whole
+from sparcom_jax.store.schema import EXPERT_GROUP, Group
 
 OF_NEURONS = ("selector", "epsilon", "threshold", "ties", "pool")
 
@@ -21,11 +18,11 @@ class Selection:
     Attributes:
       selector: `frequency` takes the top `epsilon` share of the units by activation frequency; `threshold` takes those
         whose frequency reaches `threshold`.
-      epsilon: share of the units of a group, in (0, 1]: k = ceil(epsilon U).
+      epsilon: share of the units of a group, in (0, 1], for the selector `frequency`: k = ceil(epsilon U).
       threshold: least activation frequency, in (0, 1], for the selector `threshold`.
       ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling
-        mean activation where it is stored, then by index.
-      pool: cut all neuron groups together instead of each by itself.
+        mean activation where it is stored, then by index. With the selector `threshold` it holds for experts alone.
+      pool: cut all neuron groups together instead of each by itself, for the selector `frequency`.
       expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
       expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
     """
@@ -39,10 +36,10 @@ class Selection:
     expert_epsilon: float = 0.0
 
     def check(self) -> None:
-        """Refuses values that mean nothing.
+        """Refuses values that mean nothing, and such as are of no effect beside the others on any model.
 
         Raises:
-          InputError: a field is unknown or out of range.
+          InputError: a field is unknown, out of range, or without effect.
         """
         if self.selector not in ("frequency", "threshold"):
             raise InputError(f"selector {self.selector!r} is not known; known: frequency, threshold")
@@ -56,6 +53,30 @@ class Selection:
                 f"expert_epsilon {self.expert_epsilon} and expert_per_layer {self.expert_per_layer} "
                 f"must be 0 or positive, the former at most 1"
             )
+        idle = ("epsilon", "pool") if self.selector == "threshold" else ("threshold",)
+        for field in idle:
+            if (value := getattr(self, field)) != getattr(Selection, field):
+                raise InputError(f"{field} {value} has no effect with selector {self.selector}; leave it out")
+        if self.expert_epsilon > 0 and self.expert_per_layer > 0:
+            raise InputError(f"expert_per_layer {self.expert_per_layer} has no effect with expert_epsilon "
+                             f"{self.expert_epsilon}, which takes a share over all layers; leave one out")  # fmt: skip
+
+    def idle(self, groups: Collection[str]) -> list[str]:
+        """What has no effect on a model with these groups; on others it may, so it is said and not refused.
+
+        A study, and a comparison across architectures, has one selection for models with and without experts.
+        """
+        neurons = [group for group in groups if group != EXPERT_GROUP]
+        notes = []
+        if self.pool and len(neurons) == 1:
+            notes.append(f"pool has no effect: {neurons[0]} is the only group of neurons")
+        if EXPERT_GROUP not in groups:
+            notes += [f"{field} {getattr(self, field)} has no effect: the model has no routed experts"
+                      for field in ("expert_per_layer", "expert_epsilon") if getattr(self, field)]  # fmt: skip
+            if self.selector == "threshold" and self.ties != Selection.ties:
+                notes.append(f"ties {self.ties} has no effect: nothing ties at a threshold, and the model has no "
+                             f"routed experts")  # fmt: skip
+        return notes
 
     def of_neurons(self) -> dict[str, Any]:
         """The fields that decide about neurons."""
@@ -68,16 +89,4 @@ class Selection:
 
 def share_of(share: float, groups: Sequence[Group]) -> int:
     """How many units a share asks for: k = ceil(share U), with U the number of units of the groups."""
-    return math.ceil(share * sum(group.unit_count for group in groups))
-
-
-def least_count(threshold: float, tokens: Int[np.ndarray, "*rows"]) -> Int[np.ndarray, "*rows"]:
-    """The smallest count whose float64 quotient by T reaches the threshold: the arithmetic that a reader would use.
-
-    Args:
-      threshold: in (0, 1].
-      tokens: T, at least 1.
-    """
-    least = np.ceil(threshold * tokens).astype(np.int64)
-    least -= (least - 1) / tokens >= threshold
-    return least + (least / tokens < threshold)
+    return least_whole(share, sum(group.unit_count for group in groups))

@@ -5,7 +5,7 @@ from typing import Any
 
 from sparcom_jax.report import charts
 from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
-from sparcom_jax.report.results import Number, Result, Row
+from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row
 
 CHANGE = "change of NLL (nats per token)"
 HEADLINES = ("result", "model", "switched off", "own category, core", "own category, random", "other categories, core",
@@ -29,7 +29,7 @@ def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
-    made = settings(summary["set"], ["groups"]) if isinstance(summary["set"], dict) else f"set {summary['set']}"
+    made = settings(summary["set"], OF_THE_SET)
     parts: list[str | Figure] = [
         paragraph(
             f"Core units of one category at a time are switched off ({made}; {settings(summary['settings'])}),",

@@ -15,7 +15,7 @@ from sparcom_jax.report.markup import (
     table,
     text,
 )
-from sparcom_jax.report.results import Result, Row
+from sparcom_jax.report.results import OF_THE_SET, Result, Row
 from sparcom_jax.store.schema import EXPERT_GROUP
 
 HEADLINES = ("result", "base", "tuned", "units", "Jaccard", "by chance", "retained", "gained", "lost")
@@ -38,7 +38,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         f"<p>Base {code(summary['base']['run'])}, tuned {code(summary['tuned']['run'])}: "
-        f"{text(settings(summary['base']['set'], ['groups']))}; {text(settings(summary['settings']))}.</p>"
+        f"{text(settings(summary['base']['set'], OF_THE_SET))}; {text(settings(summary['settings']))}.</p>"
     ]
     if summary["capture_differences"]:
         parts.append(table(

@@ -5,7 +5,7 @@ from typing import Any
 
 from sparcom_jax.report import charts
 from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
-from sparcom_jax.report.results import Number, Result, Row
+from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row
 
 MEASURES = {"jaccard": "Jaccard", "overlap_coefficient": "overlap coefficient"}
 DEFINITIONS = {
@@ -36,7 +36,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         paragraph(
-            f"S(i) is the set of units of instruction i ({settings(summary['set'], ['groups'])}).",
+            f"S(i) is the set of units of instruction i ({settings(summary['set'], OF_THE_SET)}).",
             "The core of a category holds the units that at least a share rho of its instructions hold",
             f"({settings(summary['settings'])}).",
         )

@@ -34,12 +34,6 @@ FIELDS = {
 Attributes = dict[str, Any]
 
 
-def sides(result: Result) -> dict[str, Attributes]:
-    """The parts of a summary that describe a model and its run, by role."""
-    summary = result.summary
-    return {role: summary[role] for role in ("base", "tuned")} if result.kind == "compare" else {"model": summary}
-
-
 def model_name(side: Attributes) -> str:
     """A short name of the model of a side: the last part of where it came from, and its family."""
     model = side["model"]
@@ -56,7 +50,7 @@ def _runs(results: Sequence[Result]) -> Iterator[tuple[str, Attributes]]:
     """Distinct runs. What several summaries say of one run adds up."""
     found: dict[tuple[str, str], Attributes] = {}
     for result in results:
-        for side in sides(result).values():
+        for side in result.sides.values():
             key = side["run"], json.dumps(side["model"], sort_keys=True)
             recorded = side.get("manifest")
             more = recorded if isinstance(recorded, dict) else {}

@@ -10,7 +10,7 @@ import vl_convert
 
 from sparcom_jax.report import ablate, compare, evaluate
 from sparcom_jax.report.files import write_figures, write_whole
-from sparcom_jax.report.manifest import manifest, model_name, sides
+from sparcom_jax.report.manifest import manifest, model_name
 from sparcom_jax.report.markup import (
     GROUPS,
     Figure,
@@ -21,7 +21,7 @@ from sparcom_jax.report.markup import (
     table,
     text,
 )
-from sparcom_jax.report.results import Result, find_results
+from sparcom_jax.report.results import OF_THE_SET, Result, find_results
 
 SECTIONS = {"evaluate": evaluate.section, "compare": compare.section, "ablate": ablate.section}
 """By kind, in the order of the page: what makes its sections."""
@@ -133,8 +133,8 @@ def _page(sections: Sequence[Section]) -> str:
 def _top(results: Sequence[Result]) -> str:
     rows = [
         (result.kind, result.name, role, model_name(side), side["model"].get("num_layers"),
-         settings(side["set"], ["groups"]) if isinstance(side["set"], dict) else side["set"])
-        for result in results for role, side in sides(result).items()
+         settings(side["set"], OF_THE_SET))
+        for result in results for role, side in result.sides.items()
     ]  # fmt: skip
     glossary = "".join(f"<dt><code>{name}</code></dt><dd>{meaning}</dd>" for name, meaning in GROUPS.items())
     return (
@@ -178,7 +178,7 @@ def _headlines(results: Sequence[Result]) -> Iterator[str]:
     ):
         kind = module.__name__.rsplit(".", 1)[1]
         chosen = [result for result in results if result.kind == kind]
-        rows = [row for result in chosen for row in module.headlines(result, *map(model_name, sides(result).values()))]
+        rows = [row for result in chosen for row in module.headlines(result, *map(model_name, result.sides.values()))]
         if rows:
             yield table(module.HEADLINES, rows, title=title) + f"<p>{text(' '.join(meaning.split()))}</p>"
     yield "</section>"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.analysis import compare, evaluate
-from sparcom_jax.analysis.tables import SUMMARY
+from sparcom_jax.analysis.tables import RESULTS_VERSION, SUMMARY
 from sparcom_jax.errors import InputError
 
 Number = int | float
@@ -36,10 +36,11 @@ TEXT = OF_CATEGORY | {"group", "group_base", "group_tuned", "measure", "cells", 
 NUMBER = (int, float, type(None))
 NUMBERS = [NUMBER]
 TABLE = [NUMBERS]
-SIDE = {"run": str, "model": {"family": str}, "set": dict, "groups": {"*": {"units": int, "layers": [int]}}}
+SET = {"name": str, "run": str, "digest": str}
+SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
 SHAPES: dict[str, dict[str, Any]] = {
     "evaluate": {
-        "run": str, "model": {"family": str}, "set": dict, "settings": dict, "categories": [str], "instructions": [int],
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "instructions": [int],
         "groups": {"*": {"units": int, "layers": [int], "mean_set_size": NUMBER, "spearman_size_token_count": NUMBER,
                          "general_units": int}},
     },
@@ -48,12 +49,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "absent": {"*": str},
     },
     "ablate": {
-        "run": str, "model": {"family": str}, "set": (str, dict), "settings": dict, "categories": [str],
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str],
         "targets": {"*": {"units_off": [int], "delta": TABLE, "random_mean": TABLE, "random_low": TABLE,
                           "random_high": TABLE, "p_value": TABLE}},
     },
 }  # fmt: skip
 """What a summary must hold: a type, the fields of an object (`*`: any), or a list of one shape."""
+OF_THE_SET = ("schema_version", "groups", "run", "digest")
+"""What is recorded of a set beside how it was made; not shown."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ class Result:
     summary: dict[str, Any]
     tables: dict[str, list[Row]]
 
+    @property
+    def sides(self) -> dict[str, dict[str, Any]]:
+        """The parts of the summary that describe a model, its run and its sets, by role."""
+        return (
+            {role: self.summary[role] for role in ("base", "tuned")}
+            if self.kind == "compare"
+            else {"model": self.summary}
+        )
+
     def path(self, table: str) -> str:
         """Where a table lies, relative to the directory that was searched."""
         return table if self.name == "." else f"{self.name}/{table}"
@@ -93,7 +105,8 @@ def find_results(root: Path) -> list[Result]:
       The results, ordered by kind and then by path.
 
     Raises:
-      InputError: there are none, or a summary or a table is missing or malformed.
+      InputError: there are none, a summary or a table is missing, malformed or of another schema, or some were made
+        of another version of a set than others.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
@@ -101,12 +114,29 @@ def find_results(root: Path) -> list[Result]:
     for path in root.rglob(SUMMARY):
         summary = _read_json(path)
         if (kind := summary.get("kind")) in COLUMNS:
+            if (version := summary.get("schema_version")) != RESULTS_VERSION:
+                raise InputError(f"{path}: schema_version is {version!r}, this version reads {RESULTS_VERSION}; make "
+                                 f"these results again")  # fmt: skip
             _require(summary, SHAPES[kind], str(path))
             _require_sizes(summary, path)
             found.append((list(COLUMNS).index(kind), path.parent.relative_to(root), summary))
     if not found:
         raise InputError(f"{root}: no results (no {SUMMARY} written by {', '.join(COLUMNS)} below it)")
-    return [_read(root, place, summary) for _, place, summary in sorted(found, key=lambda entry: entry[:2])]
+    results = [_read(root, place, summary) for _, place, summary in sorted(found, key=lambda entry: entry[:2])]
+    _require_one_version(results)
+    return results
+
+
+def _require_one_version(results: list[Result]) -> None:
+    """Refuses results of a set beside results of the set that replaced it."""
+    known: dict[tuple[str, str], tuple[str, Path]] = {}
+    for result in results:
+        for side in result.sides.values():
+            made = side["set"]
+            digest, other = known.setdefault((made["run"], made["name"]), (made["digest"], result.directory))
+            if digest != made["digest"]:
+                raise InputError(f"{other} and {result.directory}: made of two versions of set {made['name']!r} of "
+                                 f"{made['run']}; make the results of the earlier one again")  # fmt: skip
 
 
 def _read(root: Path, place: Path, summary: dict[str, Any]) -> Result:

@@ -41,6 +41,11 @@ class Run:
         return self.store.location
 
     @property
+    def address(self) -> str:
+        """Where the run lies, in whichever way it was named: an absolute path, or the URL."""
+        return self.location.rstrip("/") if "://" in self.location else str(Path(self.location).expanduser().resolve())
+
+    @property
     def categories(self) -> list[str]:
         """Names of the categories; `category` indexes into them."""
         return list(self.attributes["categories"])

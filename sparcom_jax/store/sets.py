@@ -4,17 +4,28 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Bool, Float64, UInt16, UInt32
+from jaxtyping import Bool, Float64, Int64, Integer, UInt16, UInt32
 
-from sparcom_jax.errors import InputError
+from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import ArraySpec, Group, mask_array, vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, Group, mask_array, vector
 
 
 def sets_path(name: str) -> str:
     """Path of a set below its run."""
     return f"sets/{name}"
+
+
+def required_members(sizes: Integer[np.ndarray, "C"], rho: float) -> Int64[np.ndarray, "C"]:
+    """The fewest instructions that make a unit core: the least m with m >= rho |c|, and one at least.
+
+    Args:
+      sizes: |c|, the instructions of each category.
+      rho: share of them that must hold the unit, in (0, 1].
+    """
+    return np.maximum(least_whole_of_each(rho, sizes), 1)
 
 
 def set_arrays(name: str, group: Group, rows: int, rows_per_write: int, categories: int) -> list[ArraySpec]:
@@ -43,7 +54,8 @@ class Sets:
     Attributes:
       run: the run that the sets belong to.
       name: name of the set.
-      attributes: selector, epsilon, ties and whatever else decided who is in.
+      attributes: selector, epsilon, ties and whatever else decided who is in; `digest` tells one version of a set from
+        another.
       groups: the groups that have sets, by name.
     """
 
@@ -52,6 +64,34 @@ class Sets:
         self.name = name
         self.attributes = attributes
         self.groups = {group: run.groups[group] for group in attributes["groups"]}
+
+    @property
+    def digest(self) -> str:
+        """Of the selection, of what the run was captured from, and of the masks."""
+        return str(self.attributes["digest"])
+
+    def record(self) -> dict[str, Any]:
+        """What results say of the sets that they were made from."""
+        return {"name": self.name, "run": self.run.address, **self.attributes}
+
+    def require_units(self) -> None:
+        """Refuses sets of which one S(i) is empty: it would count as an overlap of 0, and as holding no unit.
+
+        Raises:
+          InputError: an instruction has no unit of some group.
+        """
+        for group in self.groups:
+            empty = np.bincount(self.run.category[self.size(group) == 0], minlength=len(self.run.categories))
+            if empty.any():
+                named = first_of(f"{name} {n}" for name, n in zip(self.run.categories, empty, strict=True) if n)
+                raise InputError(f"{self.run.location}: set {self.name!r}: S(i) has no unit of {group} for "
+                                 f"{empty.sum()} of {self.run.category.size} instructions ({named}); identify with "
+                                 f"other ties, a larger epsilon, a lower threshold or without pool")  # fmt: skip
+
+    @property
+    def category_sizes(self) -> Int64[np.ndarray, "C"]:
+        """|c|, the instructions of each category."""
+        return np.bincount(self.run.category, minlength=len(self.run.categories))
 
     def mask(self, group: str) -> ts.TensorStore:
         """Packed membership `[I, *units[:-1], ceil(units[-1] / 8)]` uint8."""
@@ -81,15 +121,15 @@ class Sets:
         return self._read(group, "membership")
 
     def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
-        """Core set of each category: units with m[c, u] / |c| >= rho.
+        """Core set of each category: units with m[c, u] >= rho |c|; empty for a category without instructions.
 
         Args:
           group: name of the group.
           rho: share of the category's instructions that must hold the unit, in (0, 1].
         """
-        members = np.bincount(self.run.category, minlength=len(self.run.categories))
         membership = self.membership(group)
-        return membership >= rho * members.reshape(-1, *[1] * (membership.ndim - 1))
+        required = required_members(self.category_sizes, rho)
+        return membership >= required.reshape(-1, *[1] * (membership.ndim - 1))
 
     def _read(self, group: str, array: str) -> np.ndarray:
         return np.asarray(finished(self._open(group, array).read(), self.run.location))
@@ -104,12 +144,19 @@ def open_sets(run: Run, name: str) -> Sets:
     """Opens a set of a run.
 
     Raises:
-      InputError: the run has no such set, or it is unfinished.
+      InputError: the run has no such set, it is unfinished, or was written with another schema.
     """
     attributes = run.store.read_attributes(sets_path(name))
     if attributes is None:
         raise InputError(f"{run.location}: no set {name!r}; the run has {', '.join(set_names(run.store)) or 'none'} "
                          f"(run identify first)")  # fmt: skip
+    where = f"{run.location}/{sets_path(name)}/zarr.json"
+    if attributes.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(f"{where}: schema_version is {attributes.get('schema_version')!r}, this version reads "
+                         f"{SCHEMA_VERSION}; run identify again")  # fmt: skip
+    groups = attributes.get("groups")
+    if "digest" not in attributes or not isinstance(groups, list) or not {*map(str, groups)} <= run.groups.keys():
+        raise InputError(f"{where}: not the attributes of a set of this run; run identify again")
     return Sets(run, name, attributes)
 
 
