@@ -5,8 +5,8 @@
 The weights are public (Apache-2.0); the first run downloads them. The result is outputs/smollm2_135m/report.html.
 
 The instruct version has been run on its real weights: configs/smollm2_135m_instruct.py has the times. The pair takes
-twice as long, and has not been run. Sizes: 30 layers, F 1,536, D 576, 9 query heads, 3 of keys and values, vocabulary 49,152,
-tied; 134,515,008 parameters.
+twice as long, and has not been run. Sizes: 30 layers, F 1,536, D 576, 9 query heads, 3 of keys and values, vocabulary
+49,152, tied; 134,515,008 parameters.
 
 - Units: `mlp` 30 x 1,536 = 46,080 neurons; S(i) at epsilon 0.05 is the top 2,304 of them, and ties.
 - Arrays: `mlp/positive_count` 92,160 bytes an instruction before compression (111 MB for the 1,200 of HexaInst).

@@ -20,8 +20,9 @@ def default_config() -> ConfigDict:
 
     `capture`, `identify` and `ablate` are the fields of `CaptureSettings`, `Selection` and `AblationSettings`;
     `evaluate` and `compare` the keyword arguments of the functions of these names; `pairs` is filled by a study:
-    name -> `{"base": ..., "tuned": ...}`, each a Hugging Face directory or hub id and either may be left out, or
-    `{"train": {...}}`.
+    name -> `{"base": ..., "tuned": ...}`, either of which may be left out, or `{"train": {...}}`. Each is a checkpoint
+    (a Hugging Face directory, a GGUF file or a hub id), or `{"source": ..., "adapter": ..., "dtype": ...}`, as
+    `convert` takes them.
     """
     return ConfigDict({
         "instructions": "hexainst",

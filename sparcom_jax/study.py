@@ -32,6 +32,8 @@ ROLES = ("base", "tuned")
 
 Inputs = dict[str, str | None]
 """Digests of what a stage reads, by what it is."""
+Checkpoint = dict[str, str]
+"""Arguments of `convert`: `source`, and `adapter` and `dtype` where they are given."""
 
 
 def analyze(config: ConfigDict, output: Path) -> Path:
@@ -87,7 +89,7 @@ def _study_pair(
     instructions: InstructionSet,
 ) -> dict[str, Inputs]:
     """Returns, of every model of the pair, the digests of its run and its set."""
-    sources: list[tuple[str, str | None]]
+    sources: list[tuple[Checkpoint, str | None]]
     if "train" in pair:
         directories = [output / "hf" / f"{name}-{role}" for role in ROLES]
         training = build(TrainingSettings, pair["train"], f"pairs.{name}.train")
@@ -99,16 +101,32 @@ def _study_pair(
 
         stages.run(f"train-{name}", asdict(training), {"instructions": instructions.digest}, train,
                    lambda: digest_of_files(*directories))  # fmt: skip
-        sources = [(str(directory), digest_of_files(directory)) for directory in directories]
+        sources = [({"source": str(directory)}, digest_of_files(directory)) for directory in directories]
     else:
-        sources = [(pair[role], digest_of_listing(Path(pair[role]).expanduser())) for role in roles]
+        checkpoints = [_checkpoint(f"pairs.{name}.{role}", pair[role]) for role in roles]
+        sources = [(one, _listing(one["source"], one.get("adapter"))) for one in checkpoints]
     made = {
-        f"{name}-{role}": _study_model(stages, output, settings, f"{name}-{role}", source, digest, instructions)
-        for role, (source, digest) in zip(roles, sources, strict=True)
+        f"{name}-{role}": _study_model(stages, output, settings, f"{name}-{role}", checkpoint, digest, instructions)
+        for role, (checkpoint, digest) in zip(roles, sources, strict=True)
     }
     if roles == list(ROLES):
         _compare(stages, output, settings, made, f"{name}-base", f"{name}-tuned")
     return made
+
+
+def _checkpoint(field: str, value: Any) -> Checkpoint:
+    """What `convert` is given: a source alone, or an object with `adapter` or `dtype` beside it."""
+    made = {"source": value} if isinstance(value, str) else value
+    if not isinstance(made, dict) or "source" not in made or not made.keys() <= {"source", "adapter", "dtype"}:
+        raise InputError(f"config field {field} must be a checkpoint, or an object with source and, if need be, "
+                         f"adapter and dtype")  # fmt: skip
+    return {name: str(one) for name, one in made.items() if one is not None}
+
+
+def _listing(*locations: str | None) -> str | None:
+    """Digest of the listings of what a model is made of; None where it is the hub's."""
+    parts = [digest_of_listing(Path(one).expanduser()) for one in locations if one is not None]
+    return None if None in parts else hashlib.sha256("".join(str(part) for part in parts).encode()).hexdigest()
 
 
 def _study_model(
@@ -116,8 +134,8 @@ def _study_model(
     output: Path,
     settings: dict[str, Any],
     name: str,
-    source: str,
-    checkpoint: str | None,
+    checkpoint: Checkpoint,
+    listing: str | None,
     instructions: InstructionSet,
 ) -> Inputs:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
@@ -125,12 +143,12 @@ def _study_model(
 
     def convert_anew() -> None:
         shutil.rmtree(model_path, ignore_errors=True)
-        convert(source, model_path)
+        convert(output=model_path, **checkpoint)
 
     model = stages.run(
         f"convert-{name}",
-        {"source": source.removeprefix(f"{output}/")},  # so that a study may be moved
-        {"checkpoint": checkpoint},
+        checkpoint | {"source": checkpoint["source"].removeprefix(f"{output}/")},  # so that a study may be moved
+        {"checkpoint": listing},
         convert_anew,
         lambda: _model_digest(model_path),
     )

@@ -352,3 +352,27 @@ def test_what_a_pair_may_hold(pair: dict[str, Any], instruction_file: Path, tmp_
         InputError, match=r"config field pairs\.odd has .*; it needs base, tuned or both, or else train"
     ):
         analyze(config, tmp_path)
+
+
+def test_an_adapter_is_compared_with_its_base(hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
+    from tests.test_adapter import PAIR, write
+
+    adapter = write(tmp_path / "adapter", {"r": 2, "lora_alpha": 1}, {name: one * 0.1 for name, one in PAIR.items()})
+    config = default_config()
+    config.instructions = str(instruction_file)
+    config.pairs = {"lora": {"base": str(hf_llama), "tuned": {"source": str(hf_llama), "adapter": str(adapter)}}}
+    config.identify.epsilon = 0.3
+    config.evaluate.permutations = config.evaluate.bootstraps = 2
+    config.compare.permutations = config.compare.bootstraps = 2
+    config.ablate.per_category = config.ablate.draws = 1
+    config.ablate.rho = 0.1
+    analyze(config, tmp_path / "out")
+    tuned = json.loads((tmp_path / "out" / "models" / "lora-tuned" / "sparcom.json").read_text())
+    assert tuned["conversion"]["adapter"]["path"] == str(adapter)
+    summary = json.loads((tmp_path / "out" / "results" / "compare-lora-base-lora-tuned" / "summary.json").read_text())
+    assert summary["base"]["model"]["digest"] != summary["tuned"]["model"]["digest"]
+    config.pairs = {"lora": {"base": {"adapter": str(adapter)}}}
+    with pytest.raises(
+        InputError, match=r"config field pairs\.lora\.base must be a checkpoint, or an object with source"
+    ):
+        analyze(config, tmp_path / "other")
