@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress"}
+BASE = {"errors", "progress", "strict_json"}
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "strict_json": {"errors"},
     "command": {"errors"},
     "store": BASE,
     "models": set(),
