@@ -107,7 +107,7 @@ def test_one_device_gives_the_same_bits(
 
 
 def test_values(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, values=True)
+    settings = dataclasses.replace(SMALL, value_statistics=True)
     run = capture(llama, load_instructions(instruction_file), tmp_path / "run", settings)
     reference, ids = Reference(hf_llama), token_ids(llama, instruction_file)
     for row in (0, 5, 47):

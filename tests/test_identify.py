@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     random = np.random.default_rng(0)
     tokens = random.integers(3, 40, ROWS).astype(np.uint32)
     store.write_group("", {"schema_version": 1, "groups": GROUPS, "categories": ["a", "b", "c"],
-                           "rows_per_write": ROWS_PER_WRITE, "capture": {"values": True},
+                           "rows_per_write": ROWS_PER_WRITE,
                            "model": {"num_layers": 4, "family": "qwen2_moe", "num_experts_per_tok": 2}})  # fmt: skip
     groups = [group_from_json(name, entry) for name, entry in GROUPS.items()]
     for spec in capture_arrays(groups, ROWS, ROWS_PER_WRITE, True):

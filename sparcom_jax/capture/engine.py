@@ -54,7 +54,7 @@ class CaptureSettings:
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
       keep: `counts` stores the counts of all neurons, which `identify` cuts in whatever way. `sets` cuts them on the
         device and stores who is in S(i): a sixteenth of the bytes, for one way to cut.
-      values: store sums and maxima of the activations too, for `counts`.
+      value_statistics: store sums and maxima of the activations too, for `counts`.
       batch_tokens: token slots of a batch, per device.
       rows_per_block: instructions that are written together; 0 chooses by size.
       placement: `pmap` or `mesh`.
@@ -70,7 +70,7 @@ class CaptureSettings:
     count_window: int = 0
     convention: str = "gate"
     keep: str = "counts"
-    values: bool = False
+    value_statistics: bool = False
     batch_tokens: int = 1024
     rows_per_block: int = 0
     placement: str = "pmap"
@@ -223,7 +223,7 @@ class _Engine:
         return results
 
     def _call(self, bins: list[Bin]) -> Callable[[], Any]:
-        step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.values,
+        step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.value_statistics,
                             self._groups, self._cut, self._placement)  # fmt: skip
         return partial(step, self._params, stack(bins, self._placement.data, self._lay), None)
 
@@ -339,8 +339,8 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
     if settings.keep not in ("counts", "sets"):
         raise InputError(f"capture.keep {settings.keep!r} is not known; known: counts, sets")
-    if settings.keep == "sets" and settings.values:
-        raise InputError("capture.values belongs to the counts; it needs capture.keep counts")
+    if settings.keep == "sets" and settings.value_statistics:
+        raise InputError("capture.value_statistics belongs to the counts; it needs capture.keep counts")
     if settings.scope not in SCOPES:
         raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
     if settings.truncate and (settings.template != "none" or settings.scope in ("response", "generated")):
@@ -355,7 +355,7 @@ def _check(settings: CaptureSettings) -> None:
 
 
 def _rows_per_block(groups: list[Group], settings: CaptureSettings) -> int:
-    bits = 1 if settings.keep == "sets" else 16 + 64 * settings.values
+    bits = 1 if settings.keep == "sets" else 16 + 64 * settings.value_statistics
     row_bytes = sum(group.unit_count for group in groups) * bits // 8
     rows = MAX_ROWS_PER_BLOCK
     while rows > 1 and rows * row_bytes > BLOCK_BYTES:
@@ -367,7 +367,7 @@ def _create_arrays(
     store: Store, groups: list[Group], rows: int, rows_per_block: int, settings: CaptureSettings
 ) -> dict[str, ts.TensorStore]:
     """The arrays that blocks are written to."""
-    specs = capture_arrays(groups, rows, rows_per_block, settings.values, settings.keep == "sets")
+    specs = capture_arrays(groups, rows, rows_per_block, settings.value_statistics, settings.keep == "sets")
     specs.append(vector("instruction/done", "uint8", "instruction", rows, rows_per_block))
     if jax.process_index() == 0:
         for group in groups:

@@ -90,7 +90,7 @@ def _cut(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[
         wanted = share_of(selection.expert_epsilon if experts else selection.epsilon, groups)
     least = least_count(selection.threshold, run.token_count.astype(np.int64))
     by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
-               and run.attributes["capture"]["values"])  # fmt: skip
+               and run.store.read(f"{groups[0].name}/value_sum/zarr.json") is not None)  # fmt: skip
     arrays = [run.count(group.name) for group in groups]
     if by_mean:
         arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]
