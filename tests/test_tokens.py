@@ -149,6 +149,64 @@ def test_unusable_chat_templates(chat: str | None, message: str, tokenizer: Any)
         make_template("chat", tokenizer)
 
 
+REWRITING = {
+    "two newlines to one": ("{{ messages[0].content | replace('\n\n', '\n') }}", "One.\n\nTwo."),
+    "HTML escapes": ("{{ messages[0].content | escape }}", "Is 1 < 2?"),
+    "a cut": ("{{ messages[0].content[:500] }}", "long " * 101),
+    "a split": ("{{ messages[0].content.split('</think>')[-1] }}", "What is </think> for?"),
+    "another case of long ones": (
+        "{% set c = messages[0].content %}{{ c | upper if c | length > 60 else c }}", "In sixty characters. " * 3,
+    ),
+    "space of its own kind": ("{{ messages[0].content | trim('\n ') }}", "\tIndented"),
+    "one-sided for some": (
+        "{% set c = messages[0].content %}{{ c.rstrip() if 'code' in c else c }}", "Write code. ",
+    ),
+    "a frame that depends on the words": (
+        "{% if 'code' in messages[0].content %}Coder{% else %}Helper{% endif %}: {{ messages[0].content }}",
+        "Write code.",
+    ),
+    "words that are said again": (
+        "{{ messages[0].content }}{% if '?' in messages[0].content %} {{ messages[0].content }}{% endif %}", "Why?",
+    ),
+    "words that are left out": ("{% if '?' not in messages[0].content %}{{ messages[0].content }}{% endif %}", "Why?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REWRITING)
+@pytest.mark.parametrize("scope", ["prompt", "instruction"])
+def test_a_row_that_the_chat_template_rewrites_is_named(kind: str, scope: str, tokenizer: Any) -> None:
+    chat, instruction = REWRITING[kind]
+    tokenizer.chat_template = f"<user>{chat}<assistant>"
+    rows = InstructionSet("rows", [*ROWS, {"id": "bad", "category": "X", "instruction": instruction}], ["X"])
+    with pytest.raises(InputError, match=r"^rows: 'bad': capture.template: the chat template changes these words, or"):
+        tokens(tokenizer, "chat", scope, rows=rows)
+    assert len(tokens(tokenizer, "chat", scope).ids) == 2
+
+
+def test_a_row_that_the_chat_template_fails_on_is_named(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% set c = messages[0].content %}{{ raise_exception('no code') if 'def' in c else c }}"
+    rows = InstructionSet("rows", [*ROWS, {"id": "bad", "category": "X", "instruction": "def f"}], ["X"])
+    with pytest.raises(InputError, match=r"^rows: 'bad': capture.template: the chat template fails: no code$"):
+        tokens(tokenizer, "chat", rows=rows)
+
+
+@pytest.mark.parametrize("instruction", ["user", "assistant", "<", "\n", "e", "</s>", "<user>\n", "<s><user>\nuser"])
+def test_words_that_the_template_holds_too(instruction: str, tokenizer: Any) -> None:
+    """Their place is where the template puts the words, not where the same letters stand first."""
+    tokenizer.chat_template = CHAT.replace(" | trim", "")
+    rows = InstructionSet("rows", [{"id": "a", "category": "X", "instruction": instruction}], ["X"])
+    template = make_template("chat", tokenizer)
+    turn = [{"role": "user", "content": instruction}]
+    text, start, stop = template.render(instruction)
+    assert text == tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert (start, text[start:stop]) == (len("<s><user>\n"), instruction)
+    texts = tokens(tokenizer, "chat", "instruction", rows=rows)
+    expected = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+    assert texts.ids[0].tolist() == expected
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    assert texts.counting(0).tolist() == [a < stop and b > start for a, b in offsets]
+
+
 def test_unknown_template_and_slow_tokenizer(tokenizer: Any) -> None:
     with pytest.raises(InputError, match=r"capture.template 'alpaca' is not known; known: none, plain, chat"):
         make_template("alpaca", tokenizer)

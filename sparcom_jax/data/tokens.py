@@ -83,19 +83,20 @@ def tokenize_prompts(
       truncate: whether longer texts are cut at the end; otherwise they are refused.
 
     Raises:
-      InputError: a text is too long or has no tokens to count, or the tokenizer does not fit the model.
+      InputError: a text is too long or has no tokens to count, the template does not hold a row's words as they are, or
+        the tokenizer does not fit the model.
     """
     own = scope == "instruction"
     if own and not tokenizer.is_fast:
         raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
     begin = [] if template.begin is None else [template.begin]
-    rendered = (template.render(row["instruction"])[0] for row in instructions.rows)
-    encoded = _encoded(tokenizer, rendered, template.adds_special, own)
-    ids, own_spans = [], []
-    for row, (tokens, offsets) in zip(instructions.rows, encoded, strict=True):
+    ids: list[Int32[np.ndarray, "_"]] = []
+    words: list[tuple[int, int]] = []  # where a row's words stand in its text
+    own_spans = []
+    for tokens, offsets in _encoded(tokenizer, _rendered(instructions, template, words), template.adds_special, own):
+        start, stop = words[len(ids)]
         ids.append(np.asarray(begin + tokens, np.int32))
         if own:
-            _, start, stop = template.render(row["instruction"])
             own_spans.append(_span(offsets, start, stop, len(begin), min(ids[-1].size, max_tokens)))
     names = [row["id"] for row in instructions.rows]
     require_vocabulary(ids, names, vocab_size, instructions.source)
@@ -163,6 +164,17 @@ def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> Toke
     """The texts that begin with prompts and go on with what was added, which alone counts."""
     ids = [np.concatenate([prompt, more]) for prompt, more in zip(prompts.ids, added, strict=True)]
     return TokenizedSet(ids, prompts.lengths, np.asarray([len(text) for text in ids], np.int32), {})
+
+
+def _rendered(instructions: InstructionSet, template: Template, words: list[tuple[int, int]]) -> Iterator[str]:
+    """The text of each row; where its words stand in it is added to `words`."""
+    for row in instructions.rows:
+        try:
+            text, start, stop = template.render(row["instruction"])
+        except InputError as error:
+            raise InputError(f"{instructions.source}: {row['id']!r}: {error}") from error
+        words.append((start, stop))
+        yield text
 
 
 def _encoded(
