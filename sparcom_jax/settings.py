@@ -1,5 +1,6 @@
 """The config of a study: every step's settings with their defaults, and the models to study."""
 
+import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -45,7 +46,10 @@ def checked(config: ConfigDict) -> dict[str, Any]:
     Raises:
       InputError: it names the field at fault.
     """
-    values: dict[str, Any] = config.to_dict()
+    try:
+        values: dict[str, Any] = json.loads(config.to_json())  # in the order of the file, which `to_dict` does not keep
+    except TypeError as error:
+        raise InputError(f"the config cannot be recorded: {error}") from error
     default = default_config().to_dict()
     parts: dict[str, tuple[Any, dict[str, Any]]] = {"": (values, default)}
     parts |= {f"{name}.": (values.get(name), part) for name, part in default.items() if part and type(part) is dict}

@@ -111,6 +111,34 @@ def test_killed_at_random_and_started_again(work: Path) -> None:
     assert whole.instructions == killed.instructions
 
 
+@pytest.mark.parametrize("sign", ["zarr.json", "instruction/done/c/0"], ids=["as it begins", "in its midst"])
+def test_interrupted_and_started_again(sign: str, work: Path) -> None:
+    """Ctrl-C, also while threads compute: one line, exit code 130, and the same command completes the run."""
+    if not (work / "models/base").exists():
+        done(work, "convert", "--source=base", "--output=models/base")
+    name = sign.replace("/", "-")
+    flags = ("--model=models/base", "--instructions=rows.jsonl", "--config.capture.rows_per_block=2",
+             "--config.capture.batch_tokens=512", f"--output=runs/{name}")  # fmt: skip
+    process = subprocess.Popen(command("capture", *flags), cwd=work, env=environment(work) | {"XLA_FLAGS": ""},
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (work / "runs" / name / sign).exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    output, news = process.communicate(timeout=30)
+    lines = news.splitlines()
+    assert (process.returncode, output, lines[-1]) == (130, "", "interrupted: run the same command again to go on")
+    assert "Traceback" not in news
+    assert sum("interrupted" in line for line in lines) == 1
+    assert not list((work / "runs").glob(".*"))
+    done(work, "capture", *flags)
+    run = sj.open_run(work / "runs" / name)
+    run.require_complete()
+    assert "are done already" in news or "of 48 instructions are done" not in news
+
+
 BAD = {
     "no such source": (("convert", "--source=nowhere", "--output=x"), "nowhere: no such directory"),
     "a flag that is not there": (("convert", "--sauce=base"), "sauce"),

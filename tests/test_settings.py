@@ -125,6 +125,13 @@ def test_fields_of_a_study_file_at_fault(field: str, value: Any, message: str) -
         checked(ConfigDict(values))
 
 
+def test_what_a_run_could_not_record() -> None:
+    config = default_config()
+    config.pairs = ConfigDict({"a": {"train": {"fields": {"model_type": object()}}}})
+    with pytest.raises(InputError, match=r"^the config cannot be recorded: "):
+        checked(config)
+
+
 def test_a_section_that_is_missing_and_a_whole_number_for_a_float() -> None:
     values = default_config().to_dict()
     values["identify"]["epsilon"] = 1
