@@ -189,8 +189,8 @@ def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Pat
     ({"new_tokens": 0}, r"capture\.new_tokens must be positive for scope generated, got 0"),
     ({"scope": "prompt"}, r"capture\.new_tokens 8 is for scope generated, not prompt"),
     ({"truncate": True}, r"capture\.truncate would cut off"),
-    ({"new_tokens": 1000}, r"prompt and 1000 new tokens are longer than 1024 tokens: r0 \(\d+\)"),
-    ({"max_tokens": 190}, r"prompt and 8 new tokens are longer than 190 tokens: r33 \(197\)"),
+    ({"new_tokens": 1000}, r"prompt and 1000 new tokens are longer than 1024 tokens, the model's limit: r0 \(\d+\)"),
+    ({"max_tokens": 190}, r"prompt and 8 new tokens are longer than 190 tokens, the limit that .* sets: r33 \(197\)"),
     ({"new_tokens": -1}, r"capture\.new_tokens must not be negative"),
 ])  # fmt: skip
 def test_bad_settings(change: dict, message: str, llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:

@@ -10,7 +10,15 @@ from transformers import AutoTokenizer
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.data.tokens import (
+    OF_COUNTS,
+    OF_MODEL,
+    OF_SETTING,
+    TokenizedSet,
+    token_limit,
+    tokenize_prompts,
+    tokenize_responses,
+)
 from sparcom_jax.errors import InputError
 
 CHAT = (
@@ -132,8 +140,31 @@ def test_truncation_keeps_the_beginning(tokenizer: Any) -> None:
     assert cut.ids[0].tolist() == full.ids[0][:4].tolist()
     assert cut.truncated == {row: len(full.ids[row]) for row in (0, 1)}
     assert cut.counted.tolist() == [3, 3]
-    with pytest.raises(InputError, match=r"2 instructions are longer than 4 tokens: a \(\d+\), b"):
+    with pytest.raises(InputError, match=r"2 instructions are longer than 4 tokens, the model's limit: a \(\d+\), b"):
         tokens(tokenizer, "none", max_tokens=4)
+
+
+@pytest.mark.parametrize(("asked", "positions", "expected"), [
+    (0, 4096, (4096, OF_MODEL)), (4096, 4096, (4096, OF_MODEL)), (9999, 4096, (4096, OF_MODEL)),
+    (512, 4096, (512, OF_SETTING)), (0, 131072, (65535, OF_COUNTS)), (99999, 131072, (65535, OF_COUNTS)),
+    (70000, 70000, (65535, OF_COUNTS)), (65534, 131072, (65534, OF_SETTING)),
+])  # fmt: skip
+def test_which_limit_holds(asked: int, positions: int, expected: tuple[int, str]) -> None:
+    assert token_limit(asked, positions, 65535) == expected
+
+
+@pytest.mark.parametrize(("template", "limit", "remedy"), [
+    ("none", OF_SETTING, "raise capture.max_tokens or set capture.truncate or leave them out"),
+    ("chat", OF_SETTING, "raise capture.max_tokens or leave them out"),
+    ("none", OF_MODEL, "set capture.truncate or leave them out"), ("chat", OF_COUNTS, "leave them out"),
+])  # fmt: skip
+def test_what_can_be_done_about_texts_that_are_too_long(template: str, limit: str, remedy: str, tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=rf"longer than 4 tokens, {limit}: a \(\d+\), b \(\d+\); {remedy}$"):
+        tokenize_prompts(SET, tokenizer, make_template(template, tokenizer), scope="prompt", vocab_size=512,
+                         max_tokens=4, truncate=False, limit=limit)  # fmt: skip
+    prompts = tokens(tokenizer, template)
+    with pytest.raises(InputError, match=rf"prompt and response are longer than 9 tokens, {limit}: a \(\d+\)"):
+        tokenize_responses(SET, prompts, tokenizer, vocab_size=512, max_tokens=9, separator="", end=False, limit=limit)
 
 
 @pytest.mark.parametrize(("chat", "message"), [

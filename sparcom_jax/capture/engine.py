@@ -21,7 +21,14 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import Template, make_template
-from sparcom_jax.data.tokens import SCOPES, TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.data.tokens import (
+    SCOPES,
+    TokenizedSet,
+    token_limit,
+    tokenize_prompts,
+    tokenize_responses,
+    too_long_for,
+)
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
@@ -311,20 +318,22 @@ def _tokenize(
     config: DecoderConfig, instructions: InstructionSet, tokenizer: Any, template: Template, settings: CaptureSettings
 ) -> TokenizedSet:
     """What is fed, but for scope `generated`: there, what is continued."""
-    max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
+    max_tokens, limit = token_limit(settings.max_tokens, config.max_positions, MAX_COUNT)
+    if settings.max_tokens > max_tokens:
+        say(f"capture.max_tokens {settings.max_tokens} is more than {max_tokens}, {limit}, which holds")
     texts = tokenize_prompts(instructions, tokenizer, template, scope=settings.scope, vocab_size=config.vocab_size,
-                             max_tokens=max_tokens, truncate=settings.truncate)  # fmt: skip
+                             max_tokens=max_tokens, truncate=settings.truncate, limit=limit)  # fmt: skip
     if settings.scope == "response":
         texts = tokenize_responses(instructions, texts, tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens,
-                                   separator=template.separator, end=False)  # fmt: skip
+                                   separator=template.separator, end=False, limit=limit)  # fmt: skip
     if settings.scope == "generated":
         names = [row["id"] for row in instructions.rows]
         if taken := [row["id"] for row in instructions.rows if "generated" in row]:
             raise InputError(f"{instructions.source}: field 'generated' is the capture's own: {first_of(taken)}")
         sizes = zip(names, texts.lengths + settings.new_tokens, strict=True)
         if too_long := [f"{name} ({size})" for name, size in sizes if size > max_tokens]:
-            raise InputError(f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than "
-                             f"{max_tokens} tokens: {first_of(too_long)}")  # fmt: skip
+            what = f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than"
+            raise InputError(what + too_long_for(max_tokens, limit, too_long))
         require_steady_angles(config, texts.lengths, settings.new_tokens, names, instructions.source)
     return texts
 

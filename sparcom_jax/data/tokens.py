@@ -15,6 +15,11 @@ from sparcom_jax.errors import InputError, first_of
 TEXTS_AT_ONCE = 512
 SCOPES = ("prompt", "instruction", "response", "generated")
 
+# What sets the longest text, in the words of a message.
+OF_MODEL = "the model's limit"
+OF_COUNTS = "the most that a count can hold"
+OF_SETTING = "the limit that capture.max_tokens sets"
+
 
 @dataclass(frozen=True)
 class TokenizedSet:
@@ -69,6 +74,7 @@ def tokenize_prompts(
     vocab_size: int,
     max_tokens: int,
     truncate: bool,
+    limit: str = OF_MODEL,
 ) -> TokenizedSet:
     """Tokenises the instructions within their template.
 
@@ -81,6 +87,7 @@ def tokenize_prompts(
       vocab_size: rows of the model's embedding.
       max_tokens: longest text that is fed.
       truncate: whether longer texts are cut at the end; otherwise they are refused.
+      limit: what `max_tokens` is, for the message.
 
     Raises:
       InputError: a text is too long or has no tokens to count, the template does not hold a row's words as they are, or
@@ -102,11 +109,10 @@ def tokenize_prompts(
     require_vocabulary(ids, names, vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
     if too_long and not truncate:
-        listed = first_of([f"{names[row]} ({size})" for row, size in too_long.items()])
-        raise InputError(
-            f"{instructions.source}: {len(too_long)} instructions are longer than {max_tokens} tokens: {listed}; "
-            f"raise capture.max_tokens or set capture.truncate"
-        )
+        listed = [f"{names[row]} ({size})" for row, size in too_long.items()]
+        cut = template.name == "none" and scope in ("prompt", "instruction")
+        what = f"{instructions.source}: {len(too_long)} instructions are longer than"
+        raise InputError(what + too_long_for(max_tokens, limit, listed, cut))
     ids = [tokens[:max_tokens] for tokens in ids]
     spans = own_spans if own else [(0, len(tokens)) for tokens in ids]
     empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
@@ -125,6 +131,7 @@ def tokenize_responses(
     max_tokens: int,
     separator: str,
     end: bool,
+    limit: str = OF_MODEL,
 ) -> TokenizedSet:
     """Appends each reference response to its prompt, for teacher forcing.
 
@@ -139,6 +146,7 @@ def tokenize_responses(
       max_tokens: longest text that the model can read.
       separator: text between prompt and response.
       end: whether the end-of-sequence token follows.
+      limit: what `max_tokens` is, for the message.
 
     Raises:
       InputError: a row has no response, a text is too long, or the tokenizer does not fit the model.
@@ -153,11 +161,36 @@ def tokenize_responses(
     texts = extended(prompts, [np.asarray(response + closing, np.int32) for response, _ in encoded])
     too_long = [f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > max_tokens]
     if too_long:
-        raise InputError(
-            f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}"
-        )
+        what = f"{instructions.source}: prompt and response are longer than"
+        raise InputError(what + too_long_for(max_tokens, limit, too_long))
     require_vocabulary(texts.ids, names, vocab_size, instructions.source)
     return texts
+
+
+def token_limit(asked: int, positions: int, countable: int) -> tuple[int, str]:
+    """The longest text that a capture feeds, and what sets that limit.
+
+    Args:
+      asked: `capture.max_tokens`; 0 where nothing is asked for.
+      positions: tokens that the model can read.
+      countable: tokens that can be counted.
+    """
+    limits = [(positions, OF_MODEL), (countable, OF_COUNTS), *([(asked, OF_SETTING)] if asked else [])]
+    return min(limits, key=lambda limit: limit[0])
+
+
+def too_long_for(max_tokens: int, limit: str, texts: list[str], cut: bool = False) -> str:
+    """The end of a message about texts that are too long, with what can be done.
+
+    Args:
+      max_tokens: longest text.
+      limit: what sets it.
+      texts: the texts, with their lengths.
+      cut: whether they may be cut at their ends.
+    """
+    remedies = ["raise capture.max_tokens"] if limit == OF_SETTING else []
+    remedies += ["set capture.truncate"] if cut else []
+    return f" {max_tokens} tokens, {limit}: {first_of(texts)}; {' or '.join([*remedies, 'leave them out'])}"
 
 
 def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> TokenizedSet:
