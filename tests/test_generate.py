@@ -153,7 +153,9 @@ def test_goes_on_after_a_kill(
     assert arrays(run)["instruction/token_count"].tolist() == run.read("generated/length").tolist()
 
 
-def test_waits_for_the_other_processes(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_the_other_processes(
+    llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts, continuing = prompts((9, 5, 60, 1, 30)), Continuing(llama)
     alone, placed = continuing(tmp_path / "alone", texts, 2), []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -166,6 +168,10 @@ def test_waits_for_the_other_processes(llama: ModelDir, tmp_path: Path, monkeypa
     monkeypatch.setattr(time, "sleep", other)
     assert tails(continuing(tmp_path / "run", texts, 2)) == tails(alone)
     assert placed == [1]
+    line = (
+        "generate: waiting for other processes, to which 3 instructions are left, for up to 1800 s in which none comes"
+    )
+    assert line in capsys.readouterr().err
 
 
 def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
