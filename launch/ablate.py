@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.command import run_command
 from sparcom_jax.convert.model_dir import open_model
-from sparcom_jax.settings import build, shared_with_capture
+from sparcom_jax.settings import SHARED, build, checked, require_read, shared_with_capture
 from sparcom_jax.store.run import open_run
 
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
@@ -26,7 +26,10 @@ _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 def main() -> None:
     """Runs the command."""
-    config = _CONFIG.value.to_dict()
+    config = checked(_CONFIG.value)
+    read = [*(f"ablate.{name}" for name in config["ablate"]), *(f"capture.{name}" for name in SHARED)]
+    what = f"the section ablate and {', '.join(SHARED)} of capture"
+    require_read(flags.FLAGS["config"].override_values, read, what)
     fields = config["ablate"] | shared_with_capture(config["capture"]) | {"set_name": _SET.value}
     settings = build(AblationSettings, fields, "ablate")
     ablate(open_model(_MODEL.value), open_run(_RUN.value), Path(_OUTPUT.value), settings)

@@ -12,9 +12,9 @@ from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.command import run_command
 from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.data.instructions import load_instructions
-from sparcom_jax.identify.selection import Selection
+from sparcom_jax.identify.selection import OF_NEURONS, Selection
 from sparcom_jax.parallel import join_processes
-from sparcom_jax.settings import build
+from sparcom_jax.settings import build, checked, require_read
 
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _INSTRUCTIONS = flags.DEFINE_string("instructions", None, "hexainst, or a JSONL file", required=True)
@@ -31,9 +31,14 @@ _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 def main() -> None:
     """Runs the command."""
+    config = checked(_CONFIG.value)
+    of_sets = OF_NEURONS if config["capture"]["keep"] == "sets" else ()
+    read = [*(f"capture.{name}" for name in config["capture"]), *(f"identify.{name}" for name in of_sets)]
+    what = f"the section capture and, only with capture.keep=sets, {', '.join(OF_NEURONS)} of identify"
+    require_read(flags.FLAGS["config"].override_values, read, what)
+    settings = build(CaptureSettings, config["capture"], "capture")
+    selection = build(Selection, config["identify"], "identify")
     join_processes(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    settings = build(CaptureSettings, _CONFIG.value.capture.to_dict(), "capture")
-    selection = build(Selection, _CONFIG.value.identify.to_dict(), "identify")
     capture(open_model(_MODEL.value), load_instructions(_INSTRUCTIONS.value), _OUTPUT.value, settings, selection)
     print(_OUTPUT.value)
 

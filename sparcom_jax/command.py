@@ -1,16 +1,30 @@
 """What every launcher shares: flags in, one-line errors out, exit codes."""
 
+import contextlib
+import io
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
 from sparcom_jax.errors import InputError
 
+HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
+INTERRUPTED = 130
+GRACE_SECONDS = 5.0
+
 
 def run_command(main: Callable[[], None], default_config: Path | None = None) -> None:
-    """Runs a launcher: exit 0 when `main` returns, 2 and one line on stderr when the input is at fault.
+    """Runs a launcher.
+
+    Exit 0 when `main` returns, 2 and one line on stderr when the input is at fault, 130 and one line after Ctrl-C.
 
     Args:
       main: the body of the command; it reads its flags itself.
@@ -18,17 +32,20 @@ def run_command(main: Callable[[], None], default_config: Path | None = None) ->
     """
 
     def parse(argv: list[str]) -> list[str]:
-        if default_config and not any(flag.lstrip("-").split("=")[0] == "config" for flag in argv[1:]):
+        logging.set_verbosity(logging.ERROR)  # config_flags has more to say than the one line
+        argv = _with_flagfiles(argv)
+        names = [flag.lstrip("-").partition("=")[0] for flag in argv[1:] if flag.startswith("-")]
+        _show_help(names)
+        _refuse_foreign(names)
+        if default_config and "config" not in names:
             argv = [argv[0], f"--config={default_config}", *argv[1:]]
-        try:
-            rest: list[str] = flags.FLAGS(argv)
-            if "config" in flags.FLAGS:
-                _ = flags.FLAGS["config"].value.keys  # a file that failed to load says so only when it is read
-        except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-            # config_flags raises the latter four for a field that the config lacks or that has another type.
-            _stop(_one_line(error))
+        sys.argv[:] = argv  # where config_flags looks for the fields that are overridden
+        rest = _parsed(argv)
         if len(rest) > 1:
             _stop(f"unexpected argument {rest[1]!r}: every option is a --flag=value")
+        for flag in flags.FLAGS.get_key_flags_for_module(argv[0]):
+            if flag.value == "":
+                _stop(f"flag --{flag.name} is empty")
         return rest
 
     def body(argv: list[str]) -> None:
@@ -39,10 +56,108 @@ def run_command(main: Callable[[], None], default_config: Path | None = None) ->
         except InputError as error:
             _stop(_one_line(error))
 
-    app.run(body, flags_parser=parse)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app.run(body, flags_parser=parse)
+    except KeyboardInterrupt:
+        _end_interrupted()
 
 
-def _one_line(error: Exception) -> str:
+def _interrupt(signum: int, frame: Any) -> None:
+    """Ctrl-C: unwinds, for so long as that takes little time; a second one ends at once."""
+    del signum, frame
+    signal.signal(signal.SIGINT, lambda *_: _end_interrupted())
+    late = threading.Timer(GRACE_SECONDS, _end_interrupted)
+    late.daemon = True
+    late.start()
+    raise KeyboardInterrupt
+
+
+def _end_interrupted() -> None:
+    """Ends the process, whatever its threads are at; what they leave is done when the command runs again."""
+    print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+    os._exit(INTERRUPTED)
+
+
+def _with_flagfiles(argv: list[str]) -> list[str]:
+    """The arguments, with those that stand in files in the place of `--flagfile`."""
+    if any(flag in ("--flagfile=", "-flagfile=") for flag in argv):
+        _stop("flag --flagfile is empty")
+    warned = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warned):
+            whole: list[str] = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    except (flags.Error, UnicodeDecodeError) as error:
+        _stop(f"--flagfile: {_one_line(error).removeprefix('ERROR:: ')}")
+    if warned.getvalue():  # of files that name each other
+        _stop(f"--flagfile: {' '.join(warned.getvalue().split()).removeprefix('Warning: ')}")
+    return whole
+
+
+def _show_help(names: list[str]) -> None:
+    """Ends the command, with exit code 0, where help is asked for."""
+    for name in names:
+        if name in HELP:
+            with contextlib.suppress(SystemExit):  # with exit code 1
+                flags.FLAGS[name].parse("true")
+            raise SystemExit(0)
+
+
+def _refuse_foreign(names: list[str]) -> None:
+    """Refuses the flags of libraries, which would do nothing here, or less than the command."""
+    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])}
+    for name in names:
+        known = name if name in flags.FLAGS else name.removeprefix("no")
+        if name == "undefok" or (known in flags.FLAGS and flags.FLAGS[known].name not in own):
+            _stop(f"flag --{name} is of no use here; --help lists the flags of this command")
+
+
+def _parsed(argv: list[str]) -> list[str]:
+    """Sets the flags and gives what is left; a fault of a flag, or of the file of `--config`, ends the command."""
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+        if "config" in flags.FLAGS and not isinstance(flags.FLAGS["config"].value, ConfigDict):
+            raise ValueError("--config names no config")
+    except (Exception, SystemExit) as error:  # the file is the user's own code, which may raise anything
+        _stop(_fault_of_config(argv) or _one_line(error))
+    return rest
+
+
+def _fault_of_config(argv: list[str]) -> str | None:
+    """What is wrong with the file that `--config` names or the fields that flags override; None if nothing is."""
+    given = [flag.lstrip("-").partition("=") for flag in argv]
+    after = [*argv[1:], ""]
+    paths = [value if equals else after[at] for at, (name, equals, value) in enumerate(given) if name == "config"]
+    if not paths or "config" not in flags.FLAGS:
+        return None
+    path = paths[-1]
+    try:
+        config = flags.FLAGS["config"].parser.parse(path)
+        getattr(config, "keys", None)  # a file that could not be read says so only now
+    except (Exception, SystemExit) as error:
+        fault: BaseException | None = error
+        while str(fault).startswith(("Error whilst parsing", "Configuration is not available")) and fault:
+            fault = fault.__cause__ or fault.__context__
+        return f"--config={path}: {type(fault).__name__}: {_one_line(fault or error)}"
+    if not isinstance(config, ConfigDict):
+        return f"--config={path}: get_config() gives {type(config).__name__}, not a ConfigDict"
+    overrides = [name.removeprefix("no") for name, _, _ in given]
+    lacking = [name for name in overrides if name.startswith("config.") and not _has_field(config, name)]
+    return f"--{lacking[0]}: {path} has no such field" if lacking else None
+
+
+def _has_field(config: Any, name: str) -> bool:
+    try:
+        for part in config_path.split(name)[1:]:
+            if not isinstance(config, ConfigDict) or part not in config:
+                return False
+            config = config[part]
+    except ValueError:
+        return False
+    return True
+
+
+def _one_line(error: BaseException) -> str:
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(str(text).split())
 

@@ -10,6 +10,8 @@ They meet once, at the start, to learn how many they are and which is which.
 
 import collections
 import os
+import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,9 +26,13 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.progress import say
 
 Step = Callable[..., Any]
 T = TypeVar("T")
+
+MEETING_SECONDS = 300
+"""How long the processes of a job wait for each other, at the start."""
 
 MOST_STEPS = 8
 """Batches that are computed at the same time on CPU, at most; each has activations and results of its own."""
@@ -157,11 +163,28 @@ def join_processes(known: bool, coordinator: str | None, processes: int | None, 
         if processes is not None or process is not None:
             raise InputError("--processes and --process need --coordinator=HOST:PORT")
         return
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"--coordinator={coordinator}: must be HOST:PORT")
+    others = f"{processes or 'all'} processes at {coordinator}" if coordinator else "the other processes of the job"
+    say(f"waiting for {others}, for up to {MEETING_SECONDS} s")
+    met: Future[None] = Future()
+
+    def meet() -> None:
+        try:
+            # Where its own time is over, JAX aborts the process.
+            jax.distributed.initialize(coordinator, processes, process, initialization_timeout=2 * MEETING_SECONDS)
+            met.set_result(None)
+        except Exception as error:
+            met.set_exception(error)
+
+    threading.Thread(target=meet, daemon=True).start()  # so that this one can be interrupted
     try:
-        jax.distributed.initialize(coordinator, processes, process)
+        met.result(MEETING_SECONDS)
         jax.local_devices()  # the backend reads the numbers of the processes as it starts
         # Whoever stays connected is ended as soon as another one dies.
         jax.distributed.shutdown()
+    except TimeoutError as error:
+        raise InputError(f"waited {MEETING_SECONDS} s for {others}; not all of them came") from error
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f"the processes of the job do not find each other: {error}; where JAX does not know the job, give each of "

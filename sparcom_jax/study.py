@@ -23,7 +23,7 @@ from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
-from sparcom_jax.settings import build, shared_with_capture
+from sparcom_jax.settings import build, checked, shared_with_capture
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
@@ -53,7 +53,7 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     Raises:
       InputError: the input is at fault, or a finished stage was made with another config.
     """
-    settings = json.loads(config.to_json())
+    settings = checked(config)
     if not settings["pairs"]:
         raise InputError("config field pairs is empty: a study needs at least one pair of models")
     instructions = load_instructions(settings["instructions"])
@@ -72,7 +72,12 @@ def analyze(config: ConfigDict, output: Path) -> Path:
 
 def _roles(name: str, pair: dict[str, Any]) -> list[str]:
     """Which models a pair has: both, or one where no other was published."""
+    if not isinstance(pair, dict):
+        raise InputError(f"config field pairs.{name} must hold base, tuned or both, or else train, not {pair!r}")
     known = {"train"} if "train" in pair else set(ROLES)
+    for role, value in pair.items():
+        if role in known and not isinstance(value, dict if role == "train" else str):
+            raise InputError(f"config field pairs.{name}.{role} is of the wrong type: {value!r}")
     if not pair or not pair.keys() <= known:
         raise InputError(f"config field pairs.{name} has {', '.join(sorted(pair)) or 'nothing'}; "
                          f"it needs base, tuned or both, or else train")  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from sparcom_jax.capture import engine
 from sparcom_jax.capture.engine import CaptureSettings, capture
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.instructions import load_instructions
+from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.errors import InputError
@@ -107,7 +107,7 @@ def test_one_device_gives_the_same_bits(
 
 
 def test_values(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SMALL, values=True)
+    settings = dataclasses.replace(SMALL, value_statistics=True)
     run = capture(llama, load_instructions(instruction_file), tmp_path / "run", settings)
     reference, ids = Reference(hf_llama), token_ids(llama, instruction_file)
     for row in (0, 5, 47):
@@ -247,7 +247,7 @@ def test_long_texts_are_refused_or_truncated_and_counted(
     llama: ModelDir, instruction_file: Path, tmp_path: Path
 ) -> None:
     instructions = load_instructions(instruction_file)
-    with pytest.raises(InputError, match=r"longer than 100 tokens: r0 \(\d+\)"):
+    with pytest.raises(InputError, match=r"longer than 100 tokens, the limit that capture.max_tokens sets: r0 \(\d+\)"):
         capture(llama, instructions, tmp_path / "refused", dataclasses.replace(SMALL, max_tokens=100))
     assert not (tmp_path / "refused").exists()
     run = capture(llama, instructions, tmp_path / "cut", dataclasses.replace(SMALL, max_tokens=100, truncate=True))
@@ -256,6 +256,19 @@ def test_long_texts_are_refused_or_truncated_and_counted(
     assert run.attributes["instructions"]["truncated"] == truncated
     assert truncated
     np.testing.assert_array_equal(run.token_count, np.minimum(lengths, 100))
+
+
+def test_the_limit_that_holds_is_named(llama: ModelDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Above the model's limit, to raise `capture.max_tokens` would be bad advice."""
+    rows = [{"id": "long", "category": "X", "instruction": "word " * 1200}]
+    with pytest.raises(
+        InputError, match=r"1024 tokens, the model's limit: long \(\d+\); set capture.truncate or leave"
+    ):
+        capture(
+            llama, InstructionSet("rows", rows, ["X"]), tmp_path / "run", dataclasses.replace(SMALL, max_tokens=2000)
+        )
+    line = "capture.max_tokens 2000 is more than 1024, the model's limit, which holds\n"
+    assert capsys.readouterr().err == line
 
 
 def test_scopes_count_their_tokens(

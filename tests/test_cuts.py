@@ -150,7 +150,7 @@ def test_what_is_compared_without_counts(kept: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("change", "selection", "message"), [
     ({"keep": "all"}, {}, "capture.keep 'all' is not known"),
-    ({"values": True}, {}, "capture.values belongs to the counts"),
+    ({"value_statistics": True}, {}, "capture.value_statistics belongs to the counts"),
     ({}, {"ties": "maybe"}, "ties 'maybe' is not known"),
     ({"placement": "mesh", "model_parallel": 4}, {}, "leaves a device of mlp 20 neurons, which is no multiple of 8"),
 ])  # fmt: skip

@@ -153,7 +153,9 @@ def test_goes_on_after_a_kill(
     assert arrays(run)["instruction/token_count"].tolist() == run.read("generated/length").tolist()
 
 
-def test_waits_for_the_other_processes(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_the_other_processes(
+    llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts, continuing = prompts((9, 5, 60, 1, 30)), Continuing(llama)
     alone, placed = continuing(tmp_path / "alone", texts, 2), []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
@@ -166,6 +168,10 @@ def test_waits_for_the_other_processes(llama: ModelDir, tmp_path: Path, monkeypa
     monkeypatch.setattr(time, "sleep", other)
     assert tails(continuing(tmp_path / "run", texts, 2)) == tails(alone)
     assert placed == [1]
+    line = (
+        "generate: waiting for other processes, to which 3 instructions are left, for up to 1800 s in which none comes"
+    )
+    assert line in capsys.readouterr().err
 
 
 def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
@@ -189,8 +195,8 @@ def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Pat
     ({"new_tokens": 0}, r"capture\.new_tokens must be positive for scope generated, got 0"),
     ({"scope": "prompt"}, r"capture\.new_tokens 8 is for scope generated, not prompt"),
     ({"truncate": True}, r"capture\.truncate would cut off"),
-    ({"new_tokens": 1000}, r"prompt and 1000 new tokens are longer than 1024 tokens: r0 \(\d+\)"),
-    ({"max_tokens": 190}, r"prompt and 8 new tokens are longer than 190 tokens: r33 \(197\)"),
+    ({"new_tokens": 1000}, r"prompt and 1000 new tokens are longer than 1024 tokens, the model's limit: r0 \(\d+\)"),
+    ({"max_tokens": 190}, r"prompt and 8 new tokens are longer than 190 tokens, the limit that .* sets: r33 \(197\)"),
     ({"new_tokens": -1}, r"capture\.new_tokens must not be negative"),
 ])  # fmt: skip
 def test_bad_settings(change: dict, message: str, llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:

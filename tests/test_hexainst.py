@@ -14,6 +14,7 @@ import sparcom_jax as sj
 from sparcom_jax.data.card import Card, gram_overlap, length_accuracy, length_bin, make_card, render
 from sparcom_jax.data.checks import words_of
 from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.errors import InputError
 
 CATEGORIES = ["CLS", "CODE", "QA", "GEN", "MATH", "SUM"]
 
@@ -118,6 +119,15 @@ def test_unbalanced_labels() -> None:
     faults = make_card(InstructionSet("rows", rows, ["CLS"]), run_code=False).faults
     assert "labels out of balance: no 0, yes 40" in faults
     assert "the label named first is the right one 40 times, expected are 20" in faults
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("labels", 3), ("labels", "yes"), ("labels", [1, "yes"]), ("labels", {"yes": 1}), ("topic", 3), ("topic", ["a"]),
+])  # fmt: skip
+def test_fields_of_another_type_are_named(field: str, value: object) -> None:
+    row = {"id": "a", "category": "CLS", "instruction": "Yes or no?", "response": "yes", field: value}
+    with pytest.raises(InputError, match=f"^rows: 'a': field '{field}' must be a "):
+        make_card(InstructionSet("rows", [row], ["CLS"]), run_code=False)
 
 
 def test_the_card_as_text(card: Card) -> None:

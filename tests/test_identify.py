@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     random = np.random.default_rng(0)
     tokens = random.integers(3, 40, ROWS).astype(np.uint32)
     store.write_group("", {"schema_version": 1, "groups": GROUPS, "categories": ["a", "b", "c"],
-                           "rows_per_write": ROWS_PER_WRITE, "capture": {"values": True},
+                           "rows_per_write": ROWS_PER_WRITE, "capture": {},
                            "model": {"num_layers": 4, "family": "qwen2_moe", "num_experts_per_tok": 2, "digest": "m"},
                            "tokenizer": {"digest": "t"}, "instructions": {"digest": "i"}})  # fmt: skip
     groups = [group_from_json(name, entry) for name, entry in GROUPS.items()]

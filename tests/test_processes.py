@@ -98,3 +98,43 @@ def test_a_job_that_nobody_knows(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "the processes of the job do not find each other" in result.stderr.splitlines()[-1]
     assert "--coordinator=HOST:PORT" in result.stderr
+
+
+# A process of a job whose others do not come.
+ALONE = """
+import sys
+from sparcom_jax import command, parallel
+
+coordinator, sys.argv[1:] = sys.argv[1], []
+parallel.MEETING_SECONDS = {seconds}
+command.run_command(lambda: parallel.join_processes(False, coordinator, 2, 1))
+"""
+
+
+def test_others_that_do_not_come() -> None:
+    coordinator = f"127.0.0.1:{free_port()}"
+    result = subprocess.run(
+        [sys.executable, "-c", ALONE.format(seconds=1), coordinator], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        f"waiting for 2 processes at {coordinator}, for up to 1 s",
+        f"error: waited 1 s for 2 processes at {coordinator}; not all of them came",
+    ]
+
+
+def test_waiting_for_others_can_be_interrupted() -> None:
+    coordinator = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen([sys.executable, "-c", ALONE.format(seconds=600), coordinator], stderr=subprocess.PIPE,
+                               text=True)  # fmt: skip
+    assert process.stderr is not None
+    assert process.stderr.readline() == f"waiting for 2 processes at {coordinator}, for up to 600 s\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "interrupted: run the same command again to go on\n")
+
+
+def test_a_coordinator_without_a_port(tmp_path: Path) -> None:
+    flags = ["--model=m", "--instructions=i", "--output=o", "--coordinator=host", "--processes=2", "--process=0"]
+    result = subprocess.run([sys.executable, str(LAUNCHER), *flags], capture_output=True, text=True, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (2, "error: --coordinator=host: must be HOST:PORT\n")

@@ -1,6 +1,10 @@
 """A run at s3://, on a server that is too busy now and then: the same bytes as a local one, no credentials in them."""
 
 import os
+import re
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -114,6 +118,49 @@ def test_a_bucket_that_is_not_there(bucket: tuple[str, Busy], llama: ModelDir, i
         capture(llama, load_instructions(instruction_file), "s3://nowhere/run", SETTINGS)
     with pytest.raises(InputError, match="s3://bucket/none: not a run"):
         open_run("s3://bucket/none")
+
+
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "GOOGLE_APPLICATION_CREDENTIALS")
+
+
+def test_no_network_and_no_credentials(tmp_path: Path) -> None:
+    """One line, without what the libraries log of credentials that they do not find."""
+    closed = f"127.0.0.1:{free_port()}"
+    environment = {name: value for name, value in os.environ.items() if name not in CREDENTIALS} | {
+        "AWS_ENDPOINT_URL": f"http://{closed}", "TENSORSTORE_GCS_HTTP_URL": f"http://{closed}",
+        "GCE_METADATA_ROOT": closed, "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{closed}", "HOME": str(tmp_path),
+    }  # fmt: skip
+    launcher = Path(__file__).resolve().parents[1] / "launch" / "identify.py"
+    locations = ("s3://bucket/run", "gs://bucket/run")
+    commands = [
+        subprocess.Popen(
+            [sys.executable, launcher, f"--run={location}"], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for location in locations
+    ]
+    for location, process in zip(locations, commands, strict=True):
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert errors.startswith(f"error: {location}: the store cannot be reached: ")
+        assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("location", ["s3://bucket/run", "gs://bucket/run"])
+def test_a_server_that_does_not_answer(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparcom_jax.store.arrays.FIRST_CONTACT_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for name in ("AWS_ENDPOINT_URL", "TENSORSTORE_GCS_HTTP_URL"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(InputError, match=f"^{location}: the store gives no answer within 1 s$"):
+            Store(location)
+
+
+def test_nothing_of_the_libraries_on_stderr(
+    bucket: tuple[str, Busy], llama: ModelDir, instruction_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    capture(llama, load_instructions(instruction_file), f"{bucket[0]}/quiet", SETTINGS).require_complete()
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if re.match(r"WARNING: All log|[IWEF]\d{4} ", line)] == []
 
 
 def test_a_bucket_that_vanishes(

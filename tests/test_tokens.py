@@ -10,7 +10,15 @@ from transformers import AutoTokenizer
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.data.tokens import (
+    OF_COUNTS,
+    OF_MODEL,
+    OF_SETTING,
+    TokenizedSet,
+    token_limit,
+    tokenize_prompts,
+    tokenize_responses,
+)
 from sparcom_jax.errors import InputError
 
 CHAT = (
@@ -132,8 +140,31 @@ def test_truncation_keeps_the_beginning(tokenizer: Any) -> None:
     assert cut.ids[0].tolist() == full.ids[0][:4].tolist()
     assert cut.truncated == {row: len(full.ids[row]) for row in (0, 1)}
     assert cut.counted.tolist() == [3, 3]
-    with pytest.raises(InputError, match=r"2 instructions are longer than 4 tokens: a \(\d+\), b"):
+    with pytest.raises(InputError, match=r"2 instructions are longer than 4 tokens, the model's limit: a \(\d+\), b"):
         tokens(tokenizer, "none", max_tokens=4)
+
+
+@pytest.mark.parametrize(("asked", "positions", "expected"), [
+    (0, 4096, (4096, OF_MODEL)), (4096, 4096, (4096, OF_MODEL)), (9999, 4096, (4096, OF_MODEL)),
+    (512, 4096, (512, OF_SETTING)), (0, 131072, (65535, OF_COUNTS)), (99999, 131072, (65535, OF_COUNTS)),
+    (70000, 70000, (65535, OF_COUNTS)), (65534, 131072, (65534, OF_SETTING)),
+])  # fmt: skip
+def test_which_limit_holds(asked: int, positions: int, expected: tuple[int, str]) -> None:
+    assert token_limit(asked, positions, 65535) == expected
+
+
+@pytest.mark.parametrize(("template", "limit", "remedy"), [
+    ("none", OF_SETTING, "raise capture.max_tokens or set capture.truncate or leave them out"),
+    ("chat", OF_SETTING, "raise capture.max_tokens or leave them out"),
+    ("none", OF_MODEL, "set capture.truncate or leave them out"), ("chat", OF_COUNTS, "leave them out"),
+])  # fmt: skip
+def test_what_can_be_done_about_texts_that_are_too_long(template: str, limit: str, remedy: str, tokenizer: Any) -> None:
+    with pytest.raises(InputError, match=rf"longer than 4 tokens, {limit}: a \(\d+\), b \(\d+\); {remedy}$"):
+        tokenize_prompts(SET, tokenizer, make_template(template, tokenizer), scope="prompt", vocab_size=512,
+                         max_tokens=4, truncate=False, limit=limit)  # fmt: skip
+    prompts = tokens(tokenizer, template)
+    with pytest.raises(InputError, match=rf"prompt and response are longer than 9 tokens, {limit}: a \(\d+\)"):
+        tokenize_responses(SET, prompts, tokenizer, vocab_size=512, max_tokens=9, separator="", end=False, limit=limit)
 
 
 @pytest.mark.parametrize(("chat", "message"), [
@@ -147,6 +178,64 @@ def test_unusable_chat_templates(chat: str | None, message: str, tokenizer: Any)
     tokenizer.chat_template = chat
     with pytest.raises(InputError, match=message):
         make_template("chat", tokenizer)
+
+
+REWRITING = {
+    "two newlines to one": ("{{ messages[0].content | replace('\n\n', '\n') }}", "One.\n\nTwo."),
+    "HTML escapes": ("{{ messages[0].content | escape }}", "Is 1 < 2?"),
+    "a cut": ("{{ messages[0].content[:500] }}", "long " * 101),
+    "a split": ("{{ messages[0].content.split('</think>')[-1] }}", "What is </think> for?"),
+    "another case of long ones": (
+        "{% set c = messages[0].content %}{{ c | upper if c | length > 60 else c }}", "In sixty characters. " * 3,
+    ),
+    "space of its own kind": ("{{ messages[0].content | trim('\n ') }}", "\tIndented"),
+    "one-sided for some": (
+        "{% set c = messages[0].content %}{{ c.rstrip() if 'code' in c else c }}", "Write code. ",
+    ),
+    "a frame that depends on the words": (
+        "{% if 'code' in messages[0].content %}Coder{% else %}Helper{% endif %}: {{ messages[0].content }}",
+        "Write code.",
+    ),
+    "words that are said again": (
+        "{{ messages[0].content }}{% if '?' in messages[0].content %} {{ messages[0].content }}{% endif %}", "Why?",
+    ),
+    "words that are left out": ("{% if '?' not in messages[0].content %}{{ messages[0].content }}{% endif %}", "Why?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REWRITING)
+@pytest.mark.parametrize("scope", ["prompt", "instruction"])
+def test_a_row_that_the_chat_template_rewrites_is_named(kind: str, scope: str, tokenizer: Any) -> None:
+    chat, instruction = REWRITING[kind]
+    tokenizer.chat_template = f"<user>{chat}<assistant>"
+    rows = InstructionSet("rows", [*ROWS, {"id": "bad", "category": "X", "instruction": instruction}], ["X"])
+    with pytest.raises(InputError, match=r"^rows: 'bad': capture.template: the chat template changes these words, or"):
+        tokens(tokenizer, "chat", scope, rows=rows)
+    assert len(tokens(tokenizer, "chat", scope).ids) == 2
+
+
+def test_a_row_that_the_chat_template_fails_on_is_named(tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% set c = messages[0].content %}{{ raise_exception('no code') if 'def' in c else c }}"
+    rows = InstructionSet("rows", [*ROWS, {"id": "bad", "category": "X", "instruction": "def f"}], ["X"])
+    with pytest.raises(InputError, match=r"^rows: 'bad': capture.template: the chat template fails: no code$"):
+        tokens(tokenizer, "chat", rows=rows)
+
+
+@pytest.mark.parametrize("instruction", ["user", "assistant", "<", "\n", "e", "</s>", "<user>\n", "<s><user>\nuser"])
+def test_words_that_the_template_holds_too(instruction: str, tokenizer: Any) -> None:
+    """Their place is where the template puts the words, not where the same letters stand first."""
+    tokenizer.chat_template = CHAT.replace(" | trim", "")
+    rows = InstructionSet("rows", [{"id": "a", "category": "X", "instruction": instruction}], ["X"])
+    template = make_template("chat", tokenizer)
+    turn = [{"role": "user", "content": instruction}]
+    text, start, stop = template.render(instruction)
+    assert text == tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert (start, text[start:stop]) == (len("<s><user>\n"), instruction)
+    texts = tokens(tokenizer, "chat", "instruction", rows=rows)
+    expected = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+    assert texts.ids[0].tolist() == expected
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    assert texts.counting(0).tolist() == [a < stop and b > start for a, b in offsets]
 
 
 def test_unknown_template_and_slow_tokenizer(tokenizer: Any) -> None:

@@ -21,7 +21,14 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import Template, make_template
-from sparcom_jax.data.tokens import SCOPES, TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.data.tokens import (
+    SCOPES,
+    TokenizedSet,
+    token_limit,
+    tokenize_prompts,
+    tokenize_responses,
+    too_long_for,
+)
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
@@ -54,7 +61,7 @@ class CaptureSettings:
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
       keep: `counts` stores the counts of all neurons, which `identify` cuts in whatever way. `sets` cuts them on the
         device and stores who is in S(i): a sixteenth of the bytes, for one way to cut.
-      values: store sums and maxima of the activations too, for `counts`.
+      value_statistics: store sums and maxima of the activations too, for `counts`.
       batch_tokens: token slots of a batch, per device.
       rows_per_block: instructions that are written together; 0 chooses by size.
       placement: `pmap` or `mesh`.
@@ -70,7 +77,7 @@ class CaptureSettings:
     count_window: int = 0
     convention: str = "gate"
     keep: str = "counts"
-    values: bool = False
+    value_statistics: bool = False
     batch_tokens: int = 1024
     rows_per_block: int = 0
     placement: str = "pmap"
@@ -225,7 +232,7 @@ class _Engine:
         return results
 
     def _call(self, bins: list[Bin]) -> Callable[[], Any]:
-        step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.values,
+        step = capture_step(self._config, bins[0].shape, self._settings.convention, self._settings.value_statistics,
                             self._groups, self._cut, self._placement)  # fmt: skip
         return partial(step, self._params, stack(bins, self._placement.data, self._lay), None)
 
@@ -313,20 +320,22 @@ def _tokenize(
     config: DecoderConfig, instructions: InstructionSet, tokenizer: Any, template: Template, settings: CaptureSettings
 ) -> TokenizedSet:
     """What is fed, but for scope `generated`: there, what is continued."""
-    max_tokens = min(settings.max_tokens or config.max_positions, config.max_positions, MAX_COUNT)
+    max_tokens, limit = token_limit(settings.max_tokens, config.max_positions, MAX_COUNT)
+    if settings.max_tokens > max_tokens:
+        say(f"capture.max_tokens {settings.max_tokens} is more than {max_tokens}, {limit}, which holds")
     texts = tokenize_prompts(instructions, tokenizer, template, scope=settings.scope, vocab_size=config.vocab_size,
-                             max_tokens=max_tokens, truncate=settings.truncate)  # fmt: skip
+                             max_tokens=max_tokens, truncate=settings.truncate, limit=limit)  # fmt: skip
     if settings.scope == "response":
         texts = tokenize_responses(instructions, texts, tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens,
-                                   separator=template.separator, end=False)  # fmt: skip
+                                   separator=template.separator, end=False, limit=limit)  # fmt: skip
     if settings.scope == "generated":
         names = [row["id"] for row in instructions.rows]
         if taken := [row["id"] for row in instructions.rows if "generated" in row]:
             raise InputError(f"{instructions.source}: field 'generated' is the capture's own: {first_of(taken)}")
         sizes = zip(names, texts.lengths + settings.new_tokens, strict=True)
         if too_long := [f"{name} ({size})" for name, size in sizes if size > max_tokens]:
-            raise InputError(f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than "
-                             f"{max_tokens} tokens: {first_of(too_long)}")  # fmt: skip
+            what = f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than"
+            raise InputError(what + too_long_for(max_tokens, limit, too_long))
         require_steady_angles(config, texts.lengths, settings.new_tokens, names, instructions.source)
     return texts
 
@@ -341,8 +350,8 @@ def _check(settings: CaptureSettings) -> None:
         raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
     if settings.keep not in ("counts", "sets"):
         raise InputError(f"capture.keep {settings.keep!r} is not known; known: counts, sets")
-    if settings.keep == "sets" and settings.values:
-        raise InputError("capture.values belongs to the counts; it needs capture.keep counts")
+    if settings.keep == "sets" and settings.value_statistics:
+        raise InputError("capture.value_statistics belongs to the counts; it needs capture.keep counts")
     if settings.scope not in SCOPES:
         raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
     if settings.truncate and (settings.template != "none" or settings.scope in ("response", "generated")):
@@ -357,7 +366,7 @@ def _check(settings: CaptureSettings) -> None:
 
 
 def _rows_per_block(groups: list[Group], settings: CaptureSettings) -> int:
-    bits = 1 if settings.keep == "sets" else 16 + 64 * settings.values
+    bits = 1 if settings.keep == "sets" else 16 + 64 * settings.value_statistics
     row_bytes = sum(group.unit_count for group in groups) * bits // 8
     rows = MAX_ROWS_PER_BLOCK
     while rows > 1 and rows * row_bytes > BLOCK_BYTES:
@@ -369,7 +378,7 @@ def _create_arrays(
     store: Store, groups: list[Group], rows: int, rows_per_block: int, settings: CaptureSettings
 ) -> dict[str, ts.TensorStore]:
     """The arrays that blocks are written to."""
-    specs = capture_arrays(groups, rows, rows_per_block, settings.values, settings.keep == "sets")
+    specs = capture_arrays(groups, rows, rows_per_block, settings.value_statistics, settings.keep == "sets")
     specs.append(vector("instruction/done", "uint8", "instruction", rows, rows_per_block))
     if jax.process_index() == 0:
         for group in groups:

@@ -131,7 +131,8 @@ def _wait_for_all(lengths: ts.TensorStore, location: str) -> UInt32[np.ndarray, 
             raise InputError(f"{location}: {left} instructions were not continued by the other processes; run the same "
                              f"command again")  # fmt: skip
         if left != before:
-            say(f"generate: {left} instructions are left to other processes")
+            say(f"generate: waiting for other processes, to which {left} instructions are left, for up to "
+                f"{WAIT_SECONDS * MOST_WAITS:.0f} s in which none comes")  # fmt: skip
         before = left
         time.sleep(WAIT_SECONDS)
     return length

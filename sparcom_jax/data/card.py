@@ -13,6 +13,7 @@ from jaxtyping import Int
 
 from sparcom_jax.data.checks import check_rows, first_mention, is_checked, words_of
 from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.errors import InputError
 
 LENGTH_BINS = {"short": (10, 29), "medium": (30, 79), "long": (80, 200)}
 BIN_SHARE = (0.3, 0.375)
@@ -90,8 +91,13 @@ def make_card(instructions: InstructionSet, run_code: bool) -> Card:
     Args:
       instructions: any instruction file.
       run_code: whether checks that are code are run (`checks.check_rows`).
+
+    Raises:
+      InputError: a row has a field that the card shows in another type.
     """
     rows = instructions.rows
+    for row in rows:
+        _require_types(row, instructions.source)
     categories = {
         category: _category_card([row for row in rows if row["category"] == category])
         for category in instructions.categories
@@ -119,6 +125,14 @@ def make_card(instructions: InstructionSet, run_code: bool) -> Card:
         *(f"{name}: {fault}" for name, listed in response_faults.items() for fault in listed),
     ]
     return Card(categories, accuracy, first, labels, response_faults, run_code, faults)
+
+
+def _require_types(row: dict[str, Any], source: str) -> None:
+    if not isinstance(row.get("topic"), str | None):
+        raise InputError(f"{source}: {row['id']!r}: field 'topic' must be a string or null")
+    labels = row.get("labels")
+    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise InputError(f"{source}: {row['id']!r}: field 'labels' must be a list of strings, or null")
 
 
 def length_accuracy(lengths: Int[np.ndarray, "I"], category: Int[np.ndarray, "I"]) -> float:

@@ -239,7 +239,7 @@ def _names(text: str) -> list[str]:
 def _has(code: Any, nodes: Any) -> bool:
     try:
         return any(isinstance(node, nodes) for node in ast.walk(ast.parse(code)))
-    except (SyntaxError, TypeError):
+    except (SyntaxError, TypeError, ValueError, RecursionError):
         return False
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.strict_json import loads, require_plain
 
 HEXAINST = "hexainst"
 MAX_CATEGORIES = 256
@@ -81,12 +82,10 @@ def load_hexainst() -> InstructionSet:
 def _parse(line: bytes, where: str) -> dict[str, Any]:
     if not line.strip():
         raise InputError(f"{where}: empty line")
-    try:
-        row = json.loads(line, object_pairs_hook=_shared_names)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON: {error}") from error
+    row = loads(line, where)
     if not isinstance(row, dict):
         raise InputError(f"{where}: not a JSON object")
+    require_plain(row, where)
     for field in ("id", "category", "instruction"):
         if not isinstance(row.get(field), str) or not row[field].strip():
             raise InputError(f"{where}: field {field!r} must be a non-empty string")
@@ -94,8 +93,3 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where}: field 'response' must be a string or null")
     row["category"] = sys.intern(row["category"])
     return row
-
-
-def _shared_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are kept once, however many objects have them."""
-    return {sys.intern(name): value for name, value in pairs}

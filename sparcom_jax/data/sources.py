@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparcom_jax.data.corpora import CORPORA, Record
 from sparcom_jax.errors import InputError
+from sparcom_jax.strict_json import loads, require_plain
 
 KINDS = (".jsonl", ".json", ".tsv", ".csv", ".parquet")
 END_OF_TEXT = re.compile(r"<\|endoftext\|>|<\|end_of_text\|>|<\|im_end\|>|</?s>|<pad>|<eos>|<EOS>|\[EOS\]")
@@ -87,6 +88,7 @@ def _read_file(path: Path, name: str) -> tuple[list[Record], SourceFile]:
             if not isinstance(row[field], str):
                 raise InputError(f"{path}:{where}: {corpus.name} row is malformed: its {field} is not text")
             row[field] = clean(row[field])
+        require_plain(row, f"{path}:{where}")
         if not row["instruction"] or not row["response"]:
             left_out += 1
             continue
@@ -114,10 +116,7 @@ def _records(path: Path) -> Iterator[tuple[int, Record]]:
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}:{number}: not JSON: {error}") from error
+            record = loads(line, f"{path}:{number}")
             if not isinstance(record, dict):
                 raise InputError(f"{path}:{number}: not a JSON object")
             yield number, record
@@ -146,11 +145,14 @@ def _csv(path: Path, text: str) -> list[tuple[int, Record]]:
 def _whole_json(path: Path, text: str) -> list[Record] | None:
     """The records within one JSON value; None where the file holds one object a line."""
     try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":
+        whole = loads(text, str(path))
+    except InputError as error:
+        fault = error.__cause__
+        if not isinstance(fault, json.JSONDecodeError):
+            raise
+        if fault.msg == "Extra data":
             return None
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+        raise InputError(f"{path}:{fault.lineno}: not JSON: {fault.msg}") from fault
     if not isinstance(whole, list | dict):
         raise InputError(f"{path}: neither a list nor an object")
     if isinstance(whole, list):

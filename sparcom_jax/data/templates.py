@@ -9,7 +9,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sparcom_jax.errors import InputError
@@ -32,6 +34,7 @@ class Template:
       adds_special: whether the tokenizer adds its special tokens to the rendered text.
       begin: a token to put before the rendered text; none for most.
       separator: text between what is read and a response.
+      chat: gives the text that the tokenizer's chat template makes of an instruction; None for other templates.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Template:
     adds_special: bool = True
     begin: int | None = None
     separator: str = ""
+    chat: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -49,9 +53,16 @@ class Template:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def render(self, instruction: str) -> tuple[str, int, int]:
-        """The text that is read, and where the instruction begins and ends in it, in characters."""
+        """The text that is read, and where the instruction begins and ends in it, in characters.
+
+        Raises:
+          InputError: the chat template fails on this instruction, or makes something else of it than of others.
+        """
         words = instruction.strip() if self.strips else instruction
-        return f"{self.prefix}{words}{self.suffix}", len(self.prefix), len(self.prefix) + len(words)
+        text = f"{self.prefix}{words}{self.suffix}"
+        if self.chat is not None and self.chat(instruction) != text:
+            raise InputError("capture.template: the chat template changes these words, or what stands around them")
+        return text, len(self.prefix), len(self.prefix) + len(words)
 
 
 def make_template(name: str, tokenizer: Any) -> Template:
@@ -72,14 +83,17 @@ def make_template(name: str, tokenizer: Any) -> Template:
         return Template(name, *PLAIN)
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("capture.template is 'chat', but the tokenizer has no chat template; use 'plain' or 'none'")
-    around = _render_chat(tokenizer, MARK).split(MARK)
+    chat = partial(_render_chat, tokenizer)
+    around = chat(MARK).split(MARK)
     if len(around) != 2:
         raise InputError(f"capture.template: the chat template holds the user's turn {len(around) - 1} times, not once")
     prefix, suffix = around
-    strips = _render_chat(tokenizer, f"  {MARK}\n") == f"{prefix}{MARK}{suffix}"
-    if not strips and _render_chat(tokenizer, f"  {MARK}\n") != f"{prefix}  {MARK}\n{suffix}":
+    spaced = chat(f"  {MARK}\n")
+    strips = spaced == f"{prefix}{MARK}{suffix}"
+    if not strips and spaced != f"{prefix}  {MARK}\n{suffix}":
         raise InputError("capture.template: the chat template changes the user's words")
-    return Template(name, prefix, suffix, strips, adds_special=False, begin=_missing_begin(tokenizer, prefix))
+    begin = _missing_begin(tokenizer, prefix)
+    return Template(name, prefix, suffix, strips, adds_special=False, begin=begin, chat=chat)
 
 
 def _render_chat(tokenizer: Any, words: str) -> str:

@@ -15,6 +15,11 @@ from sparcom_jax.errors import InputError, first_of
 TEXTS_AT_ONCE = 512
 SCOPES = ("prompt", "instruction", "response", "generated")
 
+# What sets the longest text, in the words of a message.
+OF_MODEL = "the model's limit"
+OF_COUNTS = "the most that a count can hold"
+OF_SETTING = "the limit that capture.max_tokens sets"
+
 
 @dataclass(frozen=True)
 class TokenizedSet:
@@ -69,6 +74,7 @@ def tokenize_prompts(
     vocab_size: int,
     max_tokens: int,
     truncate: bool,
+    limit: str = OF_MODEL,
 ) -> TokenizedSet:
     """Tokenises the instructions within their template.
 
@@ -81,31 +87,32 @@ def tokenize_prompts(
       vocab_size: rows of the model's embedding.
       max_tokens: longest text that is fed.
       truncate: whether longer texts are cut at the end; otherwise they are refused.
+      limit: what `max_tokens` is, for the message.
 
     Raises:
-      InputError: a text is too long or has no tokens to count, or the tokenizer does not fit the model.
+      InputError: a text is too long or has no tokens to count, the template does not hold a row's words as they are, or
+        the tokenizer does not fit the model.
     """
     own = scope == "instruction"
     if own and not tokenizer.is_fast:
         raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
     begin = [] if template.begin is None else [template.begin]
-    rendered = (template.render(row["instruction"])[0] for row in instructions.rows)
-    encoded = _encoded(tokenizer, rendered, template.adds_special, own)
-    ids, own_spans = [], []
-    for row, (tokens, offsets) in zip(instructions.rows, encoded, strict=True):
+    ids: list[Int32[np.ndarray, "_"]] = []
+    words: list[tuple[int, int]] = []  # where a row's words stand in its text
+    own_spans = []
+    for tokens, offsets in _encoded(tokenizer, _rendered(instructions, template, words), template.adds_special, own):
+        start, stop = words[len(ids)]
         ids.append(np.asarray(begin + tokens, np.int32))
         if own:
-            _, start, stop = template.render(row["instruction"])
             own_spans.append(_span(offsets, start, stop, len(begin), min(ids[-1].size, max_tokens)))
     names = [row["id"] for row in instructions.rows]
     require_vocabulary(ids, names, vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
     if too_long and not truncate:
-        listed = first_of([f"{names[row]} ({size})" for row, size in too_long.items()])
-        raise InputError(
-            f"{instructions.source}: {len(too_long)} instructions are longer than {max_tokens} tokens: {listed}; "
-            f"raise capture.max_tokens or set capture.truncate"
-        )
+        listed = [f"{names[row]} ({size})" for row, size in too_long.items()]
+        cut = template.name == "none" and scope in ("prompt", "instruction")
+        what = f"{instructions.source}: {len(too_long)} instructions are longer than"
+        raise InputError(what + too_long_for(max_tokens, limit, listed, cut))
     ids = [tokens[:max_tokens] for tokens in ids]
     spans = own_spans if own else [(0, len(tokens)) for tokens in ids]
     empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
@@ -124,6 +131,7 @@ def tokenize_responses(
     max_tokens: int,
     separator: str,
     end: bool,
+    limit: str = OF_MODEL,
 ) -> TokenizedSet:
     """Appends each reference response to its prompt, for teacher forcing.
 
@@ -138,6 +146,7 @@ def tokenize_responses(
       max_tokens: longest text that the model can read.
       separator: text between prompt and response.
       end: whether the end-of-sequence token follows.
+      limit: what `max_tokens` is, for the message.
 
     Raises:
       InputError: a row has no response, a text is too long, or the tokenizer does not fit the model.
@@ -152,17 +161,53 @@ def tokenize_responses(
     texts = extended(prompts, [np.asarray(response + closing, np.int32) for response, _ in encoded])
     too_long = [f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > max_tokens]
     if too_long:
-        raise InputError(
-            f"{instructions.source}: prompt and response are longer than {max_tokens} tokens: {first_of(too_long)}"
-        )
+        what = f"{instructions.source}: prompt and response are longer than"
+        raise InputError(what + too_long_for(max_tokens, limit, too_long))
     require_vocabulary(texts.ids, names, vocab_size, instructions.source)
     return texts
+
+
+def token_limit(asked: int, positions: int, countable: int) -> tuple[int, str]:
+    """The longest text that a capture feeds, and what sets that limit.
+
+    Args:
+      asked: `capture.max_tokens`; 0 where nothing is asked for.
+      positions: tokens that the model can read.
+      countable: tokens that can be counted.
+    """
+    limits = [(positions, OF_MODEL), (countable, OF_COUNTS), *([(asked, OF_SETTING)] if asked else [])]
+    return min(limits, key=lambda limit: limit[0])
+
+
+def too_long_for(max_tokens: int, limit: str, texts: list[str], cut: bool = False) -> str:
+    """The end of a message about texts that are too long, with what can be done.
+
+    Args:
+      max_tokens: longest text.
+      limit: what sets it.
+      texts: the texts, with their lengths.
+      cut: whether they may be cut at their ends.
+    """
+    remedies = ["raise capture.max_tokens"] if limit == OF_SETTING else []
+    remedies += ["set capture.truncate"] if cut else []
+    return f" {max_tokens} tokens, {limit}: {first_of(texts)}; {' or '.join([*remedies, 'leave them out'])}"
 
 
 def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> TokenizedSet:
     """The texts that begin with prompts and go on with what was added, which alone counts."""
     ids = [np.concatenate([prompt, more]) for prompt, more in zip(prompts.ids, added, strict=True)]
     return TokenizedSet(ids, prompts.lengths, np.asarray([len(text) for text in ids], np.int32), {})
+
+
+def _rendered(instructions: InstructionSet, template: Template, words: list[tuple[int, int]]) -> Iterator[str]:
+    """The text of each row; where its words stand in it is added to `words`."""
+    for row in instructions.rows:
+        try:
+            text, start, stop = template.render(row["instruction"])
+        except InputError as error:
+            raise InputError(f"{instructions.source}: {row['id']!r}: {error}") from error
+        words.append((start, stop))
+        yield text
 
 
 def _encoded(

@@ -122,7 +122,7 @@ def _cut(run: Run, selection: Selection, groups: list[Group], wanted: int) -> It
     experts = groups[0].name == EXPERT_GROUP
     least = least_whole_of_each(selection.threshold, run.token_count)  # counts n with n / T >= threshold
     by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
-               and run.attributes["capture"]["values"])  # fmt: skip
+               and run.store.read(f"{groups[0].name}/value_sum/zarr.json") is not None)  # fmt: skip
     arrays = [run.count(group.name) for group in groups]
     if by_mean:
         arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]

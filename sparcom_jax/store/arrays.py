@@ -2,6 +2,9 @@
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,10 @@ import tensorstore as ts
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.schema import ArraySpec
+
+FIRST_CONTACT_SECONDS = 30.0
+FIRST_RETRIES = {"max_retries": 4, "initial_delay": "500ms", "max_delay": "4s"}
+"""Later requests are tried again for much longer: a store that has answered once is there."""
 
 
 def finished(future: Any, location: str) -> Any:
@@ -31,22 +38,19 @@ def finished(future: Any, location: str) -> Any:
 
 
 class Store:
-    """A place that holds small files and Zarr arrays under one root."""
+    """A place that holds small files and Zarr arrays under one root.
+
+    Raises:
+      InputError: a remote store does not answer, or refuses.
+    """
 
     def __init__(self, location: str | Path) -> None:
         self.location = str(location)
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if self.location.startswith("s3://") and endpoint:
-            # The variables of Amazon's own tools, which TensorStore does not read: other makers' S3.
-            bucket, _, path = self.location.removeprefix("s3://").partition("/")
-            path = f"{path.strip('/')}/" if path else ""
-            spec: Any = {"driver": "s3", "bucket": bucket, "path": path, "endpoint": endpoint}
-        elif "://" in self.location:
-            spec = self.location.rstrip("/") + "/"
-        else:
-            spec = {"driver": "file", "path": f"{Path(self.location).expanduser().absolute()}/"}
+        self._spec = _spec(self.location)
+        if "://" in self.location:
+            _require_answer(self._spec, self.location)
         try:
-            self._kv = ts.KvStore.open(spec).result()
+            self._kv = ts.KvStore.open(self._spec).result()
         except ValueError as error:
             raise InputError(f"{self.location}: cannot be opened as a store: {error}") from error
 
@@ -114,8 +118,58 @@ class Store:
             raise InputError(f"{self.location}/{name}: no such array, or it cannot be read ({error})") from error
 
     def _array(self, name: str) -> dict[str, Any]:
-        return {"driver": "zarr3", "kvstore": (self._kv / f"{name}/").spec().to_json(),
-                "recheck_cached_data": False, "recheck_cached_metadata": False}  # fmt: skip
+        within = f"{name}/"
+        # Not the open store's own spec: that leaves out where its credentials came from.
+        kvstore = (
+            self._spec + within if isinstance(self._spec, str) else self._spec | {"path": self._spec["path"] + within}
+        )
+        return {"driver": "zarr3", "kvstore": kvstore, "recheck_cached_data": False, "recheck_cached_metadata": False}
+
+
+def _spec(location: str) -> dict[str, Any] | str:
+    """What TensorStore is told of a place."""
+    if not location.startswith("s3://"):
+        if "://" in location:
+            return location.rstrip("/") + "/"
+        return {"driver": "file", "path": f"{Path(location).expanduser().absolute()}/"}
+    bucket, _, path = location.removeprefix("s3://").partition("/")
+    spec: dict[str, Any] = {"driver": "s3", "bucket": bucket, "path": f"{path.strip('/')}/" if path else ""}
+    # The variables of Amazon's own tools, which TensorStore does not read: other makers' S3.
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        spec["endpoint"] = endpoint
+    if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        spec["aws_credentials"] = {"type": "environment"}  # looks for no others, whose lack would be logged
+    return spec
+
+
+def _require_answer(spec: Any, location: str) -> None:
+    """Refuses a remote store that does not answer soon.
+
+    Raises:
+      InputError: it is not there, there are no credentials for it, or its name is wrong.
+    """
+    few = ts.Context({"s3_request_retries": FIRST_RETRIES, "gcs_request_retries": FIRST_RETRIES})
+    try:
+        with _libraries_silent():
+            store = ts.KvStore.open(spec, context=few).result(timeout=FIRST_CONTACT_SECONDS)
+            store.read("zarr.json").result(timeout=FIRST_CONTACT_SECONDS)
+    except TimeoutError as error:
+        raise InputError(f"{location}: the store gives no answer within {FIRST_CONTACT_SECONDS:.0f} s") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{location}: the store cannot be reached: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _libraries_silent() -> Iterator[None]:
+    """Keeps off stderr what libraries in C++ log about credentials that they look for and do not find."""
+    usual = os.dup(2)
+    with tempfile.TemporaryFile() as logged:
+        os.dup2(logged.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(usual, 2)
+            os.close(usual)
 
 
 def _join(group: str, name: str) -> str:

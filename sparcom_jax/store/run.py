@@ -89,7 +89,7 @@ class Run:
         Raises:
           InputError: some instructions are not done.
         """
-        if self.store.read("instructions.jsonl") is None:
+        if any(self.store.read(name) is None for name in ("instructions.jsonl", "instruction/done/zarr.json")):
             raise InputError(f"{self.location}: capture is incomplete: run the same capture command again to finish it")
         missing = np.flatnonzero(self.done == 0)
         if missing.size:
