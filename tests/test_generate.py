@@ -61,7 +61,8 @@ class Continuing:
 
     def __call__(self, place: Path, texts: TokenizedSet, rows_per_block: int = 8) -> TokenizedSet:
         settings = GenerateSettings(NEW, (), 512, rows_per_block)
-        return generate(self.config, lambda: self.params, self.placement, texts, Store(place), settings)
+        names = [f"r{row}" for row in range(len(texts.ids))]
+        return generate(self.config, lambda: self.params, self.placement, texts, names, Store(place), settings)
 
 
 def tails(texts: TokenizedSet) -> list[list[int]]:

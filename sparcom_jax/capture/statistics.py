@@ -50,6 +50,18 @@ class Statistics:
             for name, tap in taps.items()
         }
 
+    def finite(self, taps: LayerTaps, batch: Batch) -> Bool[Array, "S"]:
+        """Whether the activations of one layer that are counted are finite for each token, on this device."""
+        sound = jnp.ones(len(batch.row), bool)
+        for tap in taps.values():
+            each = jnp.all(jnp.isfinite(getattr(tap, self.convention)), axis=-1)
+            if isinstance(tap, RoutedTap):
+                # Unused entries belong to no slot.
+                sound = sound.at[jnp.where(each, len(batch.row), tap.slot)].set(False, mode="drop")
+            else:
+                sound &= each
+        return sound
+
     def specs(self, groups: list[str]) -> dict[str, dict[str, Any]]:
         """How a mesh cuts what `reduce` returns, stacked over layers: neurons, or experts, lie on "model"."""
         neurons = ["positive_count", *(("value_sum", "value_max") if self.values else ())]
