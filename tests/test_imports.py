@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "progress": set(),
     "command": {"errors"},
     "store": BASE,
-    "models": set(),
+    "models": BASE,
     "parallel": BASE | {"models"},
     "data": BASE | {"models"},
     "convert": BASE | {"models"},

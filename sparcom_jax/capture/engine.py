@@ -29,7 +29,7 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
-from sparcom_jax.models.finite import first_fault, require_finite
+from sparcom_jax.models.faults import first_fault, require_finite
 from sparcom_jax.models.taps import LayerTaps
 from sparcom_jax.parallel import Placement, Step, make_placement
 from sparcom_jax.progress import progress, say
@@ -246,10 +246,9 @@ class _Engine:
         return fill(one.shape, ids, [self._texts.counting(text) for text in one.texts])
 
     def _require_finite(self, bins: list[Bin], fault: np.ndarray) -> None:
-        dtype = str(jax.tree.leaves(self._params)[0].dtype)
         for device, one in enumerate(bins):
-            names = [self._names[text] for text in one.texts]
-            require_finite(fault[device, : len(names)], names, self._config.num_layers, dtype, "--config.capture.dtype")
+            require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
+                           "--config.capture.dtype")  # fmt: skip
 
     @staticmethod
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:
@@ -279,7 +278,7 @@ def capture_step(
 
     Returns:
       A function of (params, batches, None), which gives statistics `[data, L, R, ...]` by group, and the first fault
-      (`models/finite.py`) of each text as each device that shares the model sees it, `[data, model, R]`.
+      (`models/faults.py`) of each text as each device that shares the model sees it, `[data, model, R]`.
     """
     experts = config.experts.count // placement.model if config.experts else 0
     statistics = Statistics(shape.rows, experts, convention, values)

@@ -21,7 +21,7 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.attention import Cache, empty_cache
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
-from sparcom_jax.models.finite import ALL_FINITE, first_fault, require_finite
+from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, require_finite
 from sparcom_jax.parallel import Placement, Step
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
@@ -192,8 +192,7 @@ def _continue(
         step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
         token, length, fault = jax.device_get(step(params, stack(bins, placement.data, lay), None))
         for device, one in enumerate(bins):
-            require_finite(fault[device, : len(one.texts)], [names[text] for text in one.texts], config.num_layers,
-                           str(jax.tree.leaves(params)[0].dtype), "--config.capture.dtype")  # fmt: skip
+            require_finite(fault[device], one.texts, names, config.num_layers, params, "--config.capture.dtype")
             at = np.asarray(one.texts) - part.start
             made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]
     return made
@@ -210,7 +209,7 @@ def generate_step(
 
     Returns:
       A function of (params, batches, None), which gives tokens `[data, R, N]` and lengths `[data, R]` as in
-      `Continuations`, and the first fault of each text (`models/finite.py`), `[data, R]`.
+      `Continuations`, and the first fault of each text (`models/faults.py`), `[data, R]`.
     """
     positions = shape.slots // shape.rows + new_tokens
     rows = np.arange(shape.rows, dtype=np.int32)
@@ -233,8 +232,8 @@ def generate_step(
             output = decoder(batch, shape.rows, window=window, cache=cache, axis=placement.axis)
             hidden = output.hidden[last]
             logits = decoder.logits(hidden)
-            ends = jnp.stack([jnp.all(jnp.isfinite(part), axis=-1) for part in (hidden, logits)])
-            ends = jnp.ones((2, len(batch.row)), bool).at[:, last].set(ends)
+            ends = jnp.ones((2, len(batch.row)), bool)
+            ends = ends.at[:, last].set(jnp.stack([all_finite(hidden), all_finite(logits)]))
             fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
             return jnp.argmax(logits, axis=-1).astype(jnp.int32), fault, output.cache
 

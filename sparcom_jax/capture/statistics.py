@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.faults import all_finite
 from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
 
 CONVENTIONS = ("gate", "product")
@@ -54,7 +55,7 @@ class Statistics:
         """Whether the activations of one layer that are counted are finite for each token, on this device."""
         sound = jnp.ones(len(batch.row), bool)
         for tap in taps.values():
-            each = jnp.all(jnp.isfinite(getattr(tap, self.convention)), axis=-1)
+            each = all_finite(getattr(tap, self.convention))
             if isinstance(tap, RoutedTap):
                 # Unused entries belong to no slot.
                 sound = sound.at[jnp.where(each, len(batch.row), tap.slot)].set(False, mode="drop")

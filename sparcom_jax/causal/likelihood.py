@@ -18,7 +18,7 @@ from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.finite import first_fault, require_finite
+from sparcom_jax.models.faults import all_finite, first_fault, require_finite
 from sparcom_jax.parallel import EDIT_SPECS, Placement, Step
 
 LOGITS_BLOCK = 128
@@ -69,8 +69,7 @@ class Likelihood:
         for (bins, *_), stacked in zip(self._steps, self._placement.run_ahead(calls), strict=True):
             values, fault = map(np.asarray, stacked)
             for device, one in enumerate(bins):
-                require_finite(fault[device, : len(one.texts)], [self._names[text] for text in one.texts],
-                               self._config.num_layers, str(jax.tree.leaves(self._params)[0].dtype),
+                require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
                                "--config.ablate.dtype", when)  # fmt: skip
                 sums[list(one.texts)] = values[device, : len(one.texts)]
         return sums / self._texts.counted
@@ -87,7 +86,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
 
     Returns:
       A function of (params, batches, edits), which gives the summed negative log likelihood and the first fault
-      (`models/finite.py`) of each text, both `[data, R]`.
+      (`models/faults.py`) of each text, both `[data, R]`.
     """
 
     def step(params: Params, batch: Batch, edits: Edits) -> tuple[Float[Array, "R"], Int[Array, "R"]]:
@@ -96,7 +95,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
             output = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis)
             nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1))
         nll = jnp.where(batch.counted, nll, 0.0)
-        ends = jnp.stack([jnp.all(jnp.isfinite(output.hidden), axis=-1), jnp.isfinite(nll)])
+        ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])
         fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
         return jax.ops.segment_sum(nll, batch.row, shape.rows, indices_are_sorted=True), fault
 

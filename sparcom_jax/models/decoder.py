@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sparcom_jax.models.attention import Attention, Cache, LatentAttention, View
 from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.faults import all_finite
 from sparcom_jax.models.layers import MLP, Embedding, Norm, finite, squash
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.rope import Rotary, rotary, text_lengths
@@ -102,7 +103,7 @@ class Block(nnx.Module):
             y, taps = self.moe(read, real, edits, axis=axis, place=place)
             routed = taps["routed"]
             assert isinstance(routed, RoutedTap)
-            sound = finite(stream) & jnp.all(jnp.isfinite(routed.logits), axis=-1)
+            sound = finite(stream) & all_finite(routed.logits)
         else:
             y, tap = self.mlp(read, edits.mlp, axis=axis)
             taps = {"mlp": tap}

@@ -8,16 +8,22 @@ Axis legend: S token slots of a batch, R texts of a batch, L layers.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Int32
+from jaxtyping import Array, Bool, Float, Int, Int32
 
 from sparcom_jax.errors import InputError, first_of
 
 ALL_FINITE = np.iinfo(np.int32).max
 """The point of a text of which every number is finite."""
+
+
+def all_finite(x: Float[Array, "*n values"]) -> Bool[Array, "*n"]:
+    """Whether all values of the last axis are finite."""
+    return jnp.all(jnp.isfinite(x), axis=-1)
 
 
 def first_fault(finite: Bool[Array, "points S"], row: Int[Array, "S"], rows: int) -> Int32[Array, "R"]:
@@ -41,22 +47,31 @@ def place_of(fault: int, layers: int) -> str:
 
 
 def require_finite(
-    fault: Int32[np.ndarray, "n"], names: Sequence[str], layers: int, dtype: str, flag: str, when: str = ""
+    fault: Int32[np.ndarray, "R"],
+    texts: Sequence[int],
+    names: Sequence[str],
+    layers: int,
+    params: Any,
+    flag: str,
+    when: str = "",
 ) -> None:
     """Refuses texts with numbers that are not finite.
 
     Args:
-      fault: of each text its first fault.
-      names: what the texts are called.
+      fault: the first fault of each text of a batch.
+      texts: which texts these are; the batch can hold more.
+      names: what all texts are called.
       layers: layers L of the model.
-      dtype: what the forward pass ran in.
+      params: the parameters, in the dtype that the forward pass ran in.
       flag: the flag that chooses it.
       when: what was done to the model.
 
     Raises:
       InputError: it names the texts, the layer of each, and what to try.
     """
-    if faults := [(name, int(one)) for name, one in zip(names, fault, strict=True) if one != ALL_FINITE]:
+    pairs = sorted(zip(texts, fault[: len(texts)].tolist(), strict=True))
+    if faults := [(names[text], one) for text, one in pairs if one != ALL_FINITE]:
+        dtype = str(jax.tree.leaves(params)[0].dtype)
         listed = first_of([f"{name} ({place_of(one, layers)})" for name, one in faults])
         wider = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
         advice = f"try {flag}={wider}" if wider else "the weights themselves lead there"
