@@ -39,19 +39,22 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
     model = convert(checkpoints.save_model(tmp_path / "hf", family, **fields), tmp_path / "model")
     instructions = sj.load_instructions(instruction_file)
     few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
-    runs, summaries = {}, {}
+    whole, cut = (
+        capture(model, few, tmp_path / placement,
+                CaptureSettings(batch_tokens=512, placement=placement, model_parallel=parts))
+        for placement, parts in (("pmap", 1), ("mesh", 4))
+    )  # fmt: skip
+    assert [group for group in whole.groups if group != "expert"] == groups.split()
+    for group in groups.split():
+        one, other = (run.read(f"{group}/positive_count").astype(int) for run in (whole, cut))
+        assert np.abs(one - other).sum() <= 1e-5 * one.size * whole.token_count.mean()
+    sj.identify(whole, epsilon=0.1, expert_per_layer=1)
+    summaries = {}
     for placement, parts in (("pmap", 1), ("mesh", 2), ("mesh", 4)):
-        settings = CaptureSettings(batch_tokens=512, placement=placement, model_parallel=parts)
-        runs[parts] = capture(model, few, tmp_path / f"run{parts}", settings)
-        sj.identify(runs[1], epsilon=0.1, expert_per_layer=1, overwrite=True) if parts == 1 else None
         how = AblationSettings(rho=0.3, draws=1, placement=placement, model_parallel=parts, batch_tokens=512)
-        summaries[parts] = ablate(model, runs[1], tmp_path / f"ablation{parts}", how)
-    assert [group for group in runs[1].groups if group != "expert"] == groups.split()
+        summaries[parts] = ablate(model, whole, tmp_path / f"ablation{parts}", how)
     assert set(summaries[1]["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
     for parts in (2, 4):
-        for group in groups.split():
-            one, other = (runs[key].read(f"{group}/positive_count").astype(int) for key in (1, parts))
-            assert np.abs(one - other).sum() <= 1e-5 * one.size * runs[1].token_count.mean()
         np.testing.assert_allclose(summaries[parts]["baseline"], summaries[1]["baseline"], rtol=1e-5)
         for target, found in summaries[1]["targets"].items():
             assert np.abs(found["delta"]).max() > 1e-3
