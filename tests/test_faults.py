@@ -116,11 +116,12 @@ LLAMA: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize(("placement", "parts"), [("pmap", 1), ("mesh", 2), ("mesh", 4)])
-@pytest.mark.parametrize("case", LLAMA)
+@pytest.mark.parametrize(("case", "placement", "parts"), [
+    *((case, "pmap", 1) for case in LLAMA),
+    ("a gate of the last layer", "mesh", 2),
+    ("the stream after an MLP", "mesh", 4),
+])  # fmt: skip
 def test_a_layer_that_overflows(case: str, placement: str, parts: int, hf_llama: Path, tmp_path: Path) -> None:
-    if placement == "mesh" and (parts == 2) != (case == "a gate of the last layer"):
-        pytest.skip("one case of each kind is enough")
     spoil, place = LLAMA[case]
     settings = dataclasses.replace(HALF, placement=placement, model_parallel=parts)
     message = rf"^not finite in float16: instruction r\d+ \({place}\), .*{TRY_HALF}"
@@ -226,6 +227,18 @@ def test_a_continuation_that_is_no_number(spoil: Spoil, place: str, hf_llama: Pa
         InputError, match=rf"float16: instruction a \({place}\), b \({place}\), c \({place}\){TRY_HALF}"
     ):
         continued(spoilt(tmp_path, hf_llama, spoil), tmp_path / "run")
+
+
+def test_a_capture_of_continuations_that_are_no_numbers(hf_llama: Path, tmp_path: Path) -> None:
+    """Nothing of the block is kept, and the same command ends in the same way."""
+    model = spoilt(tmp_path, hf_llama, scaled(1e6, "lm_head"))
+    settings = dataclasses.replace(HALF, scope="generated", new_tokens=2)
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"instruction r0 \(the output head\), .*{TRY_HALF}"):
+            capture(model, rows(), tmp_path / "run", settings)
+        with pytest.raises(InputError, match="capture is incomplete"):
+            open_run(tmp_path / "run").require_complete()
+    capture(model, rows(), tmp_path / "full", dataclasses.replace(settings, dtype="float32")).require_complete()
 
 
 def test_a_continuation_that_ceases_to_be_numbers(hf_llama: Path, llama: ModelDir, tmp_path: Path) -> None:
