@@ -51,7 +51,7 @@ QK_NORM_CUT_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1}
 
 _EDIT_SPECS: Any = {"mlp": P(None, "model"), "shared": P(None, "model"), "routed": P(None, "model"), "expert": P()}
 EDIT_SPECS = Edits(**_EDIT_SPECS)
-"""How edits are cut over a mesh."""
+"""How edits are cut over a mesh, those that are there."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,14 @@ class Placement:
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs)
 
     def put(self, tree: Any, specs: Any) -> Any:
-        """Puts arrays that are no parameters onto the devices; `specs` says how a mesh cuts them."""
-        whole = jax.tree.map(lambda _: P(), tree)
-        chosen = specs if self.kind == "mesh" else whole
-        return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(self.mesh, spec)), tree, chosen)
+        """Puts arrays that are no parameters onto the devices.
+
+        Args:
+          tree: the arrays.
+          specs: how a mesh cuts them: the tree, or one that ends earlier, with a spec for all that is below.
+        """
+        chosen = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs if self.kind == "mesh" else P())
+        return jax.device_put(tree, chosen)
 
     def run_ahead(self, calls: Iterable[Callable[[], T]]) -> Iterator[T]:
         """Results of calls of compiled steps, in order; while one is taken, the next ones run.

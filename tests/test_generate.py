@@ -61,7 +61,8 @@ class Continuing:
 
     def __call__(self, place: Path, texts: TokenizedSet, rows_per_block: int = 8) -> TokenizedSet:
         settings = GenerateSettings(NEW, (), 512, rows_per_block)
-        return generate(self.config, lambda: self.params, self.placement, texts, Store(place), settings)
+        names = [f"r{row}" for row in range(len(texts.ids))]
+        return generate(self.config, lambda: self.params, self.placement, texts, names, Store(place), settings)
 
 
 def tails(texts: TokenizedSet) -> list[list[int]]:
@@ -189,6 +190,27 @@ def test_a_window_over_what_was_generated(llama: ModelDir, instruction_file: Pat
     taken = InstructionSet("rows", [row | {"generated": ""} for row in few], ["A", "B", "C"])
     with pytest.raises(InputError, match="rows: field 'generated' is the capture's own: r"):
         capture(llama, taken, tmp_path / "taken", GREEDY)
+
+
+@pytest.mark.parametrize(("family", "fields"), [("llama", {}), ("qwen2_moe", {"num_hidden_layers": 2})])
+def test_one_token_up_to_the_limit(family: str, fields: dict, instruction_file: Path, tmp_path: Path) -> None:
+    """The longest prompt and its one token are as long as the model can read; nothing is read with the cache."""
+    few = InstructionSet("rows", rows(instruction_file), ["A", "B", "C"])
+    tokenizer = checkpoints.save_model(tmp_path / "any", family, **fields)
+    ids = [
+        np.asarray(ids, np.int32)
+        for ids in convert(tokenizer, tmp_path / "other").tokenizer()([row["instruction"] for row in few.rows])[
+            "input_ids"
+        ]
+    ]
+    fields = fields | {"max_position_embeddings": max(map(len, ids)) + 1}
+    directory = checkpoints.save_model(tmp_path / "hf", family, **fields)
+    model, reference = convert(directory, tmp_path / "model"), Reference(directory)
+    run = capture(model, few, tmp_path / "run", dataclasses.replace(GREEDY, new_tokens=1))
+    assert run.read("generated/token").tolist() == [greedy(reference, text, 1) for text in ids]
+    assert run.token_count.tolist() == run.read("generated/length").tolist() == [1] * len(ids)
+    with pytest.raises(InputError, match=r"prompt and 2 new tokens are longer than \d+ tokens: r\d+ \(\d+\)$"):
+        capture(model, few, tmp_path / "longer", dataclasses.replace(GREEDY, new_tokens=2))
 
 
 @pytest.mark.parametrize(("change", "message"), [

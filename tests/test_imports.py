@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "strict_json": {"errors"},
     "command": {"errors"},
     "store": BASE,
-    "models": set(),
+    "models": BASE,
     "parallel": BASE | {"models"},
     "data": BASE | {"models"},
     "convert": BASE | {"models"},

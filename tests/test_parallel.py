@@ -1,17 +1,77 @@
-"""Steps that run side by side."""
+"""Models of all groups of units over devices that share them, and steps that run side by side."""
 
+import dataclasses
 import os
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
-from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.parallel import Placement, make_placement
+import sparcom_jax as sj
+from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.models.edits import Edits
+from sparcom_jax.parallel import EDIT_SPECS, Placement, make_placement
+from tests import checkpoints
 
 SECONDS = 20
+DENSE_FIRST = {"num_hidden_layers": 2, "mlp_only_layers": [0]}
+GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mlp": ("llama", {"num_hidden_layers": 2}),
+    "routed": ("olmoe", {"num_hidden_layers": 2}),
+    "mlp routed": ("qwen3_moe", DENSE_FIRST),
+    "shared routed": ("qwen2_moe", {"num_hidden_layers": 2}),
+    "mlp shared routed": ("qwen2_moe", DENSE_FIRST),
+}
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file: Path, tmp_path: Path) -> None:
+    """Counts and what switching units off does, whatever groups of units the model has."""
+    family, fields = GROUPS[groups]
+    model = convert(checkpoints.save_model(tmp_path / "hf", family, **fields), tmp_path / "model")
+    instructions = sj.load_instructions(instruction_file)
+    few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
+    whole, cut = (
+        capture(model, few, tmp_path / placement,
+                CaptureSettings(batch_tokens=512, placement=placement, model_parallel=parts))
+        for placement, parts in (("pmap", 1), ("mesh", 4))
+    )  # fmt: skip
+    assert [group for group in whole.groups if group != "expert"] == groups.split()
+    for group in groups.split():
+        one, other = (run.read(f"{group}/positive_count").astype(int) for run in (whole, cut))
+        assert np.abs(one - other).sum() <= 1e-5 * one.size * whole.token_count.mean()
+    sj.identify(whole, epsilon=0.1, expert_per_layer=1)
+    summaries = {}
+    for placement, parts in (("pmap", 1), ("mesh", 2), ("mesh", 4)):
+        how = AblationSettings(rho=0.3, draws=1, placement=placement, model_parallel=parts, batch_tokens=512)
+        summaries[parts] = ablate(model, whole, tmp_path / f"ablation{parts}", how)
+    assert set(summaries[1]["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
+    for parts in (2, 4):
+        np.testing.assert_allclose(summaries[parts]["baseline"], summaries[1]["baseline"], rtol=1e-5)
+        for target, found in summaries[1]["targets"].items():
+            assert np.abs(found["delta"]).max() > 1e-3
+            for name in ("delta", "random_mean"):
+                np.testing.assert_allclose(summaries[parts]["targets"][target][name], found[name], atol=2e-5)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("pmap", 1), ("mesh", 2), ("mesh", 4)])
+def test_what_is_not_there_lies_nowhere(llama: ModelDir, kind: str, parts: int) -> None:
+    placement = make_placement(kind, parts, llama.config)
+    edits = Edits(mlp=np.arange(24, dtype=np.float32).reshape(3, 8), expert=np.eye(3, 8) > 0)
+    placed: Any = placement.put(edits, EDIT_SPECS)
+    assert (placed.shared, placed.routed) == (None, None)
+    np.testing.assert_array_equal(placed.mlp, edits.mlp)
+    assert placed.mlp.sharding.shard_shape((3, 8)) == (3, 8 // parts)
+    assert placed.expert.sharding.shard_shape((3, 8)) == (3, 8)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(placed))
 
 
 @pytest.fixture

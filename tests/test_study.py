@@ -327,6 +327,15 @@ def test_training_is_deterministic(finished: Path, instruction_file: Path, tmp_p
         assert (tmp_path / role / "model.safetensors").read_bytes() == first
 
 
+def test_a_loss_that_is_no_number(instruction_file: Path, tmp_path: Path) -> None:
+    from sparcom_jax.demo.training import TrainingSettings, train_pair
+
+    fields = study(instruction_file).pairs.dense.train.to_dict() | {"learning_rate": 1e30}
+    with pytest.raises(InputError, match=r"base: plain text: the loss is not finite from step 3 on: .* than 1e\+30$"):
+        train_pair(TrainingSettings(**fields), sj.load_instructions(instruction_file), tmp_path / "base", tmp_path)
+    assert not (tmp_path / "base").exists()
+
+
 def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_path: Path) -> None:
     """Where only one of a pair was published: everything but the comparison within the pair."""
     config = study(instruction_file)

@@ -99,3 +99,23 @@ def test_as_a_command(tmp_path: Path, instruction_file: Path) -> None:
     assert wrong.returncode == 1
     assert "FAULT logits depart by" in wrong.stdout
     assert "first module that departs: model.embed_tokens" in wrong.stdout
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_numbers_that_are_none(dtype: str, hf_llama: Path, llama: ModelDir, instruction_file: Path,
+                               tmp_path: Path) -> None:  # fmt: skip
+    """An infinite activation on one side or both is said, by instruction and layer, and nothing is compared."""
+    instructions = sj.load_instructions(instruction_file)
+    spoilt = Path(shutil.copytree(hf_llama, tmp_path / "hf"))
+    tensors = load_file(spoilt / "model.safetensors")
+    names = [f"model.layers.1.mlp.{part}_proj.weight" for part in ("up", "down")]
+    save_file(tensors | {name: tensors[name] * 1e25 for name in names}, spoilt / "model.safetensors", {"format": "pt"})
+    model = convert(spoilt, tmp_path / "model")
+    both = rf"instruction r\d+, {dtype}: the numbers of this package are not finite from layer 1 on, those of " \
+           r"transformers not finite from layer 2 on: there is nothing to compare"  # fmt: skip
+    with pytest.raises(InputError, match=both):
+        verify(model, spoilt, instructions, 3, dtype)
+    with pytest.raises(InputError, match="this package are finite, those of transformers not finite from layer 2 on"):
+        verify(llama, spoilt, instructions, 3, dtype)
+    with pytest.raises(InputError, match="not finite from layer 1 on, those of transformers finite: there is nothing"):
+        verify(model, hf_llama, instructions, 3, dtype)

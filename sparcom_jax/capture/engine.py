@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Int32
 
 from sparcom_jax.capture.cuts import SetCut, require_whole_bytes
 from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
@@ -33,6 +36,8 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.faults import first_fault, require_finite
+from sparcom_jax.models.taps import LayerTaps
 from sparcom_jax.parallel import Placement, Step, make_placement
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
@@ -125,6 +130,7 @@ def capture(
     texts = _tokenize(config, instructions, tokenizer, template, settings)
     stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
+    names = [row["id"] for row in instructions.rows]
     if selection:
         require_whole_bytes(groups, placement)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings)
@@ -139,7 +145,7 @@ def capture(
 
         if settings.scope == "generated":
             how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
-            texts = generate(config, params, placement, texts, store, how)
+            texts = generate(config, params, placement, texts, names, store, how)
         generated = texts if settings.scope == "generated" else None
         texts = texts.last(settings.count_window)
         plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
@@ -158,7 +164,7 @@ def capture(
             say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
         _announce(plan, rows_per_block, texts)
         if mine:
-            engine = _Engine(config, params(), placement, settings, selection, groups, texts)
+            engine = _Engine(config, params(), placement, settings, selection, groups, texts, names)
             with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
                 _write_blocks(engine, plan, mine, rows_per_block, arrays, store.location, bar)
         done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
@@ -214,6 +220,7 @@ class _Engine:
         selection: Selection | None,
         groups: list[Group],
         texts: TokenizedSet,
+        names: list[str],
     ) -> None:
         self._config = config
         self._params = params
@@ -222,12 +229,19 @@ class _Engine:
         self._groups = tuple(groups)
         self._cut = SetCut(selection, self._groups, placement.axis) if selection else None
         self._texts = texts
+        self._names = names
 
     def block(self, bins: tuple[Bin, ...], first_row: int, rows: int) -> dict[str, np.ndarray]:
-        """Captures one block of instructions: array name -> `[rows, ...]`."""
+        """Captures one block of instructions: array name -> `[rows, ...]`.
+
+        Raises:
+          InputError: activations of an instruction are not finite.
+        """
         results: dict[str, np.ndarray] = {}
         taken = list(steps(bins, self._placement.data))
-        for step_bins, statistics in zip(taken, self._placement.run_ahead(map(self._call, taken)), strict=True):
+        for step_bins, found in zip(taken, self._placement.run_ahead(map(self._call, taken)), strict=True):
+            statistics, fault = found
+            self._require_finite(step_bins, np.asarray(fault).min(axis=1))
             self._collect(step_bins, statistics, results, first_row, rows)
         return results
 
@@ -239,6 +253,11 @@ class _Engine:
     def _lay(self, one: Bin) -> Batch:
         ids = [self._texts.ids[text] for text in one.texts]
         return fill(one.shape, ids, [self._texts.counting(text) for text in one.texts])
+
+    def _require_finite(self, bins: list[Bin], fault: np.ndarray) -> None:
+        for device, one in enumerate(bins):
+            require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
+                           "--config.capture.dtype")  # fmt: skip
 
     @staticmethod
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:
@@ -264,12 +283,21 @@ def capture_step(
     cut: SetCut | None,
     placement: Placement,
 ) -> Step:
-    """The compiled step of a batch shape: (params, batches, None) -> statistics `[data, L, R, ...]` by group."""
+    """The compiled step of a batch shape.
+
+    Returns:
+      A function of (params, batches, None), which gives statistics `[data, L, R, ...]` by group, and the first fault
+      (`models/faults.py`) of each text as each device that shares the model sees it, `[data, model, R]`.
+    """
     experts = config.experts.count // placement.model if config.experts else 0
     statistics = Statistics(shape.rows, experts, convention, values)
 
-    def step(params: Params, batch: Batch, nothing: None) -> dict[str, Any]:
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[dict[str, Any], Int32[Array, "1 R"]]:
         del nothing
+
+        def reduce(taps: LayerTaps) -> dict[str, Any]:
+            return {**statistics.reduce(taps, batch), "finite": statistics.finite(taps, batch)}
+
         # Full precision where the dtype is float32; TPUs and GPUs would round the inputs of matmuls otherwise.
         with jax.default_matmul_precision("highest"):
             output = bind(config, params)(
@@ -277,12 +305,16 @@ def capture_step(
                 shape.rows,
                 window=shape.window,
                 axis=placement.axis,
-                reduce=lambda taps: statistics.reduce(taps, batch),
+                reduce=reduce,
             )
-        return cut.reduce(output.taps, batch, shape.rows) if cut else output.taps
+        kept = dict(output.taps)
+        # What is not finite in a layer shows in the stream of the next; of the last one, the stream is not computed.
+        last = kept.pop("finite")[-1:]
+        fault = first_fault(jnp.concatenate([output.finite, last]), batch.row, shape.rows)
+        return cut.reduce(kept, batch, shape.rows) if cut else kept, fault[None]
 
     specs = statistics.specs([group.name for group in groups])
-    return placement.compile(step, config, None, cut.specs(specs) if cut else specs)
+    return placement.compile(step, config, None, (cut.specs(specs) if cut else specs, P("model")))
 
 
 def _write_blocks(

@@ -4,6 +4,7 @@ Axis legend: I instructions, S token slots of a batch, R texts of a batch, N new
 """
 
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.attention import Cache, empty_cache
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, require_finite
 from sparcom_jax.parallel import Placement, Step
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
@@ -58,12 +60,16 @@ class GenerateSettings(NamedTuple):
 
 
 class _State(NamedTuple):
-    """A batch of texts that are being continued; `step` tokens of each are chosen, the last of them is not read yet."""
+    """A batch of texts that are being continued; `step` tokens of each are chosen, the last of them is not read yet.
+
+    `fault` is the first one of each text, which ends there.
+    """
 
     step: Int[Array, ""]
     token: Int[Array, "R N"]
     length: Int[Array, "R"]
     ended: Bool[Array, "R"]
+    fault: Int[Array, "R"]
     cache: Cache | None
 
 
@@ -72,6 +78,7 @@ def generate(
     params: Any,
     placement: Placement,
     prompts: TokenizedSet,
+    names: Sequence[str],
     store: Store,
     settings: GenerateSettings,
 ) -> TokenizedSet:
@@ -85,11 +92,15 @@ def generate(
       params: function that gives the parameters; not called where nothing is left to do.
       placement: where they lie.
       prompts: what is continued.
+      names: what the prompts are called.
       store: the run.
       settings: how far, and in which batches.
 
     Returns:
       The prompts with their continuations, whose tokens alone count.
+
+    Raises:
+      InputError: logits, or what leads to them, are not finite; or the other processes have died.
     """
     rows, block = len(prompts.ids), settings.rows_per_block
     store.write_group("generated")
@@ -108,7 +119,7 @@ def generate(
         with progress("generate", rows, "instructions", int(done.sum())) as bar:
             for start in mine:
                 part = slice(start, min(start + block, rows))
-                made = _continue(config, params(), placement, prompts, part, settings)
+                made = _continue(config, params(), placement, prompts, names, part, settings)
                 finished(tokens[part].write(made.token), store.location)
                 finished(lengths[part].write(made.length), store.location)
                 bar.advance(part.stop - part.start)
@@ -165,6 +176,7 @@ def _continue(
     params: Params,
     placement: Placement,
     prompts: TokenizedSet,
+    names: Sequence[str],
     part: slice,
     settings: GenerateSettings,
 ) -> Continuations:
@@ -179,8 +191,9 @@ def _continue(
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
     for bins in steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data):
         step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
-        token, length = jax.device_get(step(params, stack(bins, placement.data, lay), None))
+        token, length, fault = jax.device_get(step(params, stack(bins, placement.data, lay), None))
         for device, one in enumerate(bins):
+            require_finite(fault[device], one.texts, names, config.num_layers, params, "--config.capture.dtype")
             at = np.asarray(one.texts) - part.start
             made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]
     return made
@@ -190,15 +203,19 @@ def _continue(
 def generate_step(
     config: DecoderConfig, shape: Shape, new_tokens: int, stop: tuple[int, ...], placement: Placement
 ) -> Step:
-    """The compiled step of a batch shape: (params, batches, None) -> `Continuations` of `[data, R, N]` and `[data, R]`.
+    """The compiled step of a batch shape.
 
     The prompts are read packed, as in a capture, which fills the cache; then each turn of a loop reads one token of
     each text. Of equal logits the lowest id wins.
+
+    Returns:
+      A function of (params, batches, None), which gives tokens `[data, R, N]` and lengths `[data, R]` as in
+      `Continuations`, and the first fault of each text (`models/faults.py`), `[data, R]`.
     """
     positions = shape.slots // shape.rows + new_tokens
     rows = np.arange(shape.rows, dtype=np.int32)
 
-    def step(params: Params, batch: Batch, nothing: None) -> tuple[Int[Array, "R N"], Int[Array, "R"]]:
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[Int[Array, "R N"], Int[Array, "R"], Int[Array, "R"]]:
         del nothing
         decoder = bind(config, params)
         dtype = decoder.embed.embedding[...].dtype
@@ -209,8 +226,17 @@ def generate_step(
         def ends(token: Int[Array, "R"]) -> Bool[Array, "R"]:
             return jnp.isin(token, jnp.asarray(stop, token.dtype))
 
-        def choose(hidden: Array) -> Int[Array, "R"]:
-            return jnp.argmax(decoder.logits(hidden), axis=-1).astype(jnp.int32)
+        def follow(
+            batch: Batch, window: int | None, cache: Cache | None, last: Int[Array, "R"]
+        ) -> tuple[Int[Array, "R"], Int[Array, "R"], Cache | None]:
+            """Reads a batch, the last token of each text in the slot given: the next tokens, and faults until then."""
+            output = decoder(batch, shape.rows, window=window, cache=cache, axis=placement.axis)
+            hidden = output.hidden[last]
+            logits = decoder.logits(hidden)
+            ends = jnp.ones((2, len(batch.row)), bool)
+            ends = ends.at[:, last].set(jnp.stack([all_finite(hidden), all_finite(logits)]))
+            fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
+            return jnp.argmax(logits, axis=-1).astype(jnp.int32), fault, output.cache
 
         def more(state: _State) -> Bool[Array, ""]:
             return (state.step < new_tokens) & ~jnp.all(state.ended)
@@ -218,19 +244,21 @@ def generate_step(
         def turn(state: _State) -> _State:
             position = read + state.step - 1
             last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real)
-            output = decoder(last, shape.rows, window=None, cache=state.cache, axis=placement.axis)
-            token = jnp.where(state.ended, 0, choose(output.hidden))
+            token, fault, cache = follow(last, None, state.cache, jnp.asarray(rows))
+            token = jnp.where(state.ended, 0, token)
+            fault = jnp.where(state.ended, state.fault, fault)
             length = state.length + (~state.ended).astype(jnp.int32)
-            ended = state.ended | ends(token)
-            return _State(state.step + 1, state.token.at[:, state.step].set(token), length, ended, output.cache)
+            ended = state.ended | ends(token) | (fault != ALL_FINITE)
+            return _State(state.step + 1, state.token.at[:, state.step].set(token), length, ended, fault, cache)
 
         with jax.default_matmul_precision("highest"):
-            cache = empty_cache(config, shape.rows, positions, dtype, placement.model)
-            output = decoder(batch, shape.rows, window=shape.window, cache=cache, axis=placement.axis)
-            token = jnp.where(real, choose(output.hidden[jnp.cumsum(read) - 1]), 0)
+            empty = empty_cache(config, shape.rows, positions, dtype, placement.model)
+            token, fault, cache = follow(batch, shape.window, empty, jnp.cumsum(read) - 1)
+            token = jnp.where(real, token, 0)
             tokens = jnp.zeros((shape.rows, new_tokens), jnp.int32).at[:, 0].set(token)
-            begun = _State(jnp.int32(1), tokens, real.astype(jnp.int32), ~real | ends(token), output.cache)
+            ended = ~real | ends(token) | (fault != ALL_FINITE)
+            begun = _State(jnp.int32(1), tokens, real.astype(jnp.int32), ended, fault, cache)
             made = jax.lax.while_loop(more, turn, begun)
-        return made.token, made.length
+        return made.token, made.length, made.fault
 
-    return placement.compile(step, config, None, (P(), P()))
+    return placement.compile(step, config, None, (P(), P(), P()))

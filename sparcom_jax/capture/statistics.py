@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.faults import all_finite
 from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
 
 CONVENTIONS = ("gate", "product")
@@ -49,6 +50,18 @@ class Statistics:
             name: self._routed(tap, batch) if isinstance(tap, RoutedTap) else self._dense(tap, batch)
             for name, tap in taps.items()
         }
+
+    def finite(self, taps: LayerTaps, batch: Batch) -> Bool[Array, "S"]:
+        """Whether the activations of one layer that are counted are finite for each token, on this device."""
+        sound = jnp.ones(len(batch.row), bool)
+        for tap in taps.values():
+            each = all_finite(getattr(tap, self.convention))
+            if isinstance(tap, RoutedTap):
+                # Unused entries belong to no slot.
+                sound = sound.at[jnp.where(each, len(batch.row), tap.slot)].set(False, mode="drop")
+            else:
+                sound &= each
+        return sound
 
     def specs(self, groups: list[str]) -> dict[str, dict[str, Any]]:
         """How a mesh cuts what `reduce` returns, stacked over layers: neurons, or experts, lie on "model"."""

@@ -76,8 +76,8 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
       The content of `summary.json`.
 
     Raises:
-      InputError: the run is incomplete, lacks the sets or responses, or was captured from another model; or there is
-        nothing to switch off.
+      InputError: the run is incomplete, lacks the sets or responses, or was captured from another model; there is
+        nothing to switch off; or a likelihood is not finite.
     """
     settings = settings or AblationSettings()
     if not 0 < settings.rho <= 1:
@@ -103,10 +103,13 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     placement = make_placement(settings.placement, settings.model_parallel, model.config)
     start_results(output, "ablate", TABLES)
     params = model.restore(placement.param_shardings(model.config), compute_dtype(settings.dtype, model.dtype))
-    likelihood = Likelihood(model.config, params, placement, texts, settings.batch_tokens)
+    names = [run.instructions[row]["id"] for row in rows]
+    likelihood = Likelihood(model.config, params, placement, texts, names, settings.batch_tokens)
 
     category = run.category[rows]
-    baseline = _by_category(likelihood.mean_nll(_edits(sets, {})), category, len(run.categories))
+    baseline = _by_category(
+        likelihood.mean_nll(_edits(sets, {}), " with nothing switched off"), category, len(run.categories)
+    )
     table, results = [], {}
     work = [(target, off) for target in targets for off in range(len(run.categories))]
     with progress("ablate", len(work) * (1 + settings.draws), "forward passes") as bar:
@@ -114,7 +117,9 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
             core: Units = {group: cores[group][off] for group in targets[target]}
             random = np.random.default_rng([settings.seed, off, list(targets).index(target)])
             for draw, units in enumerate([core, *_random_units(core, settings.draws, random)]):
-                nll = _by_category(likelihood.mean_nll(_edits(sets, units)), category, len(run.categories))
+                chosen = f"random {target} (draw {draw}) in the place of" if draw else f"the core {target} of"
+                when = f" with {chosen} {run.categories[off]} switched off"
+                nll = _by_category(likelihood.mean_nll(_edits(sets, units), when), category, len(run.categories))
                 results[target, off, draw] = nll - baseline
                 table += [
                     (

@@ -3,6 +3,7 @@
 Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instructions.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -10,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Array, Float, Float64, Int
 
 from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.faults import all_finite, first_fault, require_finite
 from sparcom_jax.parallel import EDIT_SPECS, Placement, Step
 
 LOGITS_BLOCK = 128
@@ -26,12 +28,19 @@ class Likelihood:
     """Scores the same texts again and again, under different edits."""
 
     def __init__(
-        self, config: DecoderConfig, params: Params, placement: Placement, texts: TokenizedSet, batch_tokens: int
+        self,
+        config: DecoderConfig,
+        params: Params,
+        placement: Placement,
+        texts: TokenizedSet,
+        names: Sequence[str],
+        batch_tokens: int,
     ) -> None:
         self._config = config
         self._params = params
         self._placement = placement
         self._texts = texts
+        self._names = names
         # One block: nothing is written in between, so all texts may share batches.
         (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
         self._steps = [
@@ -43,19 +52,25 @@ class Likelihood:
             for together in steps(bins, placement.data)
         ]
 
-    def mean_nll(self, edits: Edits) -> Float64[np.ndarray, "I"]:
+    def mean_nll(self, edits: Edits, when: str) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
 
         Args:
           edits: interventions; every field that the model has units for is set, so that all calls share one
             compilation.
+          when: what they do to the model, for an error.
+
+        Raises:
+          InputError: the likelihood of a text, or what leads to it, is not finite.
         """
         placed = self._placement.put(edits, EDIT_SPECS)
         sums = np.zeros(len(self._texts.ids))
         calls = (partial(step, self._params, batches, placed) for _, batches, step in self._steps)
         for (bins, *_), stacked in zip(self._steps, self._placement.run_ahead(calls), strict=True):
-            values = np.asarray(stacked)
+            values, fault = map(np.asarray, stacked)
             for device, one in enumerate(bins):
+                require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
+                               "--config.ablate.dtype", when)  # fmt: skip
                 sums[list(one.texts)] = values[device, : len(one.texts)]
         return sums / self._texts.counted
 
@@ -67,16 +82,24 @@ class Likelihood:
 
 @lru_cache(maxsize=64)
 def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
-    """The compiled step of a batch shape: (params, batches, edits) -> summed negative log likelihood `[data, R]`."""
+    """The compiled step of a batch shape.
 
-    def step(params: Params, batch: Batch, edits: Edits) -> Float[Array, "R"]:
+    Returns:
+      A function of (params, batches, edits), which gives the summed negative log likelihood and the first fault
+      (`models/faults.py`) of each text, both `[data, R]`.
+    """
+
+    def step(params: Params, batch: Batch, edits: Edits) -> tuple[Float[Array, "R"], Int[Array, "R"]]:
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            hidden = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis).hidden
-            nll = _next_token_nll(decoder, hidden, jnp.roll(batch.token, -1))
-        return jax.ops.segment_sum(jnp.where(batch.counted, nll, 0.0), batch.row, shape.rows, indices_are_sorted=True)
+            output = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis)
+            nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1))
+        nll = jnp.where(batch.counted, nll, 0.0)
+        ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])
+        fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
+        return jax.ops.segment_sum(nll, batch.row, shape.rows, indices_are_sorted=True), fault
 
-    return placement.compile(step, config, EDIT_SPECS, P())
+    return placement.compile(step, config, EDIT_SPECS, (P(), P()))
 
 
 def _next_token_nll(decoder: Decoder, hidden: Float[Array, "S D"], target: Any) -> Float[Array, "S"]:

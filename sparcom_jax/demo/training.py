@@ -63,6 +63,9 @@ def train_pair(settings: TrainingSettings, instructions: InstructionSet, base: P
       instructions: rows with responses, which the tuned version learns.
       base: directory of the base model, to be made.
       tuned: directory of the tuned model, to be made.
+
+    Raises:
+      InputError: a loss is not finite, or no row is short enough to learn from.
     """
     documents = library_text(settings.corpus_characters)
     tokenizer = train_tokenizer(iter(documents), settings.fields["vocab_size"])
@@ -101,7 +104,11 @@ def _train(
             params, state, loss = compiled(shape, params, state, batch)
             losses.append(loss)
             bar.advance()
-    first, last = (float(np.mean(jax.device_get(part))) for part in (losses[:5], losses[-5:]))
+    found = np.asarray(jax.device_get(losses))
+    if len(broken := np.flatnonzero(~np.isfinite(found))):
+        raise InputError(f"{label}: the loss is not finite from step {broken[0] + 1} on: take a smaller learning_rate "
+                         f"than {learning_rate:g}")  # fmt: skip
+    first, last = found[:5].mean(), found[-5:].mean()
     say(f"{label}: loss {first:.2f} -> {last:.2f} nats per token")
     return params
 

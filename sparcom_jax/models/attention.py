@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32, Int
 
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.layers import Norm, squash, summed
+from sparcom_jax.models.layers import Norm, finite, squash, summed
 from sparcom_jax.models.rope import Rotary, neighbours_to_halves, rotate
 
 QUERY_BLOCK = 128
@@ -147,6 +147,9 @@ def packed_attention(
     """
     slots, heads, head_size = q.shape
     groups = k.shape[1]
+    # Other texts have a weight of 0 for a value, which does not keep NaN from them. The mask does, so the key bears it.
+    sound = finite(v.reshape(slots, -1))[:, None, None]
+    k, v = jnp.where(sound, k, jnp.nan), jnp.where(sound, v, 0.0)
     block = query_block(window)
     window = min(window, slots)
     before = window - block

@@ -16,10 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 from sparcom_jax.models.attention import Attention, Cache, LatentAttention, View
 from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.layers import MLP, Embedding, Norm, squash
+from sparcom_jax.models.faults import all_finite
+from sparcom_jax.models.layers import MLP, Embedding, Norm, finite, squash
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.rope import Rotary, rotary, text_lengths
-from sparcom_jax.models.taps import LayerTaps, Reduce
+from sparcom_jax.models.taps import LayerTaps, Reduce, RoutedTap
 
 Params = dict[str, Any]
 """The decoder's parameters as a plain tree of arrays."""
@@ -47,11 +48,14 @@ class Output(NamedTuple):
     Attributes:
       hidden: outputs of the final norm, from which `Decoder.logits` reads.
       taps: what `reduce` made of each tap, stacked over the layers that have it; empty without `reduce`.
+      finite: whether the residual stream is finite as attention and as MLP of each layer read it, two points a layer;
+        with the latter, the router's logits. The compiler leaves out what nobody reads.
       cache: the cache that was given, with what the batch added to it.
     """
 
     hidden: Float[Array, "S D"]
     taps: dict[str, Any]
+    finite: Bool[Array, "points S"]
     cache: Cache | None
 
 
@@ -84,8 +88,8 @@ class Block(nnx.Module):
         cache: Cache | None,
         axis: str | None,
         place: Int[Array, ""] | None,
-    ) -> tuple[Float[Array, "S D"], LayerTaps, Cache | None]:
-        """Returns the residual stream after the layer, the layer's taps, and the cache with what the layer added.
+    ) -> tuple[Float[Array, "S D"], LayerTaps, Bool[Array, "2 S"], Cache | None]:
+        """Returns the residual stream after the layer, the layer's taps and points as in `Output`, and the cache.
 
         `place` is as in `RoutedExperts`.
         """
@@ -97,11 +101,15 @@ class Block(nnx.Module):
         read = self.mlp_norm(stream) if pre else stream
         if self.kind == "moe":
             y, taps = self.moe(read, real, edits, axis=axis, place=place)
+            routed = taps["routed"]
+            assert isinstance(routed, RoutedTap)
+            sound = finite(stream) & all_finite(routed.logits)
         else:
             y, tap = self.mlp(read, edits.mlp, axis=axis)
             taps = {"mlp": tap}
+            sound = finite(stream)
         y = self.mlp_post_norm(y) if post else y
-        return (x + attended) + y, taps, cache
+        return (x + attended) + y, taps, jnp.stack([finite(x), sound]), cache
 
 
 class LayerConstants(NamedTuple):
@@ -166,6 +174,7 @@ class Decoder(nnx.Module):
         angles = [rotary(batch.position, length, rope) for rope in self.config.ropes]
         stacked: Rotary = jax.tree.map(lambda *parts: jnp.stack(parts), *angles)
         kept: dict[str, list[Any]] = {}
+        points = []
         passed = {"dense": 0, "moe": 0}
         for run, block in zip(self.config.runs, self.runs, strict=True):
             # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
@@ -183,23 +192,24 @@ class Decoder(nnx.Module):
             ) -> tuple[tuple[Array, Cache | None], Any]:
                 layer_params, layer_edits, own = layer
                 by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
-                x, taps, cache = nnx.merge(graph, routed, layer_params)(
+                x, taps, sound, cache = nnx.merge(graph, routed, layer_params)(
                     carry[0], batch, by, real, layer_edits,
                     view=View(window, own.reach, own.layer), cache=carry[1], axis=axis, place=own.layer - run.start,
                 )  # fmt: skip
-                return (x, cache), {} if reduce is None else reduce(taps)
+                return (x, cache), (sound, {} if reduce is None else reduce(taps))
 
             layers = params, mine, _constants(self.config, run)
             if len(run) == 1:
                 # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-                (x, cache), statistics = layer((x, cache), jax.tree.map(lambda leaf: leaf[0], layers))
-                statistics = jax.tree.map(lambda leaf: leaf[None], statistics)
+                (x, cache), found = layer((x, cache), jax.tree.map(lambda leaf: leaf[0], layers))
+                sound, statistics = jax.tree.map(lambda leaf: leaf[None], found)
             else:
-                (x, cache), statistics = jax.lax.scan(layer, (x, cache), layers)
+                (x, cache), (sound, statistics) = jax.lax.scan(layer, (x, cache), layers)
+            points.append(sound.reshape(-1, len(real)))
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
-        return Output(self.norm(x), taps, cache)
+        return Output(self.norm(x), taps, jnp.concatenate(points), cache)
 
     def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
         """Logits of the next token, read off the output of the final norm."""

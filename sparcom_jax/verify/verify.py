@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32
@@ -18,6 +19,7 @@ from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, place_of
 from sparcom_jax.models.taps import RoutedTap
 from sparcom_jax.progress import progress
 from sparcom_jax.verify.modules import ModuleError, module_errors, relative_error
@@ -104,7 +106,8 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
       dtype: `float32` or `bfloat16`, for both sides.
 
     Raises:
-      InputError: an unknown dtype, no texts, or transformers cannot load the checkpoint.
+      InputError: an unknown dtype, no texts, transformers cannot load the checkpoint, or numbers that are not finite on
+        either side.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}")
@@ -130,8 +133,9 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
     }
     worst = 0.0
     with progress("verifying", len(texts), "instructions") as bar:
-        for ids in texts:
-            worst = float(np.maximum(worst, _compare_text(config, params, reference, ids, layers)))  # keeps a NaN
+        for index, ids in zip(taken, texts, strict=True):
+            name = f"instruction {instructions.rows[index]['id']}"
+            worst = max(worst, _compare_text(config, params, reference, ids, layers, f"{name}, {dtype}"))
             bar.advance()
     agreements = [one for one in layers.values() if one.activations]
     faults = _faults(worst, agreements, LIMITS) if dtype == "float32" else []
@@ -173,11 +177,16 @@ def _compare_text(
     reference: Reference,
     ids: Int32[np.ndarray, "T"],
     layers: dict[tuple[int, str], LayerAgreement],
+    name: str,
 ) -> float:
-    """Adds a text to the agreement of each layer, and returns the error of its logits."""
+    """Adds a text to the agreement of each layer, and returns the error of its logits.
+
+    Raises:
+      InputError: numbers of either side are not finite; it says so of the text by its name.
+    """
     shape = one_text(len(ids))
     batch = fill(shape, [ids], [np.ones(len(ids), bool)])
-    logits, taps = jax.tree.map(np.asarray, _run(config, shape.rows, shape.window, params, batch))
+    logits, taps, fault = jax.tree.map(np.asarray, _run(config, shape.rows, shape.window, params, batch))
     hooks: dict[str, str] = {}
     for layer, one in enumerate(config.layers):
         mlp = f"{reference.layer(layer)}.mlp"
@@ -187,6 +196,11 @@ def _compare_text(
         if one.kind == "moe":
             hooks[f"x{layer}"] = f"{mlp}:in"
     read = reference.run(ids, hooks)
+    ours = None if fault[0] == ALL_FINITE else place_of(int(fault[0]), config.num_layers)
+    other = _first_not_finite(read, config.num_layers)
+    if ours or other:
+        raise InputError(f"{name}: the numbers of this package are {_since(ours)}, those of transformers "
+                         f"{_since(other)}: there is nothing to compare")  # fmt: skip
     for group, of in (("mlp", config.layers_of("dense")), ("shared", config.layers_of("moe"))):
         for index, layer in enumerate(of if group in taps else ()):
             agreement = layers[layer, group]
@@ -198,6 +212,18 @@ def _compare_text(
         theirs = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
         _compare_routed(tap, theirs, layers[layer, "routed"])
     return relative_error(logits[: len(ids)], read["logits"])
+
+
+def _first_not_finite(read: dict[str, np.ndarray], layers: int) -> str | None:
+    """Where what was read of transformers ceases to be finite."""
+    for layer in range(layers):
+        if not all(np.isfinite(read[name]).all() for name in (f"gate{layer}", f"x{layer}") if name in read):
+            return place_of(2 * layer + 1, layers)
+    return None if np.isfinite(read["logits"]).all() else place_of(2 * layers + 1, layers)
+
+
+def _since(place: str | None) -> str:
+    return "finite" if place is None else f"not finite from {place} on"
 
 
 def _compare_routed(tap: RoutedTap, theirs: Routed, agreement: LayerAgreement) -> None:
@@ -229,8 +255,14 @@ def _faults(logits: float, agreements: list[LayerAgreement], limits: Limits) -> 
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(config: DecoderConfig, rows: int, window: int, params: Params, batch: Batch) -> tuple[Float[Any, "S V"], Any]:
+def _run(
+    config: DecoderConfig, rows: int, window: int, params: Params, batch: Batch
+) -> tuple[Float[Any, "S V"], Any, Int32[Any, "R"]]:
+    """Logits, taps, and the first fault of each text (`models/faults.py`)."""
     with jax.default_matmul_precision("highest"):
         decoder = bind(config, params)
         output = decoder(batch, rows, window=window, reduce=lambda taps: taps)
-        return decoder.logits(output.hidden), output.taps
+        logits = decoder.logits(output.hidden)
+        ends = jnp.stack([all_finite(output.hidden), all_finite(logits)])
+        fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, rows)
+        return logits, output.taps, fault
