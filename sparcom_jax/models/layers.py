@@ -80,10 +80,10 @@ class Norm(nnx.Module):
         high = x.astype(jnp.float32)
         if self.kind == "layer":
             high = high - jnp.mean(high, axis=-1, keepdims=True)
-        square = mean_square(high)[..., None]
+        square = mean_square(high)
         square = square if axis is None else jax.lax.pmean(square, axis)
         # An infinite one would turn finite values into zeros, which nobody could tell from small ones.
-        high = high * jax.lax.rsqrt(jnp.where(jnp.isinf(square), jnp.nan, square) + self.epsilon)
+        high = jnp.where(jnp.isinf(square)[..., None], jnp.nan, high * jax.lax.rsqrt(square + self.epsilon)[..., None])
         scale = self.scale[...]
         if self.kind == "rms":
             return high.astype(x.dtype) * scale
