@@ -17,8 +17,8 @@ command.GRACE_SECONDS = {grace}
 def main():
     pool = ThreadPoolExecutor(2)
     calls = [pool.submit(time.sleep, 600) for _ in range(4)]
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         calls[0].result()
     finally:
         print("unwinds", flush=True)

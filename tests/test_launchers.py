@@ -27,6 +27,9 @@ def work(hf_llama: Path, instruction_file: Path, tmp_path_factory: pytest.TempPa
     (directory / "base").symlink_to(hf_llama)
     checkpoints.save_model(directory / "tuned", "llama", seed=1)
     (directory / "rows.jsonl").symlink_to(instruction_file)
+    rows = [json.loads(line) for line in instruction_file.read_text().splitlines()]
+    many = [json.dumps(row | {"id": f"{row['id']}-{copy}"}) + "\n" for copy in range(10) for row in rows]
+    (directory / "many.jsonl").write_text("".join(many))
     (directory / "odd.py").write_text("def get_config():\n    raise ValueError('of its own')\n")
     (directory / "itself.txt").write_text("--flagfile=itself.txt\n")
     (directory / "pdb.txt").write_text("--pdb_post_mortem\n")
@@ -84,16 +87,16 @@ def test_sets_in_the_place_of_counts(work: Path) -> None:
     assert (result.returncode, result.stderr.strip()[: len(message) + 7]) == (2, f"error: {message}")
 
 
-BLOCKS_OF_TWO = ("--model=models/base", "--instructions=rows.jsonl", "--config.capture.rows_per_block=2",
-                 "--config.capture.batch_tokens=512")  # fmt: skip
+BLOCKS_OF_TWO = ("--model=models/base", "--config.capture.rows_per_block=2", "--config.capture.batch_tokens=512")
 
 
-def undisturbed(work: Path) -> Run:
+def undisturbed(work: Path, rows: str) -> Run:
     if not (work / "models/base").exists():
         done(work, "convert", "--source=base", "--output=models/base")
-    if not (work / "runs/whole").exists():
-        done(work, "capture", *BLOCKS_OF_TWO, "--output=runs/whole")
-    return sj.open_run(work / "runs/whole")
+    run = work / "runs" / f"whole-{rows}"
+    if not run.exists():
+        done(work, "capture", *BLOCKS_OF_TWO, f"--instructions={rows}", f"--output={run}")
+    return sj.open_run(run)
 
 
 def require_same(whole: Run, other: Run) -> None:
@@ -105,12 +108,12 @@ def require_same(whole: Run, other: Run) -> None:
 
 def test_killed_at_random_and_started_again(work: Path) -> None:
     """SIGKILL at random moments of one capture; what it becomes in the end is what an undisturbed one is."""
-    whole = undisturbed(work)
+    whole = undisturbed(work, "rows.jsonl")
+    flags = (*BLOCKS_OF_TWO, "--instructions=rows.jsonl", "--output=runs/killed")
     chance, kills = random.Random(0), 0
     for _ in range(6):
-        process = subprocess.Popen(command("capture", *BLOCKS_OF_TWO, "--output=runs/killed"), cwd=work,
-                                   env=environment(work), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen(command("capture", *flags), cwd=work, env=environment(work),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         deadline = time.monotonic() + 60
         while process.poll() is None and not (work / "runs/killed/zarr.json").exists():
             assert time.monotonic() < deadline
@@ -121,16 +124,16 @@ def test_killed_at_random_and_started_again(work: Path) -> None:
             kills += 1
         process.wait()
     assert kills
-    done(work, "capture", *BLOCKS_OF_TWO, "--output=runs/killed")
+    done(work, "capture", *flags)
     require_same(whole, sj.open_run(work / "runs/killed"))
 
 
 @pytest.mark.parametrize("sign", ["zarr.json", "instruction/done/c/0"], ids=["as it begins", "in its midst"])
 def test_interrupted_and_started_again(sign: str, work: Path) -> None:
     """Ctrl-C, also while threads compute: one line, exit code 130, and the same command completes the run."""
-    whole = undisturbed(work)
+    whole = undisturbed(work, "many.jsonl")
     name = sign.replace("/", "-")
-    flags = (*BLOCKS_OF_TWO, f"--output=runs/{name}")
+    flags = (*BLOCKS_OF_TWO, "--instructions=many.jsonl", f"--output=runs/{name}")
     process = subprocess.Popen(command("capture", *flags), cwd=work, env=environment(work), stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
     deadline = time.monotonic() + 60
