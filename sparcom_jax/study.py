@@ -76,7 +76,7 @@ def _roles(name: str, pair: dict[str, Any]) -> list[str]:
         raise InputError(f"config field pairs.{name} must hold base, tuned or both, or else train, not {pair!r}")
     known = {"train"} if "train" in pair else set(ROLES)
     for role, value in pair.items():
-        if role in known and not isinstance(value, dict if role == "train" else str):
+        if role in known and not isinstance(value, dict if role == "train" else dict | str):
             raise InputError(f"config field pairs.{name}.{role} is of the wrong type: {value!r}")
     if not pair or not pair.keys() <= known:
         raise InputError(f"config field pairs.{name} has {', '.join(sorted(pair)) or 'nothing'}; "

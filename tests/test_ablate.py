@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +150,17 @@ def test_half_precision_follows_full_precision(
         for dtype in ("bfloat16", "float32")
     )
     np.testing.assert_allclose(rounded, full, rtol=0.05)
+
+
+def test_another_tokenizer_or_rendering_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    """What is scored must be what was captured: a template that states the date reads otherwise tomorrow."""
+    for section, field, message in (
+        ("capture", "template_digest", "was captured with another rendering of template 'none'"),
+        ("tokenizer", "digest", "was captured with another tokenizer than that of"),
+    ):
+        copy = Path(shutil.copytree(run.location, tmp_path / section))
+        manifest = json.loads((copy / "zarr.json").read_text())
+        manifest["attributes"][section][field] = "another"
+        (copy / "zarr.json").write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=message):
+            ablate(moe, sj.open_run(copy), tmp_path / "out")

@@ -90,6 +90,8 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     run.require_complete()
     if run.attributes["model"]["digest"] != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
+    if run.attributes["tokenizer"]["digest"] != model.tokenizer_digest:
+        raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
     sets = open_sets(run, settings.set_name)
     sets.require_units()
     targets = {"neurons": [group for group in sets.groups if group != EXPERT_GROUP]}
@@ -253,6 +255,9 @@ def _texts(model: ModelDir, run: Run, rows: np.ndarray) -> TokenizedSet:
     captured = run.attributes["capture"]
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
     template = make_template(captured["template"], tokenizer)
+    if template.digest != captured["template_digest"]:
+        raise InputError(f"{run.location}: was captured with another rendering of template {captured['template']!r}; "
+                         f"one that states the date is another every day: capture again")  # fmt: skip
     prompts = tokenize_prompts(chosen, tokenizer, template, scope="prompt", vocab_size=config.vocab_size,
                                max_tokens=limit, truncate=captured["truncate"])  # fmt: skip
     return tokenize_responses(chosen, prompts, tokenizer, vocab_size=config.vocab_size, separator=template.separator,
