@@ -206,6 +206,12 @@ def test_files_that_are_no_gguf(tmp_path: Path) -> None:
             convert(tmp_path / name, tmp_path / "model")
 
 
+def test_a_directory_of_gguf_files(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").touch()
+    with pytest.raises(InputError, match=r"has GGUF files; give one as --source: .*a\.gguf"):
+        convert(tmp_path, tmp_path / "model")
+
+
 def test_a_cut_file(hf_llama: Path, tmp_path: Path) -> None:
     path = write_gguf(hf_llama, tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes()[:-5000])

@@ -85,6 +85,8 @@ def open_checkpoint(path: Path, dtype: str | None, adapter: Path | None) -> Chec
 def _from_directory(directory: Path, dtype: str | None) -> Checkpoint:
     if (directory / ADAPTER_CONFIG).exists() and not (directory / "config.json").exists():
         raise InputError(f"{directory}: is a LoRA adapter; give its base model as --source, and it as --adapter")
+    if (files_of_gguf := sorted(directory.glob("*.gguf"))) and not (directory / "config.json").exists():
+        raise InputError(f"{directory}: has GGUF files; give one as --source: {first_of(files_of_gguf)}")
     hf = read_config(directory)
     files = open_files(directory)
     say(f"reading {first_of(files.files)}")
