@@ -6,10 +6,9 @@ launch/ablate.py --model=MODEL_DIR --run=RUN [--set=frequency] --output=DIR [--c
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from sparcom_jax.causal.ablate import AblationSettings, ablate
-from sparcom_jax.command import run_command
+from sparcom_jax.command import define_config, run_command
 from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.settings import SHARED, build, checked, require_read, shared_with_capture
 from sparcom_jax.store.run import open_run
@@ -18,9 +17,7 @@ _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", requ
 _RUN = flags.DEFINE_string("run", None, "the run that was captured from it", required=True)
 _SET = flags.DEFINE_string("set", "frequency", "name of the sets that identify wrote")
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the tables", required=True)
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "settings; section `ablate` is used, and the batches and placement of `capture`"
-)
+_CONFIG = define_config("settings; section `ablate` is used, and the batches and placement of `capture`")
 _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 

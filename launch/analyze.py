@@ -6,13 +6,12 @@ launch/analyze.py --config=configs/demo.py --output=DIR
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
-from sparcom_jax.command import run_command
+from sparcom_jax.command import define_config, run_command
 from sparcom_jax.study import analyze
 
 _OUTPUT = flags.DEFINE_string("output", None, "directory of everything that is made", required=True)
-_CONFIG = config_flags.DEFINE_config_file("config", None, "the study")
+_CONFIG = define_config("the study")
 
 
 def main() -> None:

@@ -6,10 +6,9 @@ launch/capture.py --model=MODEL_DIR --instructions=hexainst|FILE.jsonl --output=
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from sparcom_jax.capture.engine import CaptureSettings, capture
-from sparcom_jax.command import run_command
+from sparcom_jax.command import define_config, run_command
 from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.identify.selection import OF_NEURONS, Selection
@@ -23,9 +22,7 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "share the work with the 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT for process 0, where JAX cannot find it")
 _PROCESSES = flags.DEFINE_integer("processes", None, "how many processes share the work, with --coordinator")
 _PROCESS = flags.DEFINE_integer("process", None, "which of them this is, from 0, with --coordinator")
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "settings; section `capture` is used, with keep=sets `identify` too"
-)
+_CONFIG = define_config("settings; section `capture` is used, with keep=sets `identify` too")
 _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 

@@ -12,13 +12,27 @@ from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_path
+from ml_collections.config_flags import DEFINE_config_file, config_path
 
 from sparcom_jax.errors import InputError
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
 INTERRUPTED = 130
 GRACE_SECONDS = 5.0
+
+
+flags.disclaim_key_flags()  # what is defined here is the launcher's flag
+
+
+def define_config(use: str) -> Any:
+    """Defines the flag `--config`.
+
+    Args:
+      use: which sections of the file the command reads.
+    """
+    # The flag reads the arguments and all flagfiles as soon as it is defined; faults of these are to be one line.
+    sys.argv[:] = _with_flagfiles(sys.argv)
+    return DEFINE_config_file("config", None, use)
 
 
 def run_command(main: Callable[[], None], default_config: Path | None = None) -> None:

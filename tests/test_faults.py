@@ -281,7 +281,7 @@ def test_a_model_that_lacks_a_neuron(placement: str, parts: int, hf_llama: Path,
     lacking = whole.copy()
     lacking[0, 1] = 0.0
     message = r"^not finite in float16 with one off: instruction a \(layer 0\), b \(layer 0\), c \(layer 0\); try "
-    with pytest.raises(InputError, match=message + r"--config\.ablate\.dtype=bfloat16 or float32$"):
+    with pytest.raises(InputError, match=message + r"--config\.capture\.dtype=bfloat16 or float32$"):
         likelihood.mean_nll(Edits(mlp=lacking), " with one off")
 
 
@@ -297,7 +297,7 @@ def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeyp
     settings = AblationSettings(draws=1, rho=0.3, dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
-                                         r"0\), .*; try --config\.ablate\.dtype=float32$"):  # fmt: skip
+                                         r"0\), .*; try --config\.capture\.dtype=float32$"):  # fmt: skip
         ablate(llama, run, tmp_path / "out", settings)
     infinite = np.full((3, 80), np.inf, np.float32)
     monkeypatch.setattr(ablation, "_edits", lambda sets, off: Edits(mlp=infinite))

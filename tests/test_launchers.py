@@ -191,6 +191,10 @@ BAD = {
     "a config that fails": (("analyze", "--config=odd.py", "--output=x"), "--config=odd.py: ValueError: of its own"),
     "a flag that is empty": (("identify", "--run="), "flag --run is empty"),
     "a flagfile that is not there": (("identify", "--flagfile=none.txt"), "--flagfile: Unable to open flagfile: "),
+    "a flagfile that is not there, of a study": (
+        ("analyze", "--flagfile=none.txt"), "--flagfile: Unable to open flagfile: ",
+    ),
+    "a flagfile that is no text, of a capture": (("capture", "--flagfile=bytes.txt"), "--flagfile: 'utf-8' codec"),
     "a flagfile that names itself": (
         ("identify", "--run=r", "--flagfile=itself.txt"), "--flagfile: Hit circular flagfile dependency. Ignoring",
     ),
