@@ -50,8 +50,15 @@ def compiled(kind: str, directory: Path) -> tuple[Step, Step, tuple[object, ...]
     config, tokenizer = model.config, model.tokenizer()
     placement = make_placement("pmap", 1, config)
     template = make_template("none", tokenizer)
-    tokens = tokenize_prompts(models.instruction_set(texts), tokenizer, template, scope="prompt",
-                              vocab_size=config.vocab_size, max_tokens=config.max_positions, truncate=False)  # fmt: skip
+    tokens = tokenize_prompts(
+        models.instruction_set(texts),
+        tokenizer,
+        template,
+        scope="prompt",
+        vocab_size=config.vocab_size,
+        max_tokens=config.max_positions,
+        truncate=False,
+    )
     bins = next(iter(steps(make_plan(tokens.lengths, 512, 1024).blocks[0], placement.data)))
     groups = tuple(engine.model_groups(config))
 
