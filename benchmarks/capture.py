@@ -31,7 +31,8 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import print_table, timed, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
-from sparcom_jax.capture.engine import CaptureSettings, capture, compute_dtype, model_groups
+from sparcom_jax.capture.engine import capture, compute_dtype, model_groups
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps

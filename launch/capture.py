@@ -7,7 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.command import define_config, run_command
 from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.data.instructions import load_instructions

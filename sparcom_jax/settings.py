@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from sparcom_jax.capture.engine import CaptureSettings
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.manifest import identity_digest
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
 from sparcom_jax.data.instructions import InstructionSet, load_instructions

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, _random_units, ablate
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.errors import InputError

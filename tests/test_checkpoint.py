@@ -13,7 +13,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText, AutoModelForSequenceClassification
 
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import convert, open_model
 from sparcom_jax.data.instructions import load_instructions

@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 import sparcom_jax as sj
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.capture.cuts import SetCut
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.errors import InputError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sparcom_jax.capture import engine
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import convert
 from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.verify.reference import Reference

@@ -15,8 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.generate import GenerateSettings, generate
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal import ablate as ablation
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.causal.likelihood import Likelihood

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from sparcom_jax.capture import generate as generation
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.generate import GenerateSettings, generate
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.data.packing import alike

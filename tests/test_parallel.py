@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.models.edits import Edits

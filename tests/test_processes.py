@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.store.run import Run, open_run

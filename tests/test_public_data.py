@@ -10,7 +10,8 @@ import pytest
 
 import sparcom_jax as sj
 from sparcom_jax.capture import engine
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.verify.reference import Reference
 from tests import oracles

@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparcom_jax.capture.engine import CaptureSettings, capture
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.convert.weights import save_params
 from sparcom_jax.data.instructions import InstructionSet, load_hexainst

@@ -4,7 +4,7 @@ import collections
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from jaxtyping import Array, Int32
 from sparcom_jax.capture.cuts import SetCut, require_whole_bytes
 from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
 from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
-from sparcom_jax.capture.statistics import CONVENTIONS, Statistics
+from sparcom_jax.capture.settings import CaptureSettings
+from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.data.instructions import InstructionSet
 from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import Template, make_template
 from sparcom_jax.data.tokens import (
-    SCOPES,
     TokenizedSet,
     token_limit,
     tokenize_prompts,
@@ -48,46 +48,6 @@ from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
 BLOCK_BYTES = 1 << 30
 MAX_ROWS_PER_BLOCK = 512
 BLOCKS_IN_FLIGHT = 2
-
-
-@dataclass(frozen=True)
-class CaptureSettings:
-    """How a run is captured; all of it is recorded in the run.
-
-    Attributes:
-      max_tokens: longest text that is fed; 0 takes the model's own limit.
-      truncate: cut longer texts at the end instead of refusing them.
-      scope: which tokens count. `prompt`: all that the model reads; `instruction`: the user's words, without template
-        and special tokens; `response`: the reference response, which the model reads after the prompt; `generated`: the
-        model's own greedy continuation, likewise.
-      new_tokens: for `generated`, the most tokens that a prompt is continued by; 0 for other scopes.
-      template: what stands around an instruction: `none`, `plain` or `chat` (`data/templates.py`).
-      count_window: count only the last so many of these tokens; 0 counts all.
-      convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
-      keep: `counts` stores the counts of all neurons, which `identify` cuts in whatever way. `sets` cuts them on the
-        device and stores who is in S(i): a sixteenth of the bytes, for one way to cut.
-      value_statistics: store sums and maxima of the activations too, for `counts`.
-      batch_tokens: token slots of a batch, per device.
-      rows_per_block: instructions that are written together; 0 chooses by size.
-      placement: `pmap` or `mesh`.
-      model_parallel: devices that share one batch, for `mesh`.
-      dtype: `auto` is float32 on CPU and the checkpoint's own dtype on accelerators.
-    """
-
-    max_tokens: int = 0
-    truncate: bool = False
-    scope: str = "prompt"
-    new_tokens: int = 0
-    template: str = "none"
-    count_window: int = 0
-    convention: str = "gate"
-    keep: str = "counts"
-    value_statistics: bool = False
-    batch_tokens: int = 1024
-    rows_per_block: int = 0
-    placement: str = "pmap"
-    model_parallel: int = 1
-    dtype: str = "auto"
 
 
 def capture(
@@ -116,7 +76,7 @@ def capture(
       InputError: the input is at fault, or the output holds a run of something else.
     """
     settings = settings or CaptureSettings()
-    _check(settings)
+    settings.check()
     if settings.scope == "generated":
         model.require_head("scope 'generated'")
     kept = selection or Selection()
@@ -370,31 +330,6 @@ def _tokenize(
             raise InputError(what + too_long_for(max_tokens, limit, too_long))
         require_steady_angles(config, texts.lengths, settings.new_tokens, names, instructions.source)
     return texts
-
-
-def _check(settings: CaptureSettings) -> None:
-    for field in ("max_tokens", "new_tokens", "count_window", "rows_per_block"):
-        if getattr(settings, field) < 0:
-            raise InputError(f"capture.{field} must not be negative, got {getattr(settings, field)}")
-    if settings.batch_tokens < 1:
-        raise InputError(f"capture.batch_tokens must be positive, got {settings.batch_tokens}")
-    if settings.convention not in CONVENTIONS:
-        raise InputError(f"capture.convention {settings.convention!r} is not known; known: gate, product")
-    if settings.keep not in ("counts", "sets"):
-        raise InputError(f"capture.keep {settings.keep!r} is not known; known: counts, sets")
-    if settings.keep == "sets" and settings.value_statistics:
-        raise InputError("capture.value_statistics belongs to the counts; it needs capture.keep counts")
-    if settings.scope not in SCOPES:
-        raise InputError(f"capture.scope {settings.scope!r} is not known; known: {', '.join(SCOPES)}")
-    if settings.truncate and (settings.template != "none" or settings.scope in ("response", "generated")):
-        raise InputError("capture.truncate would cut off the template or the response; it needs template none and "
-                         "scope prompt or instruction")  # fmt: skip
-    if settings.scope == "generated" and settings.new_tokens < 1:
-        raise InputError(f"capture.new_tokens must be positive for scope generated, got {settings.new_tokens}")
-    if settings.scope != "generated" and settings.new_tokens:
-        raise InputError(f"capture.new_tokens {settings.new_tokens} is for scope generated, not {settings.scope}")
-    if settings.rows_per_block & (settings.rows_per_block - 1):
-        raise InputError(f"capture.rows_per_block must be a power of two, got {settings.rows_per_block}")
 
 
 def _rows_per_block(groups: list[Group], settings: CaptureSettings) -> int:
