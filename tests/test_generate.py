@@ -210,7 +210,9 @@ def test_one_token_up_to_the_limit(family: str, fields: dict, instruction_file: 
     run = capture(model, few, tmp_path / "run", dataclasses.replace(GREEDY, new_tokens=1))
     assert run.read("generated/token").tolist() == [greedy(reference, text, 1) for text in ids]
     assert run.token_count.tolist() == run.read("generated/length").tolist() == [1] * len(ids)
-    with pytest.raises(InputError, match=r"prompt and 2 new tokens are longer than \d+ tokens: r\d+ \(\d+\)$"):
+    with pytest.raises(
+        InputError, match=r"prompt and 2 new tokens are longer than \d+ tokens, the model's limit: r\d+ \(\d+\); leave"
+    ):
         capture(model, few, tmp_path / "longer", dataclasses.replace(GREEDY, new_tokens=2))
 
 
