@@ -7,11 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.command import define_config, run_command
-from sparcom_jax.convert.model_dir import open_model
-from sparcom_jax.settings import SHARED, build, checked, require_read, shared_with_capture
-from sparcom_jax.store.run import open_run
 
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _RUN = flags.DEFINE_string("run", None, "the run that was captured from it", required=True)
@@ -23,6 +19,11 @@ _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.causal.ablate import AblationSettings, ablate
+    from sparcom_jax.convert.model_dir import open_model
+    from sparcom_jax.settings import SHARED, build, checked, require_read, shared_with_capture
+    from sparcom_jax.store.run import open_run
+
     config = checked(_CONFIG.value)
     read = [*(f"ablate.{name}" for name in config["ablate"]), *(f"capture.{name}" for name in SHARED)]
     what = f"the section ablate and {', '.join(SHARED)} of capture"

@@ -8,7 +8,6 @@ from pathlib import Path
 from absl import flags
 
 from sparcom_jax.command import define_config, run_command
-from sparcom_jax.study import analyze
 
 _OUTPUT = flags.DEFINE_string("output", None, "directory of everything that is made", required=True)
 _CONFIG = define_config("the study")
@@ -16,6 +15,8 @@ _CONFIG = define_config("the study")
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.study import analyze
+
     print(analyze(_CONFIG.value, Path(_OUTPUT.value)))
 
 

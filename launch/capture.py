@@ -7,14 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.command import define_config, run_command
-from sparcom_jax.convert.model_dir import open_model
-from sparcom_jax.data.instructions import load_instructions
-from sparcom_jax.identify.selection import OF_NEURONS, Selection
-from sparcom_jax.parallel import join_processes
-from sparcom_jax.settings import build, checked, require_read
 
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _INSTRUCTIONS = flags.DEFINE_string("instructions", None, "hexainst, or a JSONL file", required=True)
@@ -29,6 +22,14 @@ _DEFAULT = Path(__file__).resolve().parents[1] / "configs" / "default.py"
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.capture.engine import capture
+    from sparcom_jax.capture.settings import CaptureSettings
+    from sparcom_jax.convert.model_dir import open_model
+    from sparcom_jax.data.instructions import load_instructions
+    from sparcom_jax.identify.selection import OF_NEURONS, Selection
+    from sparcom_jax.parallel import join_processes
+    from sparcom_jax.settings import build, checked, require_read
+
     config = checked(_CONFIG.value)
     of_sets = OF_NEURONS if config["capture"]["keep"] == "sets" else ()
     read = [*(f"capture.{name}" for name in config["capture"]), *(f"identify.{name}" for name in of_sets)]

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.analysis.compare import compare
 from sparcom_jax.command import run_command
-from sparcom_jax.store.run import open_run
 
 _BASE = flags.DEFINE_string("base", None, "run of the base model: a path, gs:// or s3://", required=True)
 _TUNED = flags.DEFINE_string("tuned", None, "run of the tuned model, or of any other", required=True)
@@ -23,6 +21,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of all draws", lower_bound=0)
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.analysis.compare import compare
+    from sparcom_jax.store.run import open_run
+
     compare(open_run(_BASE.value), open_run(_TUNED.value), Path(_OUTPUT.value), set_name=_SET.value, rho=_RHO.value,
             permutations=_PERMUTATIONS.value, bootstraps=_BOOTSTRAPS.value, seed=_SEED.value)  # fmt: skip
     print(_OUTPUT.value)

@@ -3,11 +3,9 @@
 launch/convert.py --source=HF_DIR_OR_HUB_ID|FILE.gguf --output=MODEL_DIR [--adapter=LORA_DIR] [--dtype=bfloat16]
 """
 
-import jax
 from absl import flags
 
 from sparcom_jax.command import run_command
-from sparcom_jax.convert.model_dir import convert
 
 _SOURCE = flags.DEFINE_string(
     "source", None, "Hugging Face directory, GGUF file, or id of a model on the hub", required=True
@@ -19,6 +17,10 @@ _DTYPE = flags.DEFINE_enum("dtype", None, ["bfloat16", "float32"], "what quantis
 
 def main() -> None:
     """Runs the command."""
+    import jax
+
+    from sparcom_jax.convert.model_dir import convert
+
     jax.config.update("jax_platforms", "cpu")  # reads and writes files; an accelerator has no part in it
     convert(_SOURCE.value, _OUTPUT.value, dtype=_DTYPE.value, adapter=_ADAPTER.value)
     print(_OUTPUT.value)

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.command import run_command
-from sparcom_jax.store.run import open_run
 
 _RUN = flags.DEFINE_string("run", None, "the run: a path, gs:// or s3://", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the tables", required=True)
@@ -23,6 +21,9 @@ _SEED = flags.DEFINE_integer("seed", 0, "seed of all draws", lower_bound=0)
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.analysis.evaluate import evaluate
+    from sparcom_jax.store.run import open_run
+
     evaluate(open_run(_RUN.value), Path(_OUTPUT.value), set_name=_SET.value, rho=_RHO.value, strata=_STRATA.value,
              permutations=_PERMUTATIONS.value, bootstraps=_BOOTSTRAPS.value, seed=_SEED.value)  # fmt: skip
     print(_OUTPUT.value)

@@ -8,7 +8,6 @@ from pathlib import Path
 from absl import flags
 
 from sparcom_jax.command import run_command
-from sparcom_jax.report.page import report
 
 _RESULTS = flags.DEFINE_string("results", None, "directory that is searched for results", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "the page", required=True)
@@ -17,6 +16,8 @@ _FIGURES = flags.DEFINE_string("figures", None, "directory for every chart as SV
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.report.page import report
+
     figures = Path(_FIGURES.value) if _FIGURES.value else None
     print(report(Path(_RESULTS.value), Path(_OUTPUT.value), figures))
 

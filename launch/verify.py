@@ -12,8 +12,6 @@ from pathlib import Path
 from absl import flags
 
 from sparcom_jax.command import run_command
-from sparcom_jax.convert.model_dir import open_model
-from sparcom_jax.data.instructions import load_instructions
 from sparcom_jax.errors import InputError
 
 _SOURCE = flags.DEFINE_string("source", None, "Hugging Face directory or GGUF file", required=True)
@@ -26,6 +24,9 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.convert.model_dir import open_model
+    from sparcom_jax.data.instructions import load_instructions
+
     try:
         from sparcom_jax.verify.verify import render, verify
     except ImportError as error:

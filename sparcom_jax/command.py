@@ -5,7 +5,6 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from sparcom_jax.errors import InputError
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
 INTERRUPTED = 130
-GRACE_SECONDS = 5.0
 
 
 flags.disclaim_key_flags()  # what is defined here is the launcher's flag
@@ -38,7 +36,8 @@ def define_config(use: str) -> Any:
 def run_command(main: Callable[[], None], default_config: Path | None = None) -> None:
     """Runs a launcher.
 
-    Exit 0 when `main` returns, 2 and one line on stderr when the input is at fault, 130 and one line after Ctrl-C.
+    Exit 0 when `main` returns, 2 and one line on stderr when the input is at fault, 130 and one line after Ctrl-C. So
+    that this holds from the start, `main` itself imports what takes long to import.
 
     Args:
       main: the body of the command; it reads its flags itself.
@@ -71,25 +70,16 @@ def run_command(main: Callable[[], None], default_config: Path | None = None) ->
             _stop(_one_line(error))
 
     signal.signal(signal.SIGINT, _interrupt)
-    try:
-        app.run(body, flags_parser=parse)
-    except KeyboardInterrupt:
-        _end_interrupted()
+    app.run(body, flags_parser=parse)
 
 
 def _interrupt(signum: int, frame: Any) -> None:
-    """Ctrl-C: unwinds, for so long as that takes little time; a second one ends at once."""
+    """Ctrl-C: ends the process at once, whatever its threads are at; what is left is done when the command runs again.
+
+    An exception instead would be lost where Python ignores those, in callbacks and while modules are being imported.
+    """
     del signum, frame
-    signal.signal(signal.SIGINT, lambda *_: _end_interrupted())
-    late = threading.Timer(GRACE_SECONDS, _end_interrupted)
-    late.daemon = True
-    late.start()
-    raise KeyboardInterrupt
-
-
-def _end_interrupted() -> None:
-    """Ends the process, whatever its threads are at; what they leave is done when the command runs again."""
-    print("interrupted: run the same command again to go on", file=sys.stderr, flush=True)
+    os.write(2, b"interrupted: run the same command again to go on\n")
     os._exit(INTERRUPTED)
 
 
