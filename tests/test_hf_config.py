@@ -112,12 +112,18 @@ ACTING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "theta": (LLAMA | {"rope_theta": None}, "rope field 'rope_theta' = None must be a positive number"),
     "negative": (LLAMA | {"rope_theta": -1.0}, "rope field 'rope_theta' = -1.0 must be a positive number"),
-    "words": (LLAMA | {"rope_theta": "ten thousand"}, "rope_theta|refused by transformers"),
+    "words": (
+        LLAMA | {"rope_theta": "ten thousand"},
+        "rope field 'rope_theta' = 'ten thousand' must be a positive number",
+    ),
     "alias": (
         {"model_type": "mixtral", "num_local_experts": 8, "num_experts": 4},
         "num_experts = 4 and num_local_experts = 8 are one field",
     ),
-    "scale": (LLAMA | {"rope_scaling": {"rope_type": "linear", "factor": 0.0}}, "factor"),
+    "scale": (
+        LLAMA | {"rope_scaling": {"rope_type": "linear", "factor": 0.0}},
+        "rope field 'factor' = 0.0 must be a positive",
+    ),
 }
 
 

@@ -17,7 +17,7 @@ SAME_AS = {"qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3"}
 # qwen2_5_vl, `model.` as if there were no wrapper.
 _TEXT = re.compile(r"^(?:language_model\.model\.|model\.language_model\.)")
 _HEAD = re.compile(r"^language_model\.lm_head\.")
-_OTHER = re.compile(r"^(?:model\.)?(?:vision_tower|vision_model|visual|multi_modal_projector|embed_vision)\.")
+_OTHER = re.compile(r"^(?:model\.)?(?:vision_tower|vision_model|visual|multi_modal_projector)\.")
 
 
 def text_config(hf: Any, raw: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
