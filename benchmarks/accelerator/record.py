@@ -1,0 +1,144 @@
+"""What a part found: figures, each with its unit, spread and goal, written down one by one as they come."""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+AT_MOST, AT_LEAST = "at most", "at least"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was measured.
+
+    Attributes:
+      part: which part found it.
+      name: what it is.
+      value: of several measurements the median.
+      unit: of the value.
+      low: smallest measurement, in the same unit; None where there was one only.
+      high: largest measurement.
+      goal: what the value is to be compared with; None where it is only measured.
+      bound: whether the goal is an upper bound (`AT_MOST`) or a lower one (`AT_LEAST`).
+      strict: whether the goal decides whether the part has failed: a wrong number does, a slow one does not.
+    """
+
+    part: str
+    name: str
+    value: float
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    goal: float | None = None
+    bound: str = AT_MOST
+    strict: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without one."""
+        if self.goal is None:
+            return None
+        return self.value <= self.goal if self.bound == AT_MOST else self.value >= self.goal
+
+
+class Record:
+    """Takes down what a part finds, a line of JSON each, so that a part that is ended has said what it knew."""
+
+    def __init__(self, part: str, file: Path, until: float) -> None:
+        """Begins.
+
+        Args:
+          part: its name.
+          file: to which lines are added.
+          until: when the part should be done, on the clock of `time.time()`.
+        """
+        self.part = part
+        self._file = file
+        self._until = until
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the part should be done."""
+        return self._until - time.time()
+
+    def figure(
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        spread: Sequence[float] = (),
+        goal: float | None = None,
+        bound: str = AT_MOST,
+        strict: bool = False,
+    ) -> None:
+        """Takes down a figure; `spread` are the measurements that the value sums up."""
+        low, high = (float(min(spread)), float(max(spread))) if len(spread) > 1 else (None, None)
+        one = Figure(self.part, name, float(value), unit, low, high, goal, bound, strict)
+        self._add("figure", asdict(one))
+
+    def fact(self, name: str, value: str) -> None:
+        """Takes down what is no number: a version, a choice that was made."""
+        self._add("fact", {"part": self.part, "name": name, "value": value})
+
+    def failure(self, what: str, error: BaseException | str) -> None:
+        """Takes down what did not work, with the error on one line."""
+        kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
+        self._add("failure", {"part": self.part, "name": what, "value": " ".join(f"{kind}{error}".split())[:500]})
+
+    def skipped(self, what: str, why: str) -> None:
+        """Takes down what was not tried."""
+        self._add("skipped", {"part": self.part, "name": what, "value": why})
+
+    def attempt(self, what: str, job: Callable[[], Any], needs_seconds: float = 0.0) -> Any:
+        """Does a job whose failure is no reason to leave the others undone.
+
+        Args:
+          what: its name.
+          job: the job.
+          needs_seconds: what it may take; where less is left, it is skipped.
+
+        Returns:
+          What the job returned; None where it failed or was skipped.
+        """
+        if self.seconds_left < needs_seconds:
+            self.skipped(what, f"{self.seconds_left:.0f} s were left")
+            return None
+        try:
+            return job()
+        except Exception as error:
+            self.failure(what, error)
+            return None
+
+    def _add(self, kind: str, content: dict[str, Any]) -> None:
+        with self._file.open("a") as file:
+            file.write(json.dumps({"kind": kind, **content}) + "\n")
+        # A part's own standard output is free for what libraries print; the parent shows what was found at the end.
+        print(f"  {content['part']}: {content['name']}: {content['value']} {content.get('unit', '')}",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+
+def median_of(job: Callable[[], Any], rounds: int, warm_up: int = 1) -> list[float]:
+    """Seconds of each of several rounds of a job, which is to wait for the device itself.
+
+    Returns:
+      One number a round, rising; `statistics.median` of them is what a figure reports.
+    """
+    for _ in range(warm_up):
+        job()
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        job()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median."""
+    return statistics.median(values)
