@@ -26,6 +26,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.kernels.choice import Kernels, kernels_for
 from sparcom_jax.progress import say
 
 Step = Callable[..., Any]
@@ -61,10 +62,12 @@ class Placement:
     Attributes:
       kind: `pmap` or `mesh`.
       mesh: the local devices, as a ("data", "model") grid; for `pmap` the model axis has size 1.
+      kernels: how they compute.
     """
 
     kind: str
     mesh: Mesh
+    kernels: Kernels
 
     @property
     def data(self) -> int:
@@ -223,7 +226,8 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
         if size % model:
             raise InputError(f"model_parallel {model} does not divide {name} {size}")
     grid = np.asarray(devices).reshape(-1, model)
-    return Placement(kind, Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)))
+    mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+    return Placement(kind, mesh, kernels_for(devices[0]))
 
 
 def _param_specs(config: DecoderConfig) -> Any:

@@ -1,13 +1,17 @@
-"""Packed attention against plain NumPy, as it runs on CPU and as it runs elsewhere."""
+"""Packed attention against plain NumPy, by each of its kernels."""
+
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparcom_jax.models.attention import longest_text, packed_attention, query_block, window_for
+from sparcom_jax.models.kernels.attention import longest_text, packed_attention, query_block, window_for
+from sparcom_jax.models.kernels.choice import AttentionKernel
 from tests import oracles
 
+KERNELS = get_args(AttentionKernel)
 FAR = np.iinfo(np.int32).max
 SLOTS = 640
 TEXTS = {
@@ -29,45 +33,44 @@ def inputs(lengths: list[int]) -> list[jax.Array]:
     return [*map(jnp.asarray, (q, k, v, row.astype(np.int32), position.astype(np.int32)))]
 
 
-@pytest.fixture(params=["cpu", "tpu"])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
-    return request.param
-
-
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("lengths", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize(("reach", "cap", "with_sinks"), [(FAR, 0.0, False), (1, 0.0, False), (34, 2.0, True)])
-def test_equals_one_token_at_a_time(backend: str, lengths: list[int], reach: int, cap: float, with_sinks: bool) -> None:
+def test_equals_one_token_at_a_time(
+    kernel: AttentionKernel, lengths: list[int], reach: int, cap: float, with_sinks: bool
+) -> None:
     q, k, v, row, position = inputs(lengths)
     sinks = jax.random.normal(jax.random.key(1), 4) if with_sinks else None
     used = sum(lengths)
     out = packed_attention(
         q, k, v, row, position,
-        window=window_for(max(lengths)), reach=None if reach == FAR else jnp.int32(reach), cap=cap, sinks=sinks,
+        window=window_for(max(lengths), kernel), reach=None if reach == FAR else jnp.int32(reach), cap=cap,
+        sinks=sinks, kernel=kernel,
     )  # fmt: skip
     expected = oracles.attention(*map(np.asarray, (q, k, v)), lengths, reach, cap, sinks)
     np.testing.assert_allclose(np.asarray(out)[:used], expected[:used], rtol=0, atol=2e-6)
     assert np.isfinite(np.asarray(out)).all()
 
 
-def test_a_window_holds_its_text_and_few_are_compiled(backend: str) -> None:
-    windows = {length: window_for(length) for length in range(1, 9000)}
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_window_holds_its_text_and_few_are_compiled(kernel: AttentionKernel) -> None:
+    windows = {length: window_for(length, kernel) for length in range(1, 9000)}
     assert all(longest_text(window) >= length for length, window in windows.items())
     assert all(window % query_block(window) == 0 for window in windows.values())
-    assert len(set(windows.values())) == {"cpu": 4, "tpu": 14}[backend]
+    assert len(set(windows.values())) == {"own_window": 4, "one_window": 14}[kernel]
 
 
-def test_both_ways_have_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_have_the_same_gradient() -> None:
     lengths = TEXTS["long among short"]
     q, k, v, row, position = inputs(lengths)
 
-    def loss(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        out = packed_attention(q, k, v, row, position, window=512, reach=None, cap=0.0, sinks=None)
+    def loss(kernel: AttentionKernel, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        out = packed_attention(
+            q, k, v, row, position, window=512, reach=None, cap=0.0, sinks=None, kernel=kernel
+        )  # fmt: skip
         return jnp.sum(jnp.sin(out[: sum(lengths)]))
 
-    gradients = {}
-    for backend in ("cpu", "tpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        gradients[backend] = jax.grad(loss, argnums=(0, 1, 2))(q, k, v)
-    for one, other in zip(gradients["cpu"], gradients["tpu"], strict=True):
-        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=1e-5)
+    first, *others = (jax.grad(loss, argnums=(1, 2, 3))(kernel, q, k, v) for kernel in KERNELS)
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=0, atol=1e-5)

@@ -1,4 +1,6 @@
-"""Routing and the two dispatch kernels, against a loop over tokens."""
+"""Routing and the kernels of the routed experts, against a loop over tokens."""
+
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,12 @@ import pytest
 from flax import nnx
 
 from sparcom_jax.models.config import Experts
-from sparcom_jax.models.moe import RoutedExperts, block_size, dispatch, route
+from sparcom_jax.models.kernels.choice import ExpertsKernel
+from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, block_size, blockwise_matmul, run_experts
+from sparcom_jax.models.moe import RoutedExperts
+from sparcom_jax.models.routing import route
 
-SLOTS, REAL, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 160, 150, 6, 16, 24, 2
+SLOTS, REAL, EXPERTS, WIDTH, NEURONS, PER_TOKEN = 160, 150, 6, 16, 48, 2
 
 
 def routed(seed: int = 0) -> tuple[RoutedExperts, jax.Array, np.ndarray]:
@@ -20,20 +25,14 @@ def routed(seed: int = 0) -> tuple[RoutedExperts, jax.Array, np.ndarray]:
     return experts, jnp.asarray(random.standard_normal((SLOTS, WIDTH)), jnp.float32), chosen
 
 
-@pytest.mark.parametrize("kernel", ["in_blocks", "ragged"])
+@pytest.mark.parametrize("kernel", get_args(ExpertsKernel))
 @pytest.mark.parametrize("one_expert", [False, True])
-def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
+def test_each_token_passes_its_experts(kernel: ExpertsKernel, one_expert: bool) -> None:
     experts, x, chosen = routed()
     if one_expert:
         chosen[:REAL] = [3, 1]  # more of one expert than a piece holds
     edit = jnp.asarray(np.random.default_rng(2).random((EXPERTS, NEURONS)), jnp.float32)
-    block = 16 if kernel == "in_blocks" else 1
-    plan = dispatch(jnp.asarray(chosen), EXPERTS, block)
-    entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
-    if kernel == "in_blocks":
-        outputs, gate, product = experts.in_blocks(entries, plan, block, edit)
-    else:
-        outputs, gate, product = experts.ragged(entries, plan, edit)
+    outputs, gate, product, plan = experts(x, jnp.asarray(chosen), edit, None, kernel)
     gate_proj, up_proj, down_proj = (np.asarray(w[...]) for w in (experts.gate, experts.up, experts.down))
     for slot in range(REAL):
         for choice, expert in enumerate(chosen[slot]):
@@ -48,6 +47,53 @@ def test_each_token_passes_its_experts(kernel: str, one_expert: bool) -> None:
     assert (plan.entry[REAL:] == len(plan.slot)).all()
     np.testing.assert_array_equal(plan.tokens, np.bincount(chosen.ravel(), minlength=EXPERTS + 1)[:EXPERTS])
     assert (np.asarray(plan.slot) < REAL).sum() == REAL * PER_TOKEN
+
+
+@pytest.mark.parametrize("kernel", get_args(ExpertsKernel))
+def test_one_of_several_layers_with_biases(kernel: ExpertsKernel) -> None:
+    """Weights that are stacked over layers, biases, and the gradient of all that is trained or edited."""
+    _, x, chosen = routed()
+    random = np.random.default_rng(3)
+    names = {"gate": (WIDTH, NEURONS), "up": (WIDTH, NEURONS), "down": (NEURONS, WIDTH)}
+    stacked = {name: random.standard_normal((3, EXPERTS, *shape), np.float32) / 4 for name, shape in names.items()}
+    stacked |= {f"{name}_bias": random.standard_normal((3, EXPERTS, shape[1]), np.float32)
+                for name, shape in names.items()}  # fmt: skip
+    edit = jnp.asarray(random.random((EXPERTS, NEURONS)), jnp.float32)
+
+    def loss(weights: dict[str, Any], edit: Any, x: Any, place: Any, kernel: ExpertsKernel) -> Any:
+        plan, block = arrange(jnp.asarray(chosen), EXPERTS, EXPERTS, kernel)
+        entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
+        experts = ExpertMLPs(weights, lambda gate, up: (jnp.tanh(gate), jnp.tanh(gate) * up), edit, place)
+        outputs, *_ = run_experts(entries, plan, block, experts, kernel)
+        mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
+        return jnp.sum(jnp.sin(mine)), mine
+
+    def found(weights: dict[str, Any], place: Any, kernel: ExpertsKernel) -> Any:
+        gradient, mine = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(weights, edit, x, place, kernel)
+        return mine, gradient
+
+    mine, (of_weights, *others) = found(stacked, jnp.int32(1), kernel)
+    alone, (of_own_weights, *others_alone) = found({name: w[1] for name, w in stacked.items()}, None, "ragged")
+    np.testing.assert_allclose(mine, alone, atol=1e-5)
+    for name, gradient in of_weights.items():
+        assert not np.delete(np.asarray(gradient), 1, axis=0).any()
+        np.testing.assert_allclose(gradient[1], of_own_weights[name], atol=1e-4)
+    for one, other in zip(others, others_alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["triton", "blocks"])
+@pytest.mark.parametrize("sizes", [(48, 80), (64, 256), (24, 40)])
+def test_blockwise_matmul(kernel: ExpertsKernel, sizes: tuple[int, int]) -> None:
+    """Also of sizes that Triton cannot cut into tiles; blocks that are not used come out finite."""
+    random = np.random.default_rng(0)
+    x, weight = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((80, sizes[0]), (3, *sizes)))
+    group = np.asarray([2, 0, 0, 1, 2])
+    y = np.asarray(blockwise_matmul(x, weight, jnp.asarray(group), jnp.int32(3), kernel))
+    for block in range(3):
+        rows = slice(16 * block, 16 * block + 16)
+        np.testing.assert_allclose(y[rows], np.asarray(x)[rows] @ np.asarray(weight)[group[block]], atol=1e-4)
+    assert np.isfinite(y).all()
 
 
 def test_block_size() -> None:

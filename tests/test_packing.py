@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparcom_jax.data.packing import fill, make_plan
-from sparcom_jax.models.attention import longest_text
+from sparcom_jax.models.kernels.attention import longest_text
 
 lengths_of = st.lists(st.integers(1, 900), min_size=1, max_size=60)
 

@@ -250,7 +250,7 @@ def capture_step(
       (`models/faults.py`) of each text as each device that shares the model sees it, `[data, model, R]`.
     """
     experts = config.experts.count // placement.model if config.experts else 0
-    statistics = Statistics(shape.rows, experts, convention, values)
+    statistics = Statistics(shape.rows, experts, convention, values, placement.kernels.counting)
 
     def step(params: Params, batch: Batch, nothing: None) -> tuple[dict[str, Any], Int32[Array, "1 R"]]:
         del nothing
@@ -266,6 +266,7 @@ def capture_step(
                 window=shape.window,
                 axis=placement.axis,
                 reduce=reduce,
+                kernels=placement.kernels,
             )
         kept = dict(output.taps)
         # What is not finite in a layer shows in the stream of the next; of the last one, the stream is not computed.

@@ -230,7 +230,8 @@ def generate_step(
             batch: Batch, window: int | None, cache: Cache | None, last: Int[Array, "R"]
         ) -> tuple[Int[Array, "R"], Int[Array, "R"], Cache | None]:
             """Reads a batch, the last token of each text in the slot given: the next tokens, and faults until then."""
-            output = decoder(batch, shape.rows, window=window, cache=cache, axis=placement.axis)
+            output = decoder(batch, shape.rows, window=window, cache=cache, axis=placement.axis,
+                             kernels=placement.kernels)  # fmt: skip
             hidden = output.hidden[last]
             logits = decoder.logits(hidden)
             ends = jnp.ones((2, len(batch.row)), bool)

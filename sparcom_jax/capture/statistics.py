@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.decoder import Batch
 from sparcom_jax.models.faults import all_finite
+from sparcom_jax.models.kernels.choice import CountingKernel
+from sparcom_jax.models.kernels.counting import count_by_row, count_by_row_and_expert
 from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
 
 CONVENTIONS = ("gate", "product")
@@ -28,12 +30,14 @@ class Statistics:
       experts: experts E on this device; 0 for a dense model.
       convention: which activation is counted: `gate` is act_fn(gate_proj(x)), `product` is the input of down_proj.
       values: whether sums and maxima of the activation are kept too.
+      counting: how it is counted, as in `Kernels`.
     """
 
     rows: int
     experts: int
     convention: str
     values: bool
+    counting: CountingKernel
 
     def reduce(self, taps: LayerTaps, batch: Batch) -> dict[str, dict[str, Array]]:
         """Reduces the taps of one layer to statistics per text.
@@ -74,45 +78,46 @@ class Statistics:
         return specs
 
     def _dense(self, tap: NeuronTap, batch: Batch) -> dict[str, Array]:
-        return self._neurons(getattr(tap, self.convention), batch.row, batch.counted, self.rows)
+        activation, counted = getattr(tap, self.convention), batch.counted[:, None]
+        count = count_by_row((activation > 0) & counted, batch.row, self.rows, self.counting)
+        return {"positive_count": count, **self._values(activation, batch.row, counted, self.rows)}
 
     def _routed(self, tap: RoutedTap, batch: Batch) -> dict[str, Array]:
         used = tap.slot < len(batch.row)
         slot = jnp.minimum(tap.slot, len(batch.row) - 1)
         # Entries are sorted by expert, then by slot; unused ones end an expert's and keep its last row.
         row = jnp.where(used, jnp.minimum(batch.row[slot], self.rows - 1), self.rows - 1)
-        counted = used & batch.counted[slot]
-        flat = self._neurons(
-            getattr(tap, self.convention), tap.expert * self.rows + row, counted, self.experts * self.rows
-        )
-        statistics = {
-            name: jnp.moveaxis(value.reshape(self.experts, self.rows, -1), 0, 1) for name, value in flat.items()
+        counted = (used & batch.counted[slot])[:, None]
+        activation = getattr(tap, self.convention)
+        count = count_by_row_and_expert((activation > 0) & counted, row, tap.expert, self.rows, self.experts,
+                                        self.counting)  # fmt: skip
+        values = {
+            name: jnp.moveaxis(value.reshape(self.experts, self.rows, -1), 0, 1)
+            for name, value in self._values(
+                activation, tap.expert * self.rows + row, counted, self.experts * self.rows
+            ).items()
         }
         all_experts = tap.logits.shape[-1]
         hit = jnp.where(batch.counted[:, None, None], jax.nn.one_hot(tap.chosen, all_experts, dtype=jnp.float32), 0.0)
-        selected = self._sum(jnp.sum(hit, axis=1), batch.row, self.rows)
-        gate_sum = self._sum(
+        selected = _sum(jnp.sum(hit, axis=1), batch.row, self.rows)
+        gate_sum = _sum(
             jnp.einsum("SKE,SK->SE", hit, tap.weight.astype(jnp.float32), precision="highest"), batch.row, self.rows
         )
-        return {**statistics, "selected_count": selected.astype(jnp.uint16), "gate_sum": gate_sum}
+        return {"positive_count": count, **values, "selected_count": selected.astype(jnp.uint16), "gate_sum": gate_sum}
 
-    def _neurons(
-        self, activation: Float[Array, "A F"], segment: Int[Array, "A"], counted: Bool[Array, "A"], segments: int
+    def _values(
+        self, activation: Float[Array, "A F"], segment: Int[Array, "A"], counted: Bool[Array, "A 1"], segments: int
     ) -> dict[str, Array]:
-        # Half the bytes to add up; accelerators have no atomic additions of 16 bits.
-        dtype = jnp.uint16 if jax.default_backend() == "cpu" else jnp.int32
-        positive = ((activation > 0) & counted[:, None]).astype(dtype)
-        statistics = {"positive_count": self._sum(positive, segment, segments).astype(jnp.uint16)}
-        if self.values:
-            high = activation.astype(jnp.float32)
-            statistics["value_sum"] = self._sum(jnp.where(counted[:, None], high, 0.0), segment, segments)
-            largest = jax.ops.segment_max(
-                jnp.where(counted[:, None], high, -jnp.inf), segment, segments, indices_are_sorted=True
-            )
+        if not self.values:
+            return {}
+        high = activation.astype(jnp.float32)
+        largest = jax.ops.segment_max(jnp.where(counted, high, -jnp.inf), segment, segments, indices_are_sorted=True)
+        return {
+            "value_sum": _sum(jnp.where(counted, high, 0.0), segment, segments),
             # A unit that met no counted token has no maximum; 0 is what the arrays hold where nothing was seen.
-            statistics["value_max"] = jnp.where(jnp.isfinite(largest), largest, 0.0)
-        return statistics
+            "value_max": jnp.where(jnp.isfinite(largest), largest, 0.0),
+        }
 
-    @staticmethod
-    def _sum(values: Array, segment: Int[Array, "A"], segments: int) -> Array:
-        return jax.ops.segment_sum(values, segment, segments, indices_are_sorted=True)
+
+def _sum(values: Array, segment: Int[Array, "A"], segments: int) -> Array:
+    return jax.ops.segment_sum(values, segment, segments, indices_are_sorted=True)

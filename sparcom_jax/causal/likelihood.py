@@ -92,7 +92,8 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
     def step(params: Params, batch: Batch, edits: Edits) -> tuple[Float[Array, "R"], Int[Array, "R"]]:
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            output = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis)
+            output = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis,
+                             kernels=placement.kernels)  # fmt: skip
             nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1))
         nll = jnp.where(batch.counted, nll, 0.0)
         ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])

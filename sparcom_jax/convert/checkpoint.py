@@ -11,7 +11,6 @@ from sparcom_jax.convert.adapter import CONFIG as ADAPTER_CONFIG
 from sparcom_jax.convert.adapter import merged, open_adapter
 from sparcom_jax.convert.families import FAMILIES
 from sparcom_jax.convert.files import open_files
-from sparcom_jax.convert.gguf import hf_tensors, open_gguf
 from sparcom_jax.convert.gguf_tokenizer import save_tokenizer
 from sparcom_jax.convert.hf_config import HFConfig, describe, read_config
 from sparcom_jax.convert.names import IGNORED_TENSORS, embedding_and_head, expected_tensors
@@ -149,6 +148,9 @@ def _headless(hf: HFConfig) -> bool:
 
 
 def _from_gguf(path: Path, dtype: str) -> Checkpoint:
+    # Needs a package that no other checkpoint does.
+    from sparcom_jax.convert.gguf import hf_tensors, open_gguf
+
     gguf = open_gguf(path, dtype)
     raw = gguf.config()
     hf = describe(raw)

@@ -12,8 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
-from sparcom_jax.models.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.kernels.attention import QUERY_BLOCK, window_for
+from sparcom_jax.models.kernels.choice import default_kernels
 
 MIN_ROWS = 8
 SLOTS_PER_ROW = 16
@@ -73,7 +74,7 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
     max_rows = max(slots // SLOTS_PER_ROW, MIN_ROWS)
     packed = [
         [
-            (window_for(int(lengths[texts[0]])), tuple(texts))
+            (_window(int(lengths[texts[0]])), tuple(texts))
             for texts in _pack(lengths, range(start, min(start + rows_per_block, len(lengths))), slots, max_rows)
         ]
         for start in range(0, len(lengths), rows_per_block)
@@ -105,7 +106,7 @@ def alike(lengths: Int[np.ndarray, "I"], start: int, count: int, batch_tokens: i
     for size in np.unique(most).tolist():
         members = texts[most == size].tolist()
         rows = min(max(batch_tokens // size, 1), _power_of_two(len(members)))
-        shape = Shape(rows * size, window_for(size), rows)
+        shape = Shape(rows * size, _window(size), rows)
         bins += [Bin(shape, tuple(members[first : first + rows])) for first in range(0, len(members), rows)]
     return bins
 
@@ -168,7 +169,7 @@ def _pack(lengths: Int[np.ndarray, "I"], texts: range, slots: int, max_rows: int
     Shorter texts follow, of whatever window; those for which no bin has room are dealt out in the same way again.
     """
     left = sorted(texts, key=lambda text: -int(lengths[text]))
-    window = {text: window_for(int(lengths[text])) for text in left}
+    window = {text: _window(int(lengths[text])) for text in left}
     packed: list[list[int]] = []
     while left:
         tokens = sum(int(lengths[text]) for text in left if window[text] == window[left[0]])
@@ -186,6 +187,10 @@ def _pack(lengths: Int[np.ndarray, "I"], texts: range, slots: int, max_rows: int
         packed += bins
         left = too_many
     return packed
+
+
+def _window(length: int) -> int:
+    return window_for(length, default_kernels().attention)
 
 
 def _power_of_two(count: int) -> int:

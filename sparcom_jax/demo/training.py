@@ -22,9 +22,9 @@ from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.demo.checkpoint import decoder_config, save_checkpoint, train_tokenizer
 from sparcom_jax.demo.corpus import library_text
 from sparcom_jax.errors import InputError
-from sparcom_jax.models.attention import longest_text
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
+from sparcom_jax.models.kernels.attention import longest_text
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 from sparcom_jax.progress import progress, say
 

@@ -17,6 +17,7 @@ from sparcom_jax.models.attention import Attention, Cache, LatentAttention, View
 from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite
+from sparcom_jax.models.kernels.choice import Kernels, default_kernels
 from sparcom_jax.models.layers import MLP, Embedding, Norm, finite, squash
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.rope import Rotary, rotary, text_lengths
@@ -87,6 +88,7 @@ class Block(nnx.Module):
         view: View,
         cache: Cache | None,
         axis: str | None,
+        kernels: Kernels,
         place: Int[Array, ""] | None,
     ) -> tuple[Float[Array, "S D"], LayerTaps, Bool[Array, "2 S"], Cache | None]:
         """Returns the residual stream after the layer, the layer's taps and points as in `Output`, and the cache.
@@ -95,12 +97,14 @@ class Block(nnx.Module):
         """
         pre, post = self.config.pre_norm, self.config.post_norm
         read = self.attention_norm(x) if pre else x
-        attended, cache = self.attention(read, by, batch.row, batch.position, view=view, cache=cache, axis=axis)
+        attended, cache = self.attention(
+            read, by, batch.row, batch.position, view=view, cache=cache, axis=axis, kernel=kernels.attention
+        )
         attended = self.attention_post_norm(attended) if post else attended
         stream = x if self.config.parallel else x + attended
         read = self.mlp_norm(stream) if pre else stream
         if self.kind == "moe":
-            y, taps = self.moe(read, real, edits, axis=axis, place=place)
+            y, taps = self.moe(read, real, edits, axis=axis, kernel=kernels.experts, place=place)
             routed = taps["routed"]
             assert isinstance(routed, RoutedTap)
             sound = finite(stream) & all_finite(routed.logits)
@@ -151,21 +155,24 @@ class Decoder(nnx.Module):
         reduce: Reduce | None = None,
         cache: Cache | None = None,
         axis: str | None = None,
+        kernels: Kernels | None = None,
     ) -> Output:
         """Runs the model over a batch.
 
         Args:
           batch: the packed texts.
           rows: R, how many texts a batch of this shape can hold.
-          window: attention window; at least the longest text fits `attention.longest_text(window)`. None: the batch
+          window: attention window; at least the longest text fits `longest_text(window)`. None: the batch
             holds the next token of each text, and what the texts have read before is in the cache.
           edits: interventions, over all layers.
           axis: mesh axis over which heads, neurons and experts are cut, inside a `jax.shard_map` over it; None on one
             device.
           reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
           cache: keys and values of what was read before, to which the batch's are added; None keeps none.
+          kernels: how it is computed; None takes what suits this process's first device.
         """
         edits = edits or Edits()
+        kernels = kernels or default_kernels()
         real = batch.row < rows
         x = self.embed(batch.token)
         if self.config.embedding_scale != 1.0:
@@ -194,7 +201,8 @@ class Decoder(nnx.Module):
                 by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
                 x, taps, sound, cache = nnx.merge(graph, routed, layer_params)(
                     carry[0], batch, by, real, layer_edits,
-                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis, place=own.layer - run.start,
+                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis, kernels=kernels,
+                    place=own.layer - run.start,
                 )  # fmt: skip
                 return (x, cache), (sound, {} if reduce is None else reduce(taps))
 

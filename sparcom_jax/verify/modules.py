@@ -14,6 +14,7 @@ from sparcom_jax.data.packing import fill, one_text
 from sparcom_jax.models.attention import View
 from sparcom_jax.models.decoder import Block, Decoder
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.kernels.choice import default_kernels
 from sparcom_jax.models.rope import rotary, text_lengths
 from sparcom_jax.verify.reference import Reference
 
@@ -68,7 +69,8 @@ def _of_layer(block: Block, layer: int, reference: Reference, ids: Int32[np.ndar
         elif name == "mlp" and block.kind == "dense":
             ours, _ = block.mlp(given[name], None, axis=None)
         elif name == "mlp":
-            ours, _ = block.moe(given[name], jnp.ones(len(ids), bool), Edits(), axis=None)
+            ours, _ = block.moe(given[name], jnp.ones(len(ids), bool), Edits(), axis=None,
+                                kernel=default_kernels().experts)  # fmt: skip
         else:
             ours = getattr(block, name)(given[name])
         yield ModuleError(path, relative_error(ours, read[name]))
@@ -93,5 +95,6 @@ def _attend(block: Block, layer: int, x: Any, ids: Int32[np.ndarray, "T"]) -> An
     by = rotary(batch.position, length, block.config.ropes[own.rope])
     view = View(shape.window, jnp.asarray(own.reach) if own.reach else None)
     padded = jnp.zeros((shape.slots, x.shape[1]), x.dtype).at[: len(ids)].set(x)
-    attended, _ = block.attention(padded, by, batch.row, batch.position, view=view, cache=None, axis=None)
+    attended, _ = block.attention(padded, by, batch.row, batch.position, view=view, cache=None, axis=None,
+                                  kernel=default_kernels().attention)  # fmt: skip
     return attended[: len(ids)]

@@ -1,0 +1,179 @@
+"""Causal attention over packed texts, and over a cache of what was read before: the ways to do it.
+
+Axis legend: S token slots of a batch, R texts of a batch, N query heads, G key/value heads, H size of a query or key,
+O size of a value, Q query slots of an attention block, W key slots that a block can see, C positions of a cache.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int
+
+from sparcom_jax.models.kernels.choice import AttentionKernel
+from sparcom_jax.models.layers import finite, squash
+
+QUERY_BLOCK = 128
+"""The largest block of queries; any number of slots that it divides is cut into blocks of every window."""
+
+
+def query_block(window: int) -> int:
+    """Query slots Q of an attention block that sees `window` key slots.
+
+    Small blocks waste fewer keys on short texts; measured on CPU, they cost more than they save from 768 keys on.
+    """
+    return QUERY_BLOCK // 2 if window <= 512 else QUERY_BLOCK
+
+
+def longest_text(window: int) -> int:
+    """Length of the longest text that attention with this window is exact for, wherever it lies in the batch."""
+    return window - query_block(window) + 1
+
+
+def window_for(length: int, kernel: AttentionKernel) -> int:
+    """The smallest window that a text of this length fits, of the few that are compiled.
+
+    With `own_window` a window costs little where less of it is needed, so they lie far apart: 512, 2,048 and so on.
+    Otherwise a window is a power of two, or one and a half times one, and less than that factor too wide.
+    """
+    window = 512 if kernel == "own_window" else QUERY_BLOCK
+    while longest_text(window) < length:
+        window = 4 * window if kernel == "own_window" else _next_size(window)
+    return window
+
+
+def _next_size(size: int) -> int:
+    """The next of 64, 96, 128, 192, 256 and so on."""
+    return size + size // 2 if size & (size - 1) == 0 else size + size // 3
+
+
+def _sizes(smallest: int, largest: int) -> list[int]:
+    sizes = [smallest]
+    while sizes[-1] < largest:
+        sizes.append(min(_next_size(sizes[-1]), largest))
+    return sizes
+
+
+def packed_attention(
+    q: Float[Array, "S N H"],
+    k: Float[Array, "S G H"],
+    v: Float[Array, "S G O"],
+    row: Int[Array, "S"],
+    position: Int[Array, "S"],
+    *,
+    window: int,
+    reach: Int[Array, ""] | None,
+    cap: float,
+    sinks: Float[Array, "N"] | None,
+    kernel: AttentionKernel,
+) -> Float[Array, "S N O"]:
+    """Causal attention over texts that lie one after another in the slots of a batch.
+
+    The slots are cut into blocks of Q queries. A block sees the W key slots that end with its own last one, and the
+    mask cuts texts apart. With W = `window` these hold every key of a text of at most `longest_text(window)` tokens;
+    with `own_window` each block takes the smallest W that holds the keys of its own texts.
+
+    Args:
+      q: queries, scaled.
+      k: keys.
+      v: values.
+      row: which text each slot belongs to, not falling.
+      position: position of each slot in its text.
+      window: the most key slots that a block of queries is given, one that `window_for` gives.
+      reach: a token attends to so many tokens, itself included; None: to all before it.
+      cap: scores are squashed into +-cap; 0: they are not.
+      sinks: a score for attending to nothing, of each head (Xiao et al. 2023; GPT-OSS).
+      kernel: as in `Kernels`.
+
+    Returns:
+      Attention outputs; the slots of padding attend among themselves.
+    """
+    slots, heads, head_size = q.shape
+    groups = k.shape[1]
+    # Other texts have a weight of 0 for a value, which does not keep NaN from them. The mask does, so the key bears it.
+    sound = finite(v.reshape(slots, -1))[:, None, None]
+    k, v = jnp.where(sound, k, jnp.nan), jnp.where(sound, v, 0.0)
+    block = query_block(window)
+    window = min(window, slots)
+    before = window - block
+    # Heads lead, so that each block's operands are slices; zeros before the first slot make all blocks alike.
+    q = jnp.moveaxis(q, 0, 1).reshape(groups, heads // groups, slots, head_size)
+    k = jnp.pad(jnp.moveaxis(k, 0, 1), ((0, 0), (before, 0), (0, 0)))
+    v = jnp.pad(jnp.moveaxis(v, 0, 1), ((0, 0), (before, 0), (0, 0)))
+    key_row = jnp.pad(row, (before, 0), constant_values=-1)
+    distance = before + np.arange(block)[:, None] - np.arange(window)[None, :]
+    visible = distance >= 0 if reach is None else (distance >= 0) & (distance < reach)
+    nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1, 1)
+
+    def attend(start: Int[Array, ""], seen: int) -> Float[Array, "G heads_per_group Q O"]:
+        hidden = window - seen
+
+        def keys(x: Array, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, start + hidden, seen, axis)
+
+        same_text = jax.lax.dynamic_slice_in_dim(row, start, block)[:, None] == keys(key_row, 0)[None, :]
+        queries = jax.lax.dynamic_slice_in_dim(q, start, block, 2)
+        score = jnp.einsum("GMQH,GWH->GMQW", queries, keys(k, 1), preferred_element_type=jnp.float32)
+        score = jnp.where(same_text & visible[:, hidden:], squash(score, cap), -jnp.inf)
+        weight, total = _weigh(score, nothing)
+        mixed = jnp.einsum("GMQW,GWO->GMQO", weight.astype(v.dtype), keys(v, 1))
+        return mixed / total.astype(v.dtype)
+
+    starts = jnp.arange(0, slots, block)
+    # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
+    if kernel == "own_window":
+        # Measured: 0.6 times the keys of windows as wide as the longest text of each batch needs, and one shape, not 4.
+        sizes = _sizes(block, window)
+        back = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
+        size = jnp.searchsorted(jnp.asarray(sizes), block + back)
+        branches = [partial(attend, seen=seen) for seen in sizes]
+        blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (size, starts))
+    else:
+        blocks = jax.vmap(jax.checkpoint(partial(attend, seen=window)))(starts)
+    return jnp.moveaxis(blocks, 3, 1).reshape(slots, heads, v.shape[-1])
+
+
+def cached_attention(
+    q: Float[Array, "R N H"],
+    k: Float[Array, "R C G H"],
+    v: Float[Array, "R C G O"],
+    position: Int[Array, "R"],
+    *,
+    reach: Int[Array, ""] | None,
+    cap: float,
+    sinks: Float[Array, "N"] | None,
+) -> Float[Array, "R N O"]:
+    """Attention of one token of each text over the keys and values of its text, its own included.
+
+    Args:
+      q: queries, scaled.
+      k: cached keys.
+      v: cached values.
+      position: position of the token in its text; the cache holds nothing of the text after it.
+      reach: as in `packed_attention`.
+      cap: as in `packed_attention`.
+      sinks: as in `packed_attention`.
+    """
+    rows, heads, head_size = q.shape
+    groups = k.shape[2]
+    q = q.reshape(rows, groups, heads // groups, head_size)
+    distance = position[:, None] - jnp.arange(k.shape[1], dtype=position.dtype)
+    visible = distance >= 0 if reach is None else (distance >= 0) & (distance < reach)
+    nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1)
+    score = squash(jnp.einsum("RGMH,RCGH->RGMC", q, k, preferred_element_type=jnp.float32), cap)
+    weight, total = _weigh(jnp.where(visible[:, None, None], score, -jnp.inf), nothing)
+    mixed = jnp.einsum("RGMC,RCGO->RGMO", weight.astype(v.dtype), v) / total.astype(v.dtype)
+    return mixed.reshape(rows, heads, v.shape[-1])
+
+
+def _weigh(
+    score: Float32[Array, "*n keys"], nothing: Float32[Array, "..."] | None
+) -> tuple[Float32[Array, "*n keys"], Float32[Array, "*n 1"]]:
+    """Softmax before its division: weights of the keys, and what they are to be divided by."""
+    highest = jnp.max(score, axis=-1, keepdims=True)
+    if nothing is not None:
+        highest = jnp.maximum(highest, nothing)
+    weight = jnp.exp(score - highest)
+    total = jnp.sum(weight, axis=-1, keepdims=True)
+    return weight, total if nothing is None else total + jnp.exp(nothing - highest)
