@@ -26,7 +26,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.kernels.choice import Kernels, kernels_for
+from sparcom_jax.models.kernels.choice import Kernels, kernels_of
 from sparcom_jax.progress import say
 
 Step = Callable[..., Any]
@@ -227,7 +227,7 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
             raise InputError(f"model_parallel {model} does not divide {name} {size}")
     grid = np.asarray(devices).reshape(-1, model)
     mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
-    return Placement(kind, mesh, kernels_for(devices[0]))
+    return Placement(kind, mesh, kernels_of(devices[0]))
 
 
 def _param_specs(config: DecoderConfig) -> Any:

@@ -1,6 +1,8 @@
 """Data flows one way: each part of the package may import only the parts named here."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,36 @@ def test_torch_is_imported_for_verifying_only_and_models_not_after_the_store(pat
     assert "torch" not in roots or part(path) == "verify"
     if part(path) in AFTER_THE_STORE:
         assert not roots & {"transformers", "flax", "orbax", "safetensors"}
+
+
+ONLY_WHERE_USED = (
+    "altair",
+    "vl_convert",
+    "ml_collections",
+    "zarr",
+    "xarray",
+    "gguf",
+    "scipy.stats",
+    "torch",
+    "beartype",
+)
+
+
+def test_model_capture_and_store_ask_for_little() -> None:
+    """A machine that is lent for minutes has JAX and its libraries, and nothing of ours."""
+    program = f"""
+import sys
+from importlib.abc import MetaPathFinder
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {ONLY_WHERE_USED}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import sparcom_jax
+import sparcom_jax.capture.engine, sparcom_jax.causal.likelihood, sparcom_jax.convert.model_dir
+import sparcom_jax.identify.select, sparcom_jax.store.run, sparcom_jax.store.sets
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
 
 
 def test_launchers_are_thin() -> None:

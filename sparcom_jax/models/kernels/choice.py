@@ -44,18 +44,24 @@ OLDEST_TRITON = 8.0
 """Compute capability from which on Triton has bfloat16."""
 
 
-def kernels_for(device: jax.Device) -> Kernels:
-    """The kernels that suit a device best."""
-    if device.platform == "cpu":
-        return CPU
-    if device.platform == "tpu":
-        return TPU
-    # AMD's devices have names like gfx942 here.
-    capability = str(getattr(device, "compute_capability", ""))
+def kernels_for(platform: str, capability: str = "") -> Kernels:
+    """The kernels that suit a kind of device best.
+
+    Args:
+      platform: `cpu`, `tpu` or `gpu`.
+      capability: of a GPU; NVIDIA's are numbers, AMD's names like gfx942.
+    """
+    if platform in ("cpu", "tpu"):
+        return CPU if platform == "cpu" else TPU
     number = float(capability) if capability.replace(".", "", 1).isdigit() else 0.0
     return NVIDIA if number >= OLDEST_TRITON else OTHER_GPU
 
 
+def kernels_of(device: jax.Device) -> Kernels:
+    """The kernels that suit a device best."""
+    return kernels_for(device.platform, str(getattr(device, "compute_capability", "")))
+
+
 def default_kernels() -> Kernels:
     """Those of this process's first device."""
-    return kernels_for(jax.local_devices()[0])
+    return kernels_of(jax.local_devices()[0])

@@ -52,7 +52,7 @@ def count_by_row_and_expert(
         # The rows are contracted, those of each expert for themselves.
         by_expert: Any = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
         sums = jax.lax.ragged_dot_general(*_factors(hit, row, rows), jnp.diff(ends, prepend=0), by_expert,
-                                          preferred_element_type=jnp.float32)  # fmt: skip
+                                          precision="default", preferred_element_type=jnp.float32)  # fmt: skip
         counts = sums.astype(jnp.uint16)
     else:
         counts = _scattered(hit, expert * rows + row, experts * rows, kernel).reshape(experts, rows, -1)

@@ -89,7 +89,7 @@ def run_experts(
     def project(x: Float[Array, "M A"], name: str) -> Float[Array, "M B"]:
         weight = experts.weights[name]
         if kernel == "ragged":
-            y = jax.lax.ragged_dot(x, _own(weight, experts.place), plan.tokens)
+            y = jax.lax.ragged_dot(x, _own(weight, experts.place), plan.tokens, precision=exact(x.dtype))
         else:
             # Of all layers at once: to take out those of one would copy them.
             group = plan.expert[::block] + (0 if experts.place is None else experts.place * weight.shape[-3])
@@ -126,6 +126,11 @@ def blockwise_matmul(
         return _triton_matmul(x, weight, group, used)
     products = jnp.einsum("NCA,NAB->NCB", x.reshape(-1, block, x.shape[1]), weight[group])
     return products.reshape(len(x), -1)
+
+
+def exact(dtype: Any) -> jax.lax.Precision:
+    """What makes the products of a dtype exact: of 16 bits they always are, and some kernels refuse to hear of more."""
+    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype).itemsize > 2 else jax.lax.Precision.DEFAULT
 
 
 def _most_tiles(dtype: Any) -> tuple[int, int]:
@@ -171,7 +176,7 @@ def _triton(x: Array, weight: Array, group: Array, used: Array, *, transposed: b
     block = len(x) // len(group)
     most = _most_tiles(x.dtype)
     depth, columns = _tile(inputs, most[0]), _tile(outputs, most[1])
-    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    precision = exact(x.dtype)
 
     def kernel(group_ref: Any, used_ref: Any, x_ref: Any, weight_ref: Any, y_ref: Any) -> None:
         number, column = pl.program_id(1), pl.program_id(0)
@@ -184,7 +189,7 @@ def _triton(x: Array, weight: Array, group: Array, used: Array, *, transposed: b
             return total + triton.dot(rows, tile, trans_b=transposed, precision=precision)
 
         # Blocks that nobody needs come out as zeros.
-        steps = jnp.where(number < used_ref[0], inputs // depth, 0)
+        steps = (number < used_ref[0]).astype(jnp.int32) * (inputs // depth)
         total = jax.lax.fori_loop(0, steps, add, jnp.zeros((block, columns), jnp.float32))
         y_ref[...] = total.astype(y_ref.dtype)
 
