@@ -5,6 +5,7 @@ O size of a value, Q query slots of an attention block, W key slots that a block
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from sparcom_jax.models.kernels.choice import AttentionKernel
+from sparcom_jax.models.kernels.flash import flash_attention
 from sparcom_jax.models.layers import finite, squash
 
 QUERY_BLOCK = 128
@@ -34,12 +36,12 @@ def longest_text(window: int) -> int:
 def window_for(length: int, kernel: AttentionKernel) -> int:
     """The smallest window that a text of this length fits, of the few that are compiled.
 
-    With `own_window` a window costs little where less of it is needed, so they lie far apart: 512, 2,048 and so on.
-    Otherwise a window is a power of two, or one and a half times one, and less than that factor too wide.
+    With `one_window` it is a power of two, or one and a half times one, and less than that factor too wide. Otherwise a
+    window costs little where less of it is needed, so they lie far apart: 512, 2,048 and so on.
     """
-    window = 512 if kernel == "own_window" else QUERY_BLOCK
+    window = QUERY_BLOCK if kernel == "one_window" else 512
     while longest_text(window) < length:
-        window = 4 * window if kernel == "own_window" else _next_size(window)
+        window = _next_size(window) if kernel == "one_window" else 4 * window
     return window
 
 
@@ -70,9 +72,7 @@ def packed_attention(
 ) -> Float[Array, "S N O"]:
     """Causal attention over texts that lie one after another in the slots of a batch.
 
-    The slots are cut into blocks of Q queries. A block sees the W key slots that end with its own last one, and the
-    mask cuts texts apart. With W = `window` these hold every key of a text of at most `longest_text(window)` tokens;
-    with `own_window` each block takes the smallest W that holds the keys of its own texts.
+    It is exact for texts of at most `longest_text(window)` tokens.
 
     Args:
       q: queries, scaled.
@@ -89,11 +89,61 @@ def packed_attention(
     Returns:
       Attention outputs; the slots of padding attend among themselves.
     """
+    # Other texts have a weight of 0 for a value, which does not keep NaN from them. The mask does, so the key bears it.
+    sound = finite(v.reshape(len(v), -1))[:, None, None]
+    k, v = jnp.where(sound, k, jnp.nan), jnp.where(sound, v, 0.0)
+    if kernel != "triton":
+        return _in_windows(q, k, v, row, position, reach, sinks, window, cap, kernel)
+    everything = jnp.int32(np.iinfo(np.int32).max) if reach is None else reach
+    never = jnp.full(q.shape[1], -jnp.inf, jnp.float32) if sinks is None else sinks
+    return _flash(q, k, v, row, position, everything, never, window, cap)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(7, 8))
+def _flash(
+    q: Array, k: Array, v: Array, row: Array, position: Array, reach: Array, sinks: Array, window: int, cap: float
+) -> Float[Array, "S N O"]:
+    del window
+    return flash_attention(q, k, v, row, position, reach, sinks, cap)
+
+
+def _flash_forward(*inputs: Any) -> tuple[Array, tuple[Array, ...]]:
+    return _flash(*inputs), inputs[:7]
+
+
+def _flash_backward(window: int, cap: float, inputs: tuple[Array, ...], mixed: Array) -> tuple[Array | None, ...]:
+    q, k, v, row, position, reach, sinks = inputs
+
+    def again(q: Array, k: Array, v: Array, sinks: Array) -> Array:
+        return _in_windows(q, k, v, row, position, reach, sinks, window, cap, "one_window")
+
+    of_q, of_k, of_v, of_sinks = jax.vjp(again, q, k, v, sinks)[1](mixed)
+    return of_q, of_k, of_v, None, None, None, of_sinks
+
+
+_flash.defvjp(_flash_forward, _flash_backward)
+
+
+def _in_windows(
+    q: Float[Array, "S N H"],
+    k: Float[Array, "S G H"],
+    v: Float[Array, "S G O"],
+    row: Int[Array, "S"],
+    position: Int[Array, "S"],
+    reach: Int[Array, ""] | None,
+    sinks: Float[Array, "N"] | None,
+    window: int,
+    cap: float,
+    kernel: AttentionKernel,
+) -> Float[Array, "S N O"]:
+    """Attention by blocks of Q queries.
+
+    A block sees the W key slots that end with its own last one, and the mask cuts texts apart. With W = `window` these
+    hold every key of a text of at most `longest_text(window)` tokens; with `own_window` each block takes the smallest W
+    that holds the keys of its own texts.
+    """
     slots, heads, head_size = q.shape
     groups = k.shape[1]
-    # Other texts have a weight of 0 for a value, which does not keep NaN from them. The mask does, so the key bears it.
-    sound = finite(v.reshape(slots, -1))[:, None, None]
-    k, v = jnp.where(sound, k, jnp.nan), jnp.where(sound, v, 0.0)
     block = query_block(window)
     window = min(window, slots)
     before = window - block

@@ -9,7 +9,7 @@ from typing import Literal
 
 import jax
 
-AttentionKernel = Literal["own_window", "one_window"]
+AttentionKernel = Literal["own_window", "one_window", "triton"]
 ExpertsKernel = Literal["pieces", "blocks", "triton", "ragged"]
 CountingKernel = Literal["scatter16", "scatter32", "matmul"]
 
@@ -20,7 +20,7 @@ class Kernels:
 
     Attributes:
       attention: of packed texts (`kernels/attention.py`). `own_window`: each block of queries sees as few keys as its
-        own texts need; `one_window`: all blocks see equally many.
+        own texts need; `one_window`: all blocks see equally many; `triton`: a Pallas kernel (`kernels/flash.py`).
       experts: of the routed experts (`kernels/experts.py`). `pieces`: one expert after another; `blocks`: a batched
         product whose operands are copies of the experts' weights; `triton`: a Pallas kernel that reads the weights
         where they are; `ragged`: `jax.lax.ragged_dot`.
@@ -35,7 +35,7 @@ class Kernels:
 
 CPU = Kernels("own_window", "pieces", "scatter16")
 # XLA for NVIDIA's GPUs (JAX 0.10, 0.11) turns a ragged_dot into a product with every expert, most of it zeros.
-NVIDIA = Kernels("one_window", "triton", "scatter32")
+NVIDIA = Kernels("triton", "triton", "scatter32")
 OTHER_GPU = Kernels("one_window", "blocks", "scatter32")
 # A TPU adds the rows of a scatter one after another, and has a ragged_dot of its own.
 TPU = Kernels("one_window", "ragged", "matmul")

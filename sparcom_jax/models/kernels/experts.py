@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sparcom_jax.models.kernels.choice import ExpertsKernel
+from sparcom_jax.models.kernels.tiles import exact
 from sparcom_jax.models.routing import Dispatch, dispatch
 
 MIN_BLOCK, MAX_BLOCK = 16, 128
@@ -126,11 +127,6 @@ def blockwise_matmul(
         return _triton_matmul(x, weight, group, used)
     products = jnp.einsum("NCA,NAB->NCB", x.reshape(-1, block, x.shape[1]), weight[group])
     return products.reshape(len(x), -1)
-
-
-def exact(dtype: Any) -> jax.lax.Precision:
-    """What makes the products of a dtype exact: of 16 bits they always are, and some kernels refuse to hear of more."""
-    return jax.lax.Precision.HIGHEST if jnp.dtype(dtype).itemsize > 2 else jax.lax.Precision.DEFAULT
 
 
 def _most_tiles(dtype: Any) -> tuple[int, int]:
