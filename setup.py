@@ -1,5 +1,7 @@
 """Packaging of sparcom_jax; tool settings live in pyproject.toml."""
 
+from runpy import run_path
+
 from setuptools import find_packages, setup
 
 RUNTIME = [
@@ -50,7 +52,7 @@ TEST = [
 
 setup(
     name="sparcom_jax",
-    version="0.2.0",
+    version=run_path("sparcom_jax/version.py")["VERSION"],
     description="Find the neurons and experts that carry instruction following in large language models.",
     license="Apache-2.0",
     license_files=["LICENSE"],

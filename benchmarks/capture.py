@@ -17,7 +17,7 @@ import os
 import shutil
 import statistics
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,21 +26,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from jax.sharding import PartitionSpec as P
 
 from benchmarks import print_table, timed, workspace
+from benchmarks.forward import bare_step, needed_flops
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.capture.engine import capture, compute_dtype, model_groups
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.data.packing import Bin, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
-from sparcom_jax.parallel import Placement, make_placement
+from sparcom_jax.models.decoder import Batch, Params
+from sparcom_jax.parallel import make_placement
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP
 
@@ -90,7 +90,7 @@ class BareForward:
 
         self._params = model.restore(None, "")
         self._steps = [
-            (self._compiled(config, bins[0].shape, placement), stack(bins, placement.data, lay))
+            (bare_step(config, bins[0].shape, placement), stack(bins, placement.data, lay))
             for block in plan.blocks
             for bins in steps(block, placement.data)
         ]
@@ -100,35 +100,6 @@ class BareForward:
         calls = (partial(step, self._params, batch, None) for step, batch in self._steps)
         for kept in self._placement.run_ahead(calls):
             jax.block_until_ready(kept)
-
-    @staticmethod
-    @cache
-    def _compiled(config: DecoderConfig, shape: Shape, placement: Placement) -> Any:
-        def step(params: Params, batch: Batch, nothing: None) -> Any:
-            del nothing
-            read = bind(config, params)(
-                batch,
-                shape.rows,
-                window=shape.window,
-                axis=placement.axis,
-                reduce=lambda taps: {name: tap.gate.sum() for name, tap in taps.items()},
-            )
-            return read.taps
-
-        return placement.compile(step, config, None, P())
-
-
-def needed_flops(config: DecoderConfig) -> float:
-    """Floating point operations of the projections, for a token; of the last layer's MLP, the gate alone is needed."""
-    total = 0.0
-    for path, leaf in jax.tree.leaves_with_path(abstract_params(config)):
-        keys = [str(key.key) for key in path]
-        last = keys[0] == "runs" and int(keys[1]) == len(config.runs) - 1
-        if keys[0] != "runs" or leaf.ndim < 3 or (last and keys[-2 + ("routed" in keys)] in ("up", "down")):
-            continue
-        share = config.experts.per_token / config.experts.count if config.experts and "routed" in keys else 1.0
-        total += 2 * leaf.size * share
-    return total
 
 
 def matmul_peak(config: DecoderConfig, slots: int) -> float:

@@ -9,5 +9,6 @@ from sparcom_jax.data.instructions import load_hexainst, load_instructions
 from sparcom_jax.identify.select import identify
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.version import VERSION as __version__
 
-__all__ = ["Run", "Sets", "identify", "load_hexainst", "load_instructions", "open_run", "open_sets"]
+__all__ = ["Run", "Sets", "__version__", "identify", "load_hexainst", "load_instructions", "open_run", "open_sets"]

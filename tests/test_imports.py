@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress", "shares", "strict_json"}
+BASE = {"errors", "progress", "shares", "strict_json", "version"}
 MAY_IMPORT = {
     "errors": set(),
+    "version": set(),
     "progress": set(),
     "shares": set(),
     "strict_json": {"errors"},

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 AT_MOST, AT_LEAST = "at most", "at least"
+MOST_CHARACTERS = 500
+"""Of an error; compilers write whole programs into theirs."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ class Record:
         """Until the part should be done."""
         return self._until - time.time()
 
+    def known(self, part: str, name: str) -> float | None:
+        """A figure that another part took down before; None where it did not."""
+        for line in self._file.read_text().splitlines(keepends=True):
+            one = json.loads(line) if line.endswith("\n") else {}
+            if (one.get("kind"), one.get("part"), one.get("name")) == ("figure", part, name):
+                return float(one["value"])
+        return None
+
     def figure(
         self,
         name: str,
@@ -86,33 +96,31 @@ class Record:
         """Takes down what is no number: a version, a choice that was made."""
         self._add("fact", {"part": self.part, "name": name, "value": value})
 
-    def failure(self, what: str, error: BaseException | str) -> None:
-        """Takes down what did not work, with the error on one line."""
-        kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
-        self._add("failure", {"part": self.part, "name": what, "value": " ".join(f"{kind}{error}".split())[:500]})
-
     def skipped(self, what: str, why: str) -> None:
         """Takes down what was not tried."""
         self._add("skipped", {"part": self.part, "name": what, "value": why})
 
-    def attempt(self, what: str, job: Callable[[], Any], needs_seconds: float = 0.0) -> Any:
+    def attempt(self, what: str, job: Callable[[], Any], needs_seconds: float = 0.0, optional: bool = False) -> Any:
         """Does a job whose failure is no reason to leave the others undone.
 
         Args:
           what: its name.
           job: the job.
           needs_seconds: what it may take; where less is left, it is skipped.
+          optional: it is no fault where it does not work, or is not done: a kernel that this device may not have.
 
         Returns:
           What the job returned; None where it failed or was skipped.
         """
         if self.seconds_left < needs_seconds:
-            self.skipped(what, f"{self.seconds_left:.0f} s were left")
+            why = f"{max(self.seconds_left, 0.0):.0f} s were left"
+            self._add("optional" if optional else "skipped", {"part": self.part, "name": what, "value": why})
             return None
         try:
             return job()
         except Exception as error:
-            self.failure(what, error)
+            one_line = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+            self._add("optional" if optional else "failure", {"part": self.part, "name": what, "value": one_line})
             return None
 
     def _add(self, kind: str, content: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +19,7 @@ from sparcom_jax.identify.selection import Selection
 from sparcom_jax.parallel import Placement
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.schema import SCHEMA_VERSION, Group
+from sparcom_jax.version import VERSION
 
 
 def describe(
@@ -88,11 +90,13 @@ def describe(
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "mesh": dict(placement.mesh.shape),
+            "kernels": asdict(placement.kernels),
             "processes": jax.process_count(),
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("sparcom_jax", "jax", "flax", "transformers", "tensorstore")},
+            "sparcom_jax": VERSION,
+            **{name: version(name) for name in ("jax", "flax", "transformers", "tensorstore")},
         },
     }
 
@@ -111,7 +115,8 @@ def record_tokens(store: Store, texts: TokenizedSet, plan: Plan) -> None:
 IDENTITY = (
     ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
     ("groups",), ("rows_per_write",), ("capture",), ("selection",), ("dtype",), ("devices", "platform"),
-    ("devices", "mesh", "model"), ("versions", "jax"), ("versions", "sparcom_jax"), ("schema_version",),
+    ("devices", "mesh", "model"), ("devices", "kernels"), ("versions", "jax"), ("versions", "sparcom_jax"),
+    ("schema_version",),
 )  # fmt: skip
 
 

@@ -1,0 +1,63 @@
+"""One process of the benchmark: does parts, each within its share of the time.
+
+python -m benchmarks.accelerator.child PARTS LINES UNTIL [TRACE]       (started by `__main__.py`)
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.accelerator.__main__ import PARTS
+from benchmarks.accelerator.record import Record
+
+
+def main() -> None:
+    names, lines, until = sys.argv[1].split(","), Path(sys.argv[2]), float(sys.argv[3])
+    trace = Path(sys.argv[4]) if len(sys.argv) > 4 else None
+    from benchmarks.accelerator.machine import on_cpu
+
+    for index, name in enumerate(names):
+        share = PARTS[name] / sum(PARTS[one] for one in names[index:])
+        end = time.time() + max(until - time.time(), 0.0) * share
+        _mark(lines, "begun", name, end)
+        record = Record(name, lines, end)
+        with tempfile.TemporaryDirectory(prefix="sparcom-part-") as work:
+            record.attempt("the part", job(name, record, Path(work), trace))
+        _mark(lines, "done", name, time.time())
+        # What a part leaves in a card's memory would be missing to the next.
+        if not on_cpu():
+            return
+
+
+def job(name: str, record: Record, work: Path, trace: Path | None) -> Callable[[], None]:
+    """What a part does."""
+    kind, _, rest = name.partition("-")
+    if kind == "machine":
+        from benchmarks.accelerator import machine
+
+        return lambda: (machine.describe(record), machine.measure(record))[0]
+    if kind == "parity":
+        from benchmarks.accelerator import parity
+
+        return lambda: parity.parity(record, rest, work)
+    if kind == "experts":
+        from benchmarks.accelerator import experts
+
+        return lambda: experts.compare(record)
+    from benchmarks.accelerator import rates
+
+    if rest == "hooks":
+        return lambda: rates.hooks(record, kind)
+    return lambda: rates.capture_rates(record, kind, work, trace)
+
+
+def _mark(lines: Path, kind: str, part: str, until: float) -> None:
+    with lines.open("a") as file:
+        file.write(json.dumps({"kind": kind, "part": part, "until": until}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
