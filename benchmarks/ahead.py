@@ -1,0 +1,147 @@
+"""Compiles the steps of the engine for an accelerator that is not here, and says what memory they take there.
+
+python -m benchmarks.ahead --device=h100|v5p|v5e|v6e [--models=Llama-3.1-8B,config.json,...] [--slots=8192]
+    [--rows=128] [--dtype=bfloat16]
+
+Nothing is allocated and nothing runs. What it needs beside JAX for CPU are the compilers: for NVIDIA `pip install
+jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc` of the same version as JAX, for TPUs `pip install libtpu`. An
+accelerator's compiler refuses what the CPU's takes: a precision, a kernel's layout, an array that does not fit.
+"""
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# Before JAX starts: it is to run on CPU, and the TPU's compiler not to ask a cloud where it is.
+os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from benchmarks import print_table, timed
+from benchmarks.accelerator.shapes import SHAPES, decoder_config, small
+from sparcom_jax.capture.cuts import SetCut
+from sparcom_jax.capture.engine import capture_step, model_groups
+from sparcom_jax.capture.generate import generate_step
+from sparcom_jax.causal.likelihood import likelihood_step
+from sparcom_jax.data.packing import Shape
+from sparcom_jax.identify.selection import Selection
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Batch, abstract_params
+from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.kernels.choice import Kernels, kernels_for
+from sparcom_jax.parallel import Placement
+
+H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info { major: 9 minor: 8 }
+runtime_version { major: 13 minor: 0 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  clock_rate_ghz: 1.98
+  fpus_per_core: 128
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  shared_memory_per_core: 233472
+  l2_cache_size: 52428800
+  memory_bandwidth: 3352320000000
+  device_memory_size: 84929347584
+}
+"""
+"""An H100 as XLA describes it to itself."""
+TPUS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
+NEW_TOKENS = 64
+
+
+def make_placement(device: str) -> Placement:
+    """One device of a kind that is not here."""
+    kernels: Kernels
+    if device == "h100":
+        # Kernels are not tried out while compiling, because there is nothing to try them on.
+        tools = next(
+            (Path(path) / "nvidia" / "cu13" for path in sys.path if (Path(path) / "nvidia" / "cu13").exists()), ""
+        )
+        os.environ["XLA_FLAGS"] = f"--xla_gpu_autotune_level=0 --xla_gpu_cuda_data_dir={tools}"
+        described = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
+        kernels = kernels_for("gpu", "9.0")
+    else:
+        described = topologies.get_topology_desc(TPUS[device], platform="tpu")
+        kernels = kernels_for("tpu")
+    grid = np.asarray(described.devices[:1]).reshape(1, 1)
+    return Placement("mesh", Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)), kernels)
+
+
+def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows: int, dtype: str) -> dict[str, Any]:
+    """The steps of the engine: name -> function that lowers it."""
+    groups = tuple(model_groups(config))
+    shape = Shape(slots, 2048, rows)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), abstract_params(config))
+    kinds = (jnp.int32, jnp.int32, jnp.int32, jnp.bool_)
+    batch = Batch(*(jax.ShapeDtypeStruct((1, slots), kind) for kind in kinds))
+    edit = {group.name: jax.ShapeDtypeStruct(group.shape, jnp.float32) for group in groups}
+    if config.experts:
+        edit["expert"] = jax.ShapeDtypeStruct((len(config.layers_of("moe")), config.experts.count), jnp.bool_)
+    cut = SetCut(Selection(), groups, "model")
+    made = {
+        "capture": (capture_step(config, shape, "gate", False, groups, None, placement), None),
+        "capture, sets": (capture_step(config, shape, "gate", False, groups, cut, placement), None),
+        "generation": (generate_step(config, shape, NEW_TOKENS, (), placement), None),
+        "likelihood": (likelihood_step(config, shape, placement), Edits(**edit)),
+    }
+    return {name: partial(step.lower, params, batch, extra) for name, (step, extra) in made.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["h100", *TPUS], default="h100")
+    known = ", ".join(SHAPES)
+    parser.add_argument("--models", default=",".join(SHAPES), help=f"which, of {known}, or paths of config.json files")
+    parser.add_argument("--small", action="store_true", help="the same kinds of models in small")
+    parser.add_argument("--slots", type=int, default=8192, help="token slots of a batch")
+    parser.add_argument("--rows", type=int, default=128, help="texts that a batch can hold")
+    parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
+    args = parser.parse_args()
+    fields = {}
+    for name in args.models.split(","):
+        try:
+            fields[name] = SHAPES.get(name) or json.loads(Path(name).read_text())
+        except (OSError, ValueError) as error:
+            parser.error(f"--models: {name!r} is neither one of {known} nor a JSON file: {error}")
+    placement = make_placement(args.device)
+    rows, refused = [], 0
+    for name, own in fields.items():
+        config = decoder_config(small(own) if args.small else own)
+        for step, lower in lowered_steps(config, placement, args.slots, args.rows, args.dtype).items():
+            try:
+                seconds, program = timed(lambda lower=lower: lower().compile())
+            except Exception as error:
+                refused += 1
+                rows.append((f"{name}: {step}", "", "", "", " ".join(str(error).split())[:120]))
+                continue
+            memory = program.memory_analysis()
+            sizes = (memory.argument_size_in_bytes, memory.temp_size_in_bytes, memory.output_size_in_bytes)
+            rows.append((f"{name}: {step}", *(f"{size / 1e9:.2f}" for size in sizes), f"{seconds:.0f} s"))
+    print(f"{args.device}, {args.dtype}, {args.slots:,} slots, {args.rows} texts, {placement.kernels}\n")
+    print_table(("step", "arguments, GB", "in between, GB", "results, GB", "compiled in"), rows)
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
