@@ -10,10 +10,13 @@ done and every number right.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,51 +50,63 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sparcom-accelerator-") as directory:
         lines = Path(directory) / "lines.jsonl"
         lines.touch()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         interrupted = False
         try:
-            run_all(parts, lines, until, args.trace)
+            run_all(parts, lines, until, args.trace, args.json)
         except KeyboardInterrupt:
             interrupted = True
         summary = Summary(lines, parts)
-    if args.json:
-        content = summary.to_json() | {"seconds": args.seconds, "interrupted": interrupted}
-        part = args.json.with_name(args.json.name + ".partial")
-        part.write_text(json.dumps(content, indent=1) + "\n")
-        part.replace(args.json)
+        save(lines, parts, args.json)
     summary.print()
     return 0 if summary.right and not interrupted else 1
 
 
-def run_all(parts: list[str], lines: Path, until: float, trace: Path | None) -> None:
+def run_all(parts: list[str], lines: Path, until: float, trace: Path | None, output: Path | None) -> None:
     """Starts processes until every part has had its turn.
 
     A process is given all parts that are left. It does the first one, and goes on only where it is safe to
     (`child.py`); so the next process begins with the first part that nobody has begun.
+
+    Args:
+      parts: in order.
+      lines: where the parts take down what they find.
+      until: when all must be over.
+      trace: directory for profiles.
+      output: the JSON file, which is written again whenever something was found; None where none is asked for.
     """
     left = list(parts)
     while left:
         if time.time() > until:
             note(lines, "skipped", left.pop(0), "the time was over")
             continue
-        command = [sys.executable, "-m", "benchmarks.accelerator.child", ",".join(left), str(lines), str(until)]
-        process = subprocess.Popen(command + ([str(trace)] if trace else []), cwd=ROOT, env=environment(),
-                                   stdout=sys.stderr)  # fmt: skip
-        ended = watch(process, lines, until)
-        begun = [one["part"] for one in read(lines) if one["kind"] == "begun"]
-        done = [one["part"] for one in read(lines) if one["kind"] == "done"]
-        if not any(name in begun for name in left):
+        process = subprocess.Popen(child(left, lines, until, trace), cwd=ROOT, env=environment(), stdout=sys.stderr)
+        ended = watch(process, lines, until, partial(save, lines, parts, output))
+        begun, done = ({one["part"] for one in read(lines) if one["kind"] == kind} for kind in ("begun", "done"))
+        if not begun.intersection(left):
             note(lines, "failure", left[0], f"its process ended before it began: {ended}")
-            begun.append(left[0])
-        for name in [name for name in left if name in begun and name not in done]:
-            note(lines, "failure", name, f"its process ended before it was done: {ended}")
-        left = [name for name in left if name not in begun]
+            del left[0]
+        for name in [name for name in left if name in begun]:
+            if name not in done:
+                note(lines, "failure", name, f"its process ended before it was done: {ended}")
+            left.remove(name)
 
 
-def watch(process: "subprocess.Popen[bytes]", lines: Path, until: float) -> str:
-    """Waits for a process, and ends it where a part takes too long; returns how it ended."""
+def child(parts: list[str], lines: Path, until: float, trace: Path | None) -> list[str]:
+    """The command of a process that does parts."""
+    command = [sys.executable, "-m", "benchmarks.accelerator.child", ",".join(parts), str(lines), str(until)]
+    return command + ([str(trace)] if trace else [])
+
+
+def watch(process: "subprocess.Popen[bytes]", lines: Path, until: float, keep: Callable[[], None]) -> str:
+    """Waits for a process, keeps what it finds, and ends it where a part takes too long; returns how it ended."""
+    size = 0
     try:
         while process.poll() is None:
             time.sleep(0.2)
+            if lines.stat().st_size > size:
+                size = lines.stat().st_size
+                keep()
             now = time.time()
             late = [one["until"] + GRACE_SECONDS for one in read(lines) if one["kind"] == "begun"]
             if now > min([until + 2.0, *late[-1:]]):
@@ -100,6 +115,14 @@ def watch(process: "subprocess.Popen[bytes]", lines: Path, until: float) -> str:
     finally:
         process.kill()
         process.wait()
+
+
+def save(lines: Path, parts: list[str], output: Path | None) -> None:
+    """Writes what was found so far; the file is whole at any time."""
+    if output:
+        partial_file = output.with_name(output.name + ".partial")
+        partial_file.write_text(json.dumps(Summary(lines, parts).to_json(), indent=1) + "\n")
+        partial_file.replace(output)
 
 
 def environment() -> dict[str, str]:

@@ -96,6 +96,10 @@ class Record:
         """Takes down what is no number: a version, a choice that was made."""
         self._add("fact", {"part": self.part, "name": name, "value": value})
 
+    def failure(self, what: str, why: str) -> None:
+        """Takes down what did not work."""
+        self._add("failure", {"part": self.part, "name": what, "value": why})
+
     def skipped(self, what: str, why: str) -> None:
         """Takes down what was not tried."""
         self._add("skipped", {"part": self.part, "name": what, "value": why})
@@ -119,8 +123,8 @@ class Record:
         try:
             return job()
         except Exception as error:
-            one_line = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
-            self._add("optional" if optional else "failure", {"part": self.part, "name": what, "value": one_line})
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_CHARACTERS]
+            self._add("optional" if optional else "failure", {"part": self.part, "name": what, "value": why})
             return None
 
     def _add(self, kind: str, content: dict[str, Any]) -> None:

@@ -18,12 +18,15 @@ from sparcom_jax.convert.families.family import (
 )
 from sparcom_jax.models.config import Clamp, DecoderConfig, Experts
 
+SWIGLU_ALPHA = 1.702
+"""Slope of the gate where neither the config nor transformers names it: older versions have it in their code."""
+
 
 def translate(hf: Any) -> DecoderConfig:
     """Every layer is an MoE layer; an expert is as wide as `intermediate_size`."""
     check_experts(hf.num_experts_per_tok, hf.num_local_experts)
     experts = Experts(hf.num_local_experts, hf.num_experts_per_tok, hf.intermediate_size, normalize=True, bias=True,
-                      clamp=Clamp(hf.swiglu_limit, hf.swiglu_alpha))  # fmt: skip
+                      clamp=Clamp(hf.swiglu_limit, getattr(hf, "swiglu_alpha", SWIGLU_ALPHA)))  # fmt: skip
     return decoder_config(hf, layers=layers(hf, ("moe",) * hf.num_hidden_layers), experts=experts, sinks=True,
                           norm="rms_float32")  # fmt: skip
 
