@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM
 class Reference:
     """A transformers model whose modules' inputs and outputs can be read; code of the checkpoint is never run."""
 
-    def __init__(self, source: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Loads a Hugging Face directory or a GGUF file."""
+    def __init__(self, source: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        """Loads a Hugging Face directory or a GGUF file onto a device of torch."""
+        self.device = device
         file = {"gguf_file": source.name} if source.suffix == ".gguf" else {"use_safetensors": True}
         self.model = AutoModelForCausalLM.from_pretrained(
             source.parent if source.suffix == ".gguf" else source,
@@ -26,7 +27,7 @@ class Reference:
             local_files_only=True,
             trust_remote_code=False,
             **file,
-        ).eval()
+        ).eval().to(device)  # fmt: skip
 
     def run(self, ids: np.ndarray, hooked: dict[str, str]) -> dict[str, np.ndarray]:
         """Runs one text without padding.
@@ -38,10 +39,10 @@ class Reference:
         read: dict[str, np.ndarray] = {}
         handles = [self._hook(name, path, read) for name, path in hooked.items()]
         with torch.inference_mode():
-            output = self.model(torch.tensor(np.asarray(ids))[None].long())
+            output = self.model(torch.tensor(np.asarray(ids), device=self.device)[None].long())
         for handle in handles:
             handle.remove()
-        return read | {"logits": output.logits[0].float().numpy()}
+        return read | {"logits": output.logits[0].float().cpu().numpy()}
 
     def layer(self, layer: int) -> str:
         """Path of a layer's module."""
@@ -67,7 +68,7 @@ class Reference:
         def keep(_: Any, inputs: Any, named: Any, output: Any) -> None:
             value = (inputs[0] if inputs else named["hidden_states"]) if path.endswith(":in") else output
             value = value[0] if isinstance(value, tuple) else value
-            read[name] = value.detach().float().reshape(-1, value.shape[-1]).numpy().copy()
+            read[name] = value.detach().float().reshape(-1, value.shape[-1]).cpu().numpy().copy()
 
         return module.register_forward_hook(keep, with_kwargs=True)
 
@@ -80,7 +81,7 @@ class Reference:
         """
         block = self.model.get_submodule(mlp)
         router = block.gate if hasattr(block, "gate") else block.router
-        given = torch.tensor(x, dtype=self.model.dtype)
+        given = torch.tensor(x, dtype=self.model.dtype, device=self.device)
         with torch.inference_mode():
             logits, weight, chosen = router(given)
             order = weight.argsort(dim=-1, descending=True, stable=True)
@@ -89,12 +90,12 @@ class Reference:
             for expert in chosen.unique().tolist():
                 token, choice = torch.where(chosen == expert)
                 parts.append((token, choice, *_activations(block.experts, expert, given[token])))
-            gate = torch.zeros(*chosen.shape, parts[0][2].shape[-1], dtype=given.dtype)
+            gate = given.new_zeros(*chosen.shape, parts[0][2].shape[-1])
             product = torch.zeros_like(gate)
             for token, choice, gates, products in parts:
                 gate[token, choice], product[token, choice] = gates, products
-        numbers = [part.float().numpy() for part in (logits, weight, gate, product)]
-        return Routed(numbers[0], numbers[1], numbers[2], numbers[3], chosen.numpy())
+        numbers = [part.float().cpu().numpy() for part in (logits, weight, gate, product)]
+        return Routed(numbers[0], numbers[1], numbers[2], numbers[3], chosen.cpu().numpy())
 
 
 class Routed(NamedTuple):
