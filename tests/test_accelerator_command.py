@@ -55,7 +55,8 @@ def child_that(program: str) -> Any:
     """Stands in for a part: a program that is given the parts, the file of lines, and the end."""
     head = "import json, os, sys, time\nparts, lines = sys.argv[1].split(','), sys.argv[2]\n"
     head += "def say(kind, part, **more):\n    with open(lines, 'a') as file:\n"
-    head += "        file.write(json.dumps({'kind': kind, 'part': part, 'until': time.time(), **more}) + '\\n')\n"
+    head += "        times = {'at': time.time(), 'until': time.time()}\n"
+    head += "        file.write(json.dumps({'kind': kind, 'part': part, **times, **more}) + '\\n')\n"
 
     def command_of(parts: list[str], lines: Path, until: float, trace: Path | None) -> list[str]:
         del trace

@@ -56,7 +56,7 @@ def job(name: str, record: Record, work: Path, trace: Path | None) -> Callable[[
 
 def _mark(lines: Path, kind: str, part: str, until: float) -> None:
     with lines.open("a") as file:
-        file.write(json.dumps({"kind": kind, "part": part, "until": until}) + "\n")
+        file.write(json.dumps({"kind": kind, "part": part, "at": time.time(), "until": until}) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,19 +28,21 @@ class Summary:
             if one["kind"] == "figure"
         ]
         self.figures += self._ratios()
-        self.done = [one["part"] for one in found if one["kind"] == "done"]
+        begun, done = ({one["part"]: one["at"] for one in found if one["kind"] == kind} for kind in ("begun", "done"))
+        self.seconds = {name: round(at - begun[name], 1) for name, at in done.items()}
 
     @property
     def right(self) -> bool:
         """Whether every part was done, and every number that is to be right is."""
-        whole = set(self.done) == set(self.parts) and not self.failures and not self.skipped
+        whole = set(self.seconds) == set(self.parts) and not self.failures and not self.skipped
         return whole and all(one.met is not False for one in self.figures if one.strict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "right": self.right,
-            "parts": {name: name in self.done for name in self.parts},
+            "parts": {name: name in self.seconds for name in self.parts},
+            "seconds": self.seconds,
             "facts": self.facts,
             "figures": [vars(one) | {"met": one.met} for one in self.figures],
             "failures": self.failures,
@@ -61,18 +63,22 @@ class Summary:
                 print(f"{title}: {one['part']}: {one['name']}: {one['value']}")
         strict = [one for one in self.figures if one.strict]
         wrong = sum(one.met is False for one in strict)
-        print(f"{len(self.done)} of {len(self.parts)} parts done; {len(strict) - wrong} of {len(strict)} numbers right")
+        print("seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.seconds.items()))
+        print(
+            f"{len(self.seconds)} of {len(self.parts)} parts done; {len(strict) - wrong} of {len(strict)} numbers right"
+        )
 
     def _ratios(self) -> list[Figure]:
         """Of captures to the hooks, which had processes of their own."""
         value = {(one.part, one.name): one.value for one in self.figures}
+        in_small = any(one["name"] == "devices" and one["value"].endswith("(cpu)") for one in self.facts)
         ratios = []
         for part, goal in TIMES_THE_HOOKS.items():
             ours = value.get((part, "capture, instructions of HexaInst"))
             theirs = value.get((f"{part}-hooks", "torch hooks"))
             if ours and theirs:
-                ratios.append(Figure(part, "capture over torch with hooks", ours / theirs, "times", goal=goal,
-                                     bound=AT_LEAST))  # fmt: skip
+                ratios.append(Figure(part, "capture over torch with hooks", ours / theirs, "times",
+                                     goal=None if in_small else goal, bound=AT_LEAST))  # fmt: skip
         return ratios
 
 
