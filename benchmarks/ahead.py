@@ -1,6 +1,6 @@
 """Compiles the steps of the engine for an accelerator that is not here, and says what memory they take there.
 
-python -m benchmarks.ahead --device=h100|v5p|v5e|v6e [--models=Llama-3.1-8B,config.json,...] [--slots=8192]
+python -m benchmarks.ahead --device=h100|a100|v5p|v5e|v6e [--models=Llama-3.1-8B,config.json,...] [--slots=8192]
     [--rows=128] [--dtype=bfloat16]
 
 Nothing is allocated and nothing runs. What it needs beside JAX for CPU are the compilers: for NVIDIA `pip install
@@ -39,16 +39,16 @@ from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels, kernels_for
 from sparcom_jax.parallel import Placement
 
-H100 = """
+GPU = """
 platform_name: "CUDA"
-device_description_str: "NVIDIA H100 80GB HBM3"
-dnn_version_info { major: 9 minor: 8 }
-runtime_version { major: 13 minor: 0 patch: 0 }
-gpu_device_info {
-  cuda_compute_capability { major: 9 }
-  core_count: 132
-  clock_rate_ghz: 1.98
-  fpus_per_core: 128
+device_description_str: "{name}"
+dnn_version_info {{ major: 9 minor: 8 }}
+runtime_version {{ major: 13 minor: 0 patch: 0 }}
+gpu_device_info {{
+  cuda_compute_capability {{ major: {major} }}
+  core_count: {cores}
+  clock_rate_ghz: {clock}
+  fpus_per_core: {units}
   threads_per_warp: 32
   threads_per_block_limit: 1024
   threads_per_core_limit: 2048
@@ -58,14 +58,20 @@ gpu_device_info {
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
   shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
-  l2_cache_size: 52428800
-  memory_bandwidth: 3352320000000
-  device_memory_size: 84929347584
-}
+  shared_memory_per_block_optin: {shared}
+  shared_memory_per_core: {shared_of_core}
+  l2_cache_size: {cache}
+  memory_bandwidth: {bandwidth}
+  device_memory_size: {memory}
+}}
 """
-"""An H100 as XLA describes it to itself."""
+"""A GPU as XLA describes it to itself."""
+GPUS = {
+    "h100": {"name": "NVIDIA H100 80GB HBM3", "major": 9, "cores": 132, "clock": 1.98, "units": 128, "shared": 232448,
+             "shared_of_core": 233472, "cache": 52428800, "bandwidth": 3352320000000, "memory": 84929347584},
+    "a100": {"name": "NVIDIA A100-SXM4-80GB", "major": 8, "cores": 108, "clock": 1.41, "units": 64, "shared": 166912,
+             "shared_of_core": 167936, "cache": 41943040, "bandwidth": 2039000000000, "memory": 84987740160},
+}  # fmt: skip
 TPUS = {"v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}
 NEW_TOKENS = 64
 
@@ -73,14 +79,16 @@ NEW_TOKENS = 64
 def make_placement(device: str) -> Placement:
     """One device of a kind that is not here."""
     kernels: Kernels
-    if device == "h100":
+    if device in GPUS:
         # Kernels are not tried out while compiling, because there is nothing to try them on.
         tools = next(
             (Path(path) / "nvidia" / "cu13" for path in sys.path if (Path(path) / "nvidia" / "cu13").exists()), ""
         )
         os.environ["XLA_FLAGS"] = f"--xla_gpu_autotune_level=0 --xla_gpu_cuda_data_dir={tools}"
-        described = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
-        kernels = kernels_for("gpu", "9.0")
+        described = topologies.get_topology_desc(
+            platform="cuda", target_config=GPU.format(**GPUS[device]), topology="1x1x1"
+        )
+        kernels = kernels_for("gpu", f"{GPUS[device]['major']}.0")
     else:
         described = topologies.get_topology_desc(TPUS[device], platform="tpu")
         kernels = kernels_for("tpu")
@@ -110,7 +118,7 @@ def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=["h100", *TPUS], default="h100")
+    parser.add_argument("--device", choices=[*GPUS, *TPUS], default="h100")
     known = ", ".join(SHAPES)
     parser.add_argument("--models", default=",".join(SHAPES), help=f"which, of {known}, or paths of config.json files")
     parser.add_argument("--small", action="store_true", help="the same kinds of models in small")

@@ -74,3 +74,13 @@ def test_all_have_the_same_gradient() -> None:
     for other in others:
         for one, two in zip(first, other, strict=True):
             np.testing.assert_allclose(np.asarray(one), np.asarray(two), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_fewest_slots_that_there_are(kernel: AttentionKernel) -> None:
+    q, k, v, row, position = (x[:64] for x in inputs([30, 34, 576]))
+    out = packed_attention(
+        q, k, v, row, position, window=window_for(34, kernel), reach=None, cap=0.0, sinks=None, kernel=kernel
+    )  # fmt: skip
+    expected = oracles.attention(*map(np.asarray, (q, k, v)), [30, 34], FAR, 0.0, None)
+    np.testing.assert_allclose(np.asarray(out), expected[:64], rtol=0, atol=2e-6)

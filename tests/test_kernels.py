@@ -79,6 +79,6 @@ def test_all_devices_capture_the_same(family: str, device: str, request: pytest.
 
 def test_kernels_for() -> None:
     cases = {("cpu", ""): choice.CPU, ("tpu", ""): choice.TPU, ("gpu", "9.0"): choice.NVIDIA,
-             ("gpu", "10.0"): choice.NVIDIA, ("gpu", "7.5"): choice.OTHER_GPU,
+             ("gpu", "10.0"): choice.NVIDIA, ("gpu", "7.5"): choice.OTHER_GPU, ("gpu", "8.9"): choice.OTHER_GPU,
              ("gpu", "gfx942"): choice.OTHER_GPU, ("gpu", ""): choice.OTHER_GPU}  # fmt: skip
     assert {case: choice.kernels_for(*case) for case in cases} == cases

@@ -129,6 +129,7 @@ def environment() -> dict[str, str]:
     """JAX takes memory as it needs it, because torch is on the same card; nobody asks the network."""
     return os.environ | {
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }

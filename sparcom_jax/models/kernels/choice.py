@@ -40,8 +40,9 @@ OTHER_GPU = Kernels("one_window", "blocks", "scatter32")
 # A TPU adds the rows of a scatter one after another, and has a ragged_dot of its own.
 TPU = Kernels("one_window", "ragged", "matmul")
 
-OLDEST_TRITON = 8.0
-"""Compute capability from which on Triton has bfloat16."""
+ENOUGH_SHARED_MEMORY = ("8.0", "9.0", "10.0", "10.3")
+"""Compute capabilities of NVIDIA's data centre devices, whose shared memory holds the tiles of the Pallas kernels; that
+of others is half as large."""
 
 
 def kernels_for(platform: str, capability: str = "") -> Kernels:
@@ -53,8 +54,7 @@ def kernels_for(platform: str, capability: str = "") -> Kernels:
     """
     if platform in ("cpu", "tpu"):
         return CPU if platform == "cpu" else TPU
-    number = float(capability) if capability.replace(".", "", 1).isdigit() else 0.0
-    return NVIDIA if number >= OLDEST_TRITON else OTHER_GPU
+    return NVIDIA if capability in ENOUGH_SHARED_MEMORY else OTHER_GPU
 
 
 def kernels_of(device: jax.Device) -> Kernels:

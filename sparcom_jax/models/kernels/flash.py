@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int
 from sparcom_jax.models.kernels.tiles import exact
 from sparcom_jax.models.layers import squash
 
-BLOCK = 128
-"""Query slots of a program; any number of slots is a multiple of it."""
+MOST_BLOCK = 128
+"""The most query slots of a program."""
 LOWEST = -1e30
 """Score of a key that is not seen; the query's own key, which comes last, makes nothing of it."""
 
@@ -52,7 +52,8 @@ def flash_attention(
     per_group = heads // k.shape[1]
     # Triton has powers of two only; zeros add nothing to a score.
     q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, _power_of_two(x.shape[-1]) - x.shape[-1]))) for x in (q, k, v))
-    block, tile = (BLOCK, 64) if q.dtype.itemsize == 2 else (BLOCK // 2, 32)
+    most, tile = (MOST_BLOCK, 64) if q.dtype.itemsize == 2 else (MOST_BLOCK // 2, 32)
+    block = min(slots & -slots, most)  # the largest power of two that divides the slots
     starts = jnp.arange(0, slots, block, dtype=jnp.int32)
     # The first query of a block sees farthest back.
     first = jnp.maximum(starts - jnp.minimum(position[::block], reach - 1), 0) // tile
