@@ -11,14 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from sparcom_jax.version import VERSION
+
 ROOT = Path(__file__).resolve().parents[1]
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"  # of the text at www.apache.org
-
-
-def version() -> str:
-    found = re.search(r'version="(.+?)"', (ROOT / "setup.py").read_text())
-    assert found is not None
-    return found[1]
 
 
 def test_the_licence_is_the_exact_text_and_named_everywhere() -> None:
@@ -52,10 +48,10 @@ def test_citation_and_changelog_are_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= citation.keys()
-    assert citation["version"] == version()
+    assert citation["version"] == VERSION
     assert citation["authors"] == [{"name": "The sparcom_jax developers"}]
     (paper,) = citation["references"]
     assert paper["identifiers"][0]["value"] == "arXiv:2505.21191"
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changelog
-    assert f"## [{version()}] - {citation['date-released']}" in changelog
+    assert f"## [{VERSION}] - {citation['date-released']}" in changelog
