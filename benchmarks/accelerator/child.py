@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.accelerator.__main__ import PARTS
@@ -25,33 +25,35 @@ def main() -> None:
         _mark(lines, "begun", name, end)
         record = Record(name, lines, end)
         with tempfile.TemporaryDirectory(prefix="sparcom-part-") as work:
-            record.attempt("the part", job(name, record, Path(work), trace))
+            record.attempt("the part", partial(do, name, record, Path(work), trace))
         _mark(lines, "done", name, time.time())
         # What a part leaves in a card's memory would be missing to the next.
         if not on_cpu():
             return
 
 
-def job(name: str, record: Record, work: Path, trace: Path | None) -> Callable[[], None]:
-    """What a part does."""
+def do(name: str, record: Record, work: Path, trace: Path | None) -> None:
+    """Does a part; what it needs is imported here, so that it costs no other part anything."""
     kind, _, rest = name.partition("-")
     if kind == "machine":
         from benchmarks.accelerator import machine
 
-        return lambda: (machine.describe(record), machine.measure(record))[0]
-    if kind == "parity":
+        machine.measure(record)
+    elif kind == "parity":
         from benchmarks.accelerator import parity
 
-        return lambda: parity.parity(record, rest, work)
-    if kind == "experts":
+        parity.parity(record, rest, work)
+    elif kind == "experts":
         from benchmarks.accelerator import experts
 
-        return lambda: experts.compare(record)
-    from benchmarks.accelerator import rates
+        experts.compare(record)
+    else:
+        from benchmarks.accelerator import rates
 
-    if rest == "hooks":
-        return lambda: rates.hooks(record, kind)
-    return lambda: rates.capture_rates(record, kind, work, trace)
+        if rest == "hooks":
+            rates.hooks(record, kind)
+        else:
+            rates.capture_rates(record, kind, work, trace)
 
 
 def _mark(lines: Path, kind: str, part: str, until: float) -> None:

@@ -26,7 +26,7 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def describe(record: Record) -> None:
+def _describe(record: Record) -> None:
     """Takes down the devices, the driver and the versions of all packages that matter."""
     devices = jax.local_devices()
     record.fact("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
@@ -59,7 +59,8 @@ def peak_memory() -> int:
 
 
 def measure(record: Record) -> None:
-    """Rates of products in both dtypes, of a copy on the device, and of copies from and to the host."""
+    """Takes down what there is, and rates: of products in both dtypes, and of copies on the device and to the host."""
+    _describe(record)
     size = 512 if on_cpu() else 8192
     for dtype in ("bfloat16", "float32"):
         record.attempt(f"products in {dtype}", lambda dtype=dtype: _products(record, size, dtype))
