@@ -44,7 +44,7 @@ def test_everything_in_small_without_what_a_lent_machine_lacks(tmp_path: Path) -
     for part in ("dense", "moe", "gpt_oss"):
         capture = figures[part, "capture, instructions of HexaInst"]
         hooks = figures[f"{part}-hooks", "torch hooks"]
-        ratio = figures[part, "capture over torch with hooks"]
+        ratio = figures[part, "capture of a device over torch with hooks"]
         assert capture["unit"] == hooks["unit"] == "tokens/s"
         assert ratio["value"] == pytest.approx(capture["value"] / hooks["value"])
         assert capture["low"] <= capture["value"] <= capture["high"]

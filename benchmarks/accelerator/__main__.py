@@ -126,13 +126,22 @@ def save(lines: Path, parts: list[str], output: Path | None) -> None:
 
 
 def environment() -> dict[str, str]:
-    """JAX takes memory as it needs it, because torch is on the same card; nobody asks the network."""
-    return os.environ | {
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    """JAX takes memory as it needs it, because torch is on the same card; nobody asks the network.
+
+    The CPU is among JAX's devices in any case, as one of the oracles.
+    """
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    with_cpu = {"JAX_PLATFORMS": f"{platforms},cpu"} if platforms and "cpu" not in platforms else {}
+    return (
+        os.environ
+        | with_cpu
+        | {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
 
 
 def note(lines: Path, kind: str, part: str, value: str) -> None:

@@ -30,6 +30,7 @@ def _describe(record: Record) -> None:
     """Takes down the devices, the driver and the versions of all packages that matter."""
     devices = jax.local_devices()
     record.fact("devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})")
+    record.figure("devices", len(devices), "")
     record.fact("kernels", str(default_kernels()))
     record.fact("host", f"{platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores")
     record.fact("python", platform.python_version())
