@@ -26,11 +26,11 @@ def start(*flags: str, **more: Any) -> "subprocess.Popen[str]":
 
 
 def test_everything_in_small_without_what_a_lent_machine_lacks(tmp_path: Path) -> None:
-    """On two idle cores it takes less than a minute; other tests that run beside it may take their share."""
+    """On two idle cores it takes less than a minute; beside other tests it may take as long as it needs."""
     names = ", ".join(repr(name) for name in ABSENT)
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys([{names}])\n")
     output = tmp_path / "found.json"
-    process = start("--seconds=500", f"--json={output}", PYTHONPATH=str(tmp_path))
+    process = start("--seconds=3600", f"--json={output}", PYTHONPATH=str(tmp_path))
     table, progress = process.communicate(timeout=600)
     found = json.loads(output.read_text())
     assert process.returncode == 0, (found["failures"], found["skipped"], progress[-2000:])

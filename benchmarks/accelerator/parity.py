@@ -88,7 +88,7 @@ def parity(record: Record, family: str, work: Path) -> None:
     record.fact(f"{family} torch", torch_device())
     for name, (check, seconds) in CHECKS.items():
         if not on_cpu() or family in ON_CPU.get(name, FAMILIES):
-            record.attempt(name, partial(check, record, case), seconds)
+            record.attempt(name, partial(check, record, case), 0.0 if on_cpu() else seconds)
 
 
 @dataclass
@@ -321,7 +321,7 @@ CHECKS: dict[str, tuple[Callable[[Record, Case], None], float]] = {
     "gradients": (gradients, 10),
     "placements": (placements, 5),
 }
-"""The checks by name, each with the seconds that it may take, the most important first."""
+"""The checks by name, each with the seconds that must be left on an accelerator, the most important first."""
 
 ON_CPU = {
     "capture": ("llama", "qwen2_moe"),
