@@ -324,7 +324,7 @@ CHECKS: dict[str, tuple[Callable[[Record, Case], None], float]] = {
 """The checks by name, each with the seconds that must be left on an accelerator, the most important first."""
 
 ON_CPU = {
-    "capture": ("llama", "qwen2_moe"),
+    "capture": ("llama",),
     "sets": ("llama",),
     "bfloat16": ("gemma2",),
     "generated": ("llama",),

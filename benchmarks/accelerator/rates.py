@@ -70,9 +70,8 @@ def capture_rates(record: Record, part: str, work: Path, trace: Path | None) -> 
     usual, long = subject.texts(0, 0), subject.texts(subject.long_texts, subject.long_tokens)
     slots = subject.slots
     # In the small form, what is the same for all models is done for one.
-    whole = part == "dense" or not on_cpu()
-    rate = subject.steps(HEXAINST, usual, slots, with_bare=whole)
-    subject.whole(HEXAINST, slots, rate, trace, ("counts", "sets") if whole else ("counts",))
+    rate = subject.steps(HEXAINST, usual, slots, with_bare=part == "dense" or not on_cpu())
+    subject.whole(HEXAINST, slots, rate, trace, ("counts",) if on_cpu() else ("counts", "sets"))
     name = f"texts of {subject.long_tokens:,} tokens"
     record.attempt(name, lambda: subject.steps(name, long, slots), 0.0 if on_cpu() else SECONDS_TO_COMPILE)
     if peak_memory() > peak_before:
