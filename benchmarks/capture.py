@@ -28,18 +28,17 @@ import numpy as np
 import torch
 
 from benchmarks import print_table, timed, workspace
-from benchmarks.forward import bare_step, needed_flops
+from benchmarks.forward import bare_step, batches_of, needed_flops
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.capture.engine import capture, compute_dtype, model_groups
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Bin, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params
+from sparcom_jax.models.decoder import Params
 from sparcom_jax.parallel import make_placement
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import EXPERT_GROUP
@@ -82,18 +81,9 @@ class BareForward:
         texts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
                                  vocab_size=config.vocab_size, max_tokens=config.max_positions,
                                  truncate=False)  # fmt: skip
-        plan = make_plan(texts.lengths, 512, settings.batch_tokens)
-
-        def lay(one: Bin) -> Batch:
-            ids = [texts.ids[text] for text in one.texts]
-            return fill(one.shape, ids, [texts.counting(text) for text in one.texts])
-
         self._params = model.restore(None, "")
-        self._steps = [
-            (bare_step(config, bins[0].shape, placement), stack(bins, placement.data, lay))
-            for block in plan.blocks
-            for bins in steps(block, placement.data)
-        ]
+        batches = batches_of(texts, 512, settings.batch_tokens, placement)
+        self._steps = [(bare_step(config, shape, placement), batch) for shape, batch in batches]
 
     def run(self) -> None:
         """Runs all batches."""

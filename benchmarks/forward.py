@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
-from sparcom_jax.data.packing import Shape
+from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.data.tokens import TokenizedSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
 from sparcom_jax.parallel import Placement
@@ -30,6 +31,19 @@ def bare_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Any:
         return read.taps
 
     return placement.compile(step, config, None, P())
+
+
+def batches_of(texts: TokenizedSet, rows_per_block: int, slots: int, placement: Placement) -> list[tuple[Shape, Batch]]:
+    """All batches of a capture with their shapes, as its steps take them."""
+
+    def lay(one: Bin) -> Batch:
+        return fill(one.shape, [texts.ids[text] for text in one.texts], [texts.counting(text) for text in one.texts])
+
+    return [
+        (bins[0].shape, stack(bins, placement.data, lay))
+        for block in make_plan(texts.lengths, rows_per_block, slots).blocks
+        for bins in steps(block, placement.data)
+    ]
 
 
 def needed_flops(config: DecoderConfig) -> float:

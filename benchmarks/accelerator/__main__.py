@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import ROOT
+from benchmarks.accelerator.record import add_line, read_lines
 from benchmarks.accelerator.summary import Summary
 
 PARTS = {
@@ -78,17 +78,19 @@ def run_all(parts: list[str], lines: Path, until: float, trace: Path | None, out
     left = list(parts)
     while left:
         if time.time() > until:
-            note(lines, "skipped", left.pop(0), "the time was over")
+            add_line(lines, "skipped", part=left.pop(0), name="the part", value="the time was over")
             continue
         process = subprocess.Popen(child(left, lines, until, trace), cwd=ROOT, env=environment(), stdout=sys.stderr)
         ended = watch(process, lines, until, partial(save, lines, parts, output))
-        begun, done = ({one["part"] for one in read(lines) if one["kind"] == kind} for kind in ("begun", "done"))
+        begun, done = ({one["part"] for one in read_lines(lines) if one["kind"] == kind} for kind in ("begun", "done"))
         if not begun.intersection(left):
-            note(lines, "failure", left[0], f"its process ended before it began: {ended}")
+            add_line(lines, "failure", part=left[0], name="the part",
+                     value=f"its process ended before it began: {ended}")  # fmt: skip
             del left[0]
         for name in [name for name in left if name in begun]:
             if name not in done:
-                note(lines, "failure", name, f"its process ended before it was done: {ended}")
+                add_line(lines, "failure", part=name, name="the part",
+                         value=f"its process ended before it was done: {ended}")  # fmt: skip
             left.remove(name)
 
 
@@ -108,7 +110,7 @@ def watch(process: "subprocess.Popen[bytes]", lines: Path, until: float, keep: C
                 size = lines.stat().st_size
                 keep()
             now = time.time()
-            late = [one["until"] + GRACE_SECONDS for one in read(lines) if one["kind"] == "begun"]
+            late = [one["until"] + GRACE_SECONDS for one in read_lines(lines) if one["kind"] == "begun"]
             if now > min([until + 2.0, *late[-1:]]):
                 return "it took too long"
         return f"exit code {process.returncode}"
@@ -142,17 +144,6 @@ def environment() -> dict[str, str]:
             "TOKENIZERS_PARALLELISM": "false",
         }
     )
-
-
-def note(lines: Path, kind: str, part: str, value: str) -> None:
-    """Takes down what happened to a part that cannot say it itself."""
-    with lines.open("a") as file:
-        file.write(json.dumps({"kind": kind, "part": part, "name": "the part", "value": value}) + "\n")
-
-
-def read(lines: Path) -> list[dict[str, Any]]:
-    """All lines; the last one may still be in the making."""
-    return [json.loads(line) for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 if __name__ == "__main__":

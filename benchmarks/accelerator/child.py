@@ -3,7 +3,6 @@
 python -m benchmarks.accelerator.child PARTS LINES UNTIL [TRACE]       (started by `__main__.py`)
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.accelerator.__main__ import PARTS
-from benchmarks.accelerator.record import Record
+from benchmarks.accelerator.record import Record, add_line
 
 
 def main() -> None:
@@ -22,11 +21,11 @@ def main() -> None:
     for index, name in enumerate(names):
         share = PARTS[name] / sum(PARTS[one] for one in names[index:])
         end = time.time() + max(until - time.time(), 0.0) * share
-        _mark(lines, "begun", name, end)
+        add_line(lines, "begun", part=name, at=time.time(), until=end)
         record = Record(name, lines, end)
         with tempfile.TemporaryDirectory(prefix="sparcom-part-") as work:
             record.attempt("the part", partial(do, name, record, Path(work), trace))
-        _mark(lines, "done", name, time.time())
+        add_line(lines, "done", part=name, at=time.time())
         # What a part leaves in a card's memory would be missing to the next.
         if not on_cpu():
             return
@@ -54,11 +53,6 @@ def do(name: str, record: Record, work: Path, trace: Path | None) -> None:
             rates.hooks(record, kind)
         else:
             rates.capture_rates(record, kind, work, trace)
-
-
-def _mark(lines: Path, kind: str, part: str, until: float) -> None:
-    with lines.open("a") as file:
-        file.write(json.dumps({"kind": kind, "part": part, "at": time.time(), "until": until}) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Every kernel is given the same tokens, routed evenly at random, and is checked a
 is timed. The rate counts the operations that the tokens need, so that padding and copies show as what is missing.
 """
 
+import statistics
 from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from benchmarks.accelerator.machine import on_cpu
-from benchmarks.accelerator.record import Record, median_of, middle
+from benchmarks.accelerator.record import Record, median_of
 from benchmarks.accelerator.shapes import SHAPES, decoder_config, small
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.kernels.choice import ExpertsKernel, default_kernels
@@ -49,17 +50,20 @@ def compare(record: Record) -> None:
 
 
 def libraries() -> dict[str, Grouped]:
-    """Grouped products that come with JAX for this kind of device."""
-    if jax.default_backend() == "tpu":
+    """Grouped products that come with JAX for this kind of device; imported when tried, because a JAX may lack them."""
+
+    def megablox(x: Array, weight: Array, sizes: Array) -> Array:
         from jax.experimental.pallas.ops.tpu.megablox import gmm
 
-        return {"megablox": lambda x, w, sizes: gmm(x, w, sizes, preferred_element_type=x.dtype)}
-    if jax.default_backend() == "gpu" and "9.0" in str(getattr(jax.devices()[0], "compute_capability", "")):
+        return gmm(x, weight, sizes, preferred_element_type=x.dtype)
+
+    def mosaic(x: Array, weight: Array, sizes: Array) -> Array:
         from jax.experimental.pallas.ops.gpu.ragged_dot_mgpu import ragged_dot
 
-        sizes_of_tiles = {"block_m": 128, "block_n": 128, "block_k": 64, "max_concurrent_steps": 4, "grid_block_n": 1}
-        return {"mosaic": lambda x, w, sizes: ragged_dot(x, w, group_sizes=sizes, **sizes_of_tiles)}
-    return {}
+        return ragged_dot(x, weight, group_sizes=sizes, block_m=128, block_n=128, block_k=64, max_concurrent_steps=4,
+                          grid_block_n=1)  # fmt: skip
+
+    return {"tpu": {"megablox": megablox}, "gpu": {"mosaic": mosaic}}.get(jax.default_backend(), {})
 
 
 def _inputs(config: DecoderConfig, slots: int, dtype: Any) -> tuple[Array, Array, Weights]:
@@ -130,4 +134,4 @@ def _measure(
         flops / seconds / 1e12
         for seconds in median_of(lambda: jax.block_until_ready(compiled(x, chosen, weights)), ROUNDS)
     ]
-    record.figure(title, middle(rates), "TFLOP/s", spread=rates)
+    record.figure(title, statistics.median(rates), "TFLOP/s", spread=rates)

@@ -2,12 +2,13 @@
 
 import copy
 import gc
+import statistics
 
 import numpy as np
 import torch
 from transformers import CONFIG_MAPPING, AutoModel
 
-from benchmarks.accelerator.record import Record, median_of, middle
+from benchmarks.accelerator.record import Record, median_of
 from benchmarks.accelerator.shapes import Fields, decoder_config
 from benchmarks.peers import HookedModel
 from sparcom_jax.capture.engine import model_groups
@@ -70,9 +71,9 @@ def hooks_rate(
         slots //= 2
     if slots < batch_tokens:
         record.fact("torch hooks, token slots of a batch", f"{slots}: out of memory with more")
-    record.figure("torch hooks", middle(rates), "tokens/s", spread=rates)
+    record.figure("torch hooks", statistics.median(rates), "tokens/s", spread=rates)
     record.figure("torch hooks, slots filled", filled, "of 1")
-    return middle(rates)
+    return statistics.median(rates)
 
 
 def _rates(

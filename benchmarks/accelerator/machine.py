@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.accelerator.record import Record, median_of, middle
+from benchmarks.accelerator.record import Record, median_of
 from sparcom_jax.models.kernels.choice import default_kernels
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "transformers", "safetensors", "orbax-checkpoint", "tensorstore",
@@ -101,7 +102,7 @@ def _host(record: Record, values: int) -> None:
 
 def _rate(record: Record, name: str, job: Callable[[], Any], work: float, unit: str) -> None:
     rates = [work / seconds for seconds in median_of(lambda: jax.block_until_ready(job()), _rounds())]
-    record.figure(name, middle(rates), unit, spread=rates)
+    record.figure(name, statistics.median(rates), unit, spread=rates)
 
 
 def _rounds() -> int:

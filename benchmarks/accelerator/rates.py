@@ -7,6 +7,7 @@ attention scores, over the rate that part `machine` has measured for the same dt
 """
 
 import shutil
+import statistics
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from transformers import AutoTokenizer
 from benchmarks import timed
 from benchmarks.accelerator.hooks import hooks_rate
 from benchmarks.accelerator.machine import memory_limit, on_cpu, peak_memory
-from benchmarks.accelerator.record import AT_LEAST, Record, median_of, middle
+from benchmarks.accelerator.record import AT_LEAST, Record, median_of
 from benchmarks.accelerator.shapes import (
     SHAPES,
     Fields,
@@ -30,17 +31,16 @@ from benchmarks.accelerator.shapes import (
     small,
     with_layers,
 )
-from benchmarks.forward import bare_step, needed_flops
+from benchmarks.forward import bare_step, batches_of, needed_flops
 from benchmarks.models import instruction_set, read_texts, save_tokenizer
 from sparcom_jax.capture.engine import capture, capture_step, model_groups
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
 from sparcom_jax.data.templates import make_template
 from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params
-from sparcom_jax.models.kernels.choice import CPU, OTHER_GPU, TPU, Kernels
+from sparcom_jax.models.kernels.choice import OTHER_GPU, TPU, Kernels
 from sparcom_jax.parallel import Placement, make_placement
 
 MODELS = {"dense": "Llama-3.1-8B", "moe": "Qwen1.5-MoE-A2.7B", "gpt_oss": "gpt-oss-20b"}
@@ -79,7 +79,7 @@ def capture_rates(record: Record, part: str, work: Path, trace: Path | None) -> 
     for other in OTHER_SLOTS if not on_cpu() else ():
         job = partial(subject.steps, f"{other:,} slots", usual, other)
         record.attempt(f"{other:,} slots", job, SECONDS_TO_COMPILE, optional=True)
-    for name, kernels in alternatives(subject.placement.kernels, part != "dense"):
+    for name, kernels in alternatives(subject.placement.kernels, part != "dense") if not on_cpu() else ():
         job = partial(subject.steps, name, usual, slots, kernels=kernels)
         record.attempt(name, job, SECONDS_TO_COMPILE, optional=True)
 
@@ -118,7 +118,7 @@ def alternatives(usual: Kernels, routed: bool) -> list[tuple[str, Kernels]]:
     found = {
         f"{field} by {getattr(other, field)}": replace(usual, **{field: getattr(other, field)})
         for field in fields
-        for other in {CPU: ()}.get(usual, (OTHER_GPU, TPU))
+        for other in (OTHER_GPU, TPU)
         if getattr(other, field) != getattr(usual, field)
     }
     return list(found.items())
@@ -166,7 +166,7 @@ class Subject:
         """
         placement = replace(self.placement, kernels=kernels or self.placement.kernels)
         groups = tuple(model_groups(self.config))
-        batches = _batches(texts, slots, placement)
+        batches = batches_of(texts, ROWS, slots, placement)
         compiled = [
             (capture_step(self.config, shape, "gate", False, groups, None, placement), batch)
             for shape, batch in batches
@@ -176,17 +176,18 @@ class Subject:
         shapes = len({shape for shape, _ in batches})
         tokens = int(texts.lengths.sum())
         rates = [tokens / one for one in seconds]
-        self._record.figure(f"steps, {name}", middle(rates), "tokens/s", spread=rates)
-        self._record.figure(f"compiling, {shapes} shapes, {name}", max(first - middle(seconds), 0.0), "s")
-        self._share(name, middle(rates))
+        self._record.figure(f"steps, {name}", statistics.median(rates), "tokens/s", spread=rates)
+        self._record.figure(f"compiling, {shapes} shapes, {name}", max(first - statistics.median(seconds), 0.0), "s")
+        self._share(name, statistics.median(rates))
         if with_bare:
             bare = [(bare_step(self.config, shape, placement), batch) for shape, batch in batches]
             alone = median_of(lambda: _pass(bare, self.params, placement), self._rounds)
-            self._record.figure(f"bare forward, {name}", tokens / middle(alone), "tokens/s",
+            self._record.figure(f"bare forward, {name}", tokens / statistics.median(alone), "tokens/s",
                                 spread=[tokens / one for one in alone])  # fmt: skip
-            self._record.figure(f"steps over the bare forward, {name}", middle(seconds) / middle(alone), "times",
+            over = statistics.median(seconds) / statistics.median(alone)
+            self._record.figure(f"steps over the bare forward, {name}", over, "times",
                                 goal=None if on_cpu() else GOAL_OVER_BARE)  # fmt: skip
-        return middle(rates)
+        return statistics.median(rates)
 
     def whole(self, name: str, slots: int, rate_of_steps: float, trace: Path | None, keeping: tuple[str, ...]) -> None:
         """Times captures from texts to a durable run, for each value of `capture.keep`."""
@@ -205,9 +206,9 @@ class Subject:
             seconds = median_of(partial(job, kept), self._rounds, warm_up=0)
             rates = [tokens / one for one in seconds]
             what = f"capture, {name}" + (", keeping sets" if keep == "sets" else "")
-            self._record.figure(what, middle(rates), "tokens/s", spread=rates)
+            self._record.figure(what, statistics.median(rates), "tokens/s", spread=rates)
             # 1 where all that passes to the host and to disk is hidden behind the steps.
-            self._record.figure(f"{what}, over its steps", rate_of_steps / middle(rates), "times")
+            self._record.figure(f"{what}, over its steps", rate_of_steps / statistics.median(rates), "times")
         if trace:
             with jax.profiler.trace(str(trace / self._part)):
                 job(settings)
@@ -266,19 +267,6 @@ def _tokens(tokenizer: Any, texts: list[str], vocab_size: int, most: int = 0) ->
 def _tokenizer(directory: Path, vocab_size: int) -> Any:
     save_tokenizer(directory, read_texts("hexainst", 0), vocab_size)
     return AutoTokenizer.from_pretrained(directory, local_files_only=True)
-
-
-def _batches(texts: TokenizedSet, slots: int, placement: Placement) -> list[tuple[Shape, Batch]]:
-    """All batches of a capture, as its steps take them."""
-
-    def lay(one: Bin) -> Batch:
-        return fill(one.shape, [texts.ids[text] for text in one.texts], [texts.counting(text) for text in one.texts])
-
-    return [
-        (bins[0].shape, stack(bins, placement.data, lay))
-        for block in make_plan(texts.lengths, ROWS, slots).blocks
-        for bins in steps(block, placement.data)
-    ]
 
 
 def _pass(compiled: list[tuple[Any, Batch]], params: Params, placement: Placement) -> None:

@@ -1,7 +1,6 @@
 """What a part found: figures, each with its unit, spread and goal, written down one by one as they come."""
 
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +47,17 @@ class Figure:
         return self.value <= self.goal if self.bound == AT_MOST else self.value >= self.goal
 
 
+def add_line(lines: Path, kind: str, **content: Any) -> None:
+    """Adds a line to what was found."""
+    with lines.open("a") as file:
+        file.write(json.dumps({"kind": kind, **content}) + "\n")
+
+
+def read_lines(lines: Path) -> list[dict[str, Any]]:
+    """All that was found; the last line may still be in the making."""
+    return [json.loads(line) for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 class Record:
     """Takes down what a part finds, a line of JSON each, so that a part that is ended has said what it knew."""
 
@@ -70,9 +80,8 @@ class Record:
 
     def known(self, part: str, name: str) -> float | None:
         """A figure that another part took down before; None where it did not."""
-        for line in self._file.read_text().splitlines(keepends=True):
-            one = json.loads(line) if line.endswith("\n") else {}
-            if (one.get("kind"), one.get("part"), one.get("name")) == ("figure", part, name):
+        for one in read_lines(self._file):
+            if (one["kind"], one["part"], one.get("name")) == ("figure", part, name):
                 return float(one["value"])
         return None
 
@@ -128,8 +137,7 @@ class Record:
             return None
 
     def _add(self, kind: str, content: dict[str, Any]) -> None:
-        with self._file.open("a") as file:
-            file.write(json.dumps({"kind": kind, **content}) + "\n")
+        add_line(self._file, kind, **content)
         # A part's own standard output is free for what libraries print; the parent shows what was found at the end.
         print(f"  {content['part']}: {content['name']}: {content['value']} {content.get('unit', '')}",
               file=sys.stderr, flush=True)  # fmt: skip
@@ -139,7 +147,7 @@ def median_of(job: Callable[[], Any], rounds: int, warm_up: int = 1) -> list[flo
     """Seconds of each of several rounds of a job, which is to wait for the device itself.
 
     Returns:
-      One number a round, rising; `statistics.median` of them is what a figure reports.
+      One number a round, rising; their median is what a figure reports.
     """
     for _ in range(warm_up):
         job()
@@ -149,8 +157,3 @@ def median_of(job: Callable[[], Any], rounds: int, warm_up: int = 1) -> list[flo
         job()
         seconds.append(time.perf_counter() - start)
     return sorted(seconds)
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median."""
-    return statistics.median(values)

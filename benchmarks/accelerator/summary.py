@@ -1,11 +1,10 @@
 """All that the parts found, as a table and as JSON."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks import print_table
-from benchmarks.accelerator.record import AT_LEAST, AT_MOST, Figure
+from benchmarks.accelerator.record import AT_LEAST, AT_MOST, Figure, read_lines
 
 TIMES_THE_HOOKS = {"dense": 1.5, "moe": 3.0, "gpt_oss": 3.0}
 """How many times as fast as torch with hooks a capture is to be."""
@@ -16,7 +15,7 @@ class Summary:
 
     def __init__(self, lines: Path, parts: list[str]) -> None:
         """Reads what the parts took down."""
-        found = [json.loads(line) for line in lines.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        found = read_lines(lines)
         self.parts = parts
         self.facts, self.failures, self.skipped, self.optional = (
             [{key: one[key] for key in ("part", "name", "value")} for one in found if one["kind"] == kind]
