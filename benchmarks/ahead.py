@@ -27,17 +27,18 @@ from jax.sharding import AxisType, Mesh
 
 from benchmarks import print_table, timed
 from benchmarks.accelerator.shapes import SHAPES, decoder_config, small
+from sparcom_jax.batches.packing import Shape
 from sparcom_jax.capture.cuts import SetCut
-from sparcom_jax.capture.engine import capture_step, model_groups
+from sparcom_jax.capture.engine import capture_step
 from sparcom_jax.capture.generate import generate_step
 from sparcom_jax.causal.likelihood import likelihood_step
-from sparcom_jax.data.packing import Shape
+from sparcom_jax.engine.placement import Placement
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, abstract_params
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels, kernels_for
-from sparcom_jax.parallel import Placement
+from sparcom_jax.units.groups import model_groups
 
 GPU = """
 platform_name: "CUDA"

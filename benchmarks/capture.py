@@ -31,17 +31,18 @@ from benchmarks import print_table, timed, workspace
 from benchmarks.forward import bare_step, batches_of, needed_flops
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
-from sparcom_jax.capture.engine import capture, compute_dtype, model_groups
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import tokenize_prompts
+from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import tokenize_prompts
+from sparcom_jax.engine.dtype import compute_dtype
+from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
-from sparcom_jax.parallel import make_placement
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
 
 
 class ModelInMemory(ModelDir):

@@ -15,7 +15,7 @@ import jax
 import sparcom_jax as sj
 from benchmarks import print_table, workspace
 from sparcom_jax.convert.model_dir import convert
-from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.verify.verify import Verification, verify
 from tests import checkpoints
 from tests.families import CASES

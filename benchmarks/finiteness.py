@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import models, timed, workspace
+from sparcom_jax.batches.packing import Bin, fill, make_plan, stack, steps
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import tokenize_prompts
 from sparcom_jax.capture import engine
 from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.convert.model_dir import convert
-from sparcom_jax.data.packing import Bin, fill, make_plan, stack, steps
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import tokenize_prompts
+from sparcom_jax.engine.placement import Step, make_placement
 from sparcom_jax.models import decoder
 from sparcom_jax.models.decoder import Batch
 from sparcom_jax.models.kernels import attention
-from sparcom_jax.parallel import Step, make_placement
 
 CHECKPOINTS = {"dense": models.dense_reference, "moe": models.moe_reference}
 DRAWS = 1000

@@ -19,10 +19,10 @@ import torch
 from benchmarks import ROOT, print_table, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import load_torch, observe_experts
+from sparcom_jax.batches.packing import Shape, fill, make_plan
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.data.packing import Shape, fill, make_plan
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.taps import RoutedTap

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
-from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
-from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.batches.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.engine.placement import Placement
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
-from sparcom_jax.parallel import Placement
 
 
 @cache

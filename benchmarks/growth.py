@@ -21,7 +21,7 @@ from benchmarks.models import dense_of_layers, instruction_set, read_texts
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import convert
-from sparcom_jax.data.instructions import InstructionSet
+from sparcom_jax.instructions.rows import InstructionSet
 
 INSTRUCTIONS = (75, 150, 300, 600, 1200)
 LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)

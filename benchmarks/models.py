@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from sparcom_jax.data.instructions import InstructionSet, load_instructions
+from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 
 BOS, EOS = "<s>", "</s>"
 TEXT_FIELDS = ("instruction", "question", "problem", "text", "prompt")

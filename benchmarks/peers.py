@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparcom_jax.store.schema import EXPERT_GROUP, Group
+from sparcom_jax.units.groups import EXPERT_GROUP, Group
 
 Counts = dict[str, np.ndarray]
 SeeExpert = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], None]

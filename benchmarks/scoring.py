@@ -23,7 +23,8 @@ from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import SCHEMA_VERSION, Group, capture_arrays, vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, capture_arrays, vector
+from sparcom_jax.units.groups import Group
 
 ROWS_PER_WRITE = 512
 EPSILON = 0.05

@@ -25,9 +25,9 @@ def main() -> None:
     from sparcom_jax.capture.engine import capture
     from sparcom_jax.capture.settings import CaptureSettings
     from sparcom_jax.convert.model_dir import open_model
-    from sparcom_jax.data.instructions import load_instructions
+    from sparcom_jax.engine.processes import join_processes
     from sparcom_jax.identify.selection import OF_NEURONS, Selection
-    from sparcom_jax.parallel import join_processes
+    from sparcom_jax.instructions.rows import load_instructions
     from sparcom_jax.settings import build, checked, require_read
 
     config = checked(_CONFIG.value)

@@ -7,10 +7,10 @@ launch/hexainst.py --sources=DIR --output=FILE [--per_category=100] [--seed=0] [
 from absl import flags
 
 from sparcom_jax.command import run_command
-from sparcom_jax.data.build import build, write_rows
-from sparcom_jax.data.card import make_card, render
-from sparcom_jax.data.instructions import HEXAINST, load_instructions
 from sparcom_jax.errors import InputError
+from sparcom_jax.instructions.build import build, write_rows
+from sparcom_jax.instructions.card import make_card, render
+from sparcom_jax.instructions.rows import HEXAINST, load_instructions
 
 _CHECK = flags.DEFINE_string("check", None, "instruction file to judge, or hexainst; exit 1 where it breaks a rule")
 _RUN_CODE = flags.DEFINE_bool(

@@ -25,7 +25,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write")
 def main() -> None:
     """Runs the command."""
     from sparcom_jax.convert.model_dir import open_model
-    from sparcom_jax.data.instructions import load_instructions
+    from sparcom_jax.instructions.rows import load_instructions
 
     try:
         from sparcom_jax.verify.verify import render, verify

@@ -5,8 +5,8 @@ run = sj.open_run("outputs/run")
 sets = sj.identify(run, epsilon=0.05)
 """
 
-from sparcom_jax.data.instructions import load_hexainst, load_instructions
 from sparcom_jax.identify.select import identify
+from sparcom_jax.instructions.rows import load_hexainst, load_instructions
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets
 from sparcom_jax.version import VERSION as __version__

@@ -17,11 +17,11 @@ from sparcom_jax.capture.manifest import identity_digest
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
-from sparcom_jax.data.instructions import InstructionSet, load_instructions
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
 from sparcom_jax.settings import build, checked, shared_with_capture

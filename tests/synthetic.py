@@ -9,8 +9,9 @@ import numpy as np
 
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import Group, capture_arrays, group_from_json, vector
+from sparcom_jax.store.schema import capture_arrays, vector
 from sparcom_jax.store.sets import set_arrays, sets_path
+from sparcom_jax.units.groups import Group, group_from_json
 
 DENSE = {"mlp": {"layers": [0, 1, 2, 3], "neuron": 21}}
 MIXED = {

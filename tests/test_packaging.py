@@ -40,7 +40,7 @@ def test_releases_hold_the_licence_and_the_instructions(tmp_path: Path) -> None:
         in_sdist = archive.getnames()
     for names in (in_wheel, in_sdist):
         assert any(name.endswith("/LICENSE") for name in names)
-        assert any(name.endswith("sparcom_jax/data/hexainst.jsonl") for name in names)
+        assert any(name.endswith("sparcom_jax/instructions/hexainst.jsonl") for name in names)
     assert re.search(r"^License(-Expression)?: Apache-2.0$", metadata, re.MULTILINE)
 
 

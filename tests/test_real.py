@@ -15,7 +15,7 @@ from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.convert.weights import save_params
-from sparcom_jax.data.instructions import InstructionSet, load_hexainst
+from sparcom_jax.instructions.rows import InstructionSet, load_hexainst
 from sparcom_jax.settings import default_config
 from sparcom_jax.study import analyze
 from sparcom_jax.verify.verify import verify

@@ -22,7 +22,7 @@ OTHER = {
 DRIVER = """
 import dataclasses, json, runpy, sys
 import sparcom_jax.capture.engine, sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir
-import sparcom_jax.data.instructions, sparcom_jax.settings, sparcom_jax.store.run, sparcom_jax.study as study
+import sparcom_jax.instructions.rows, sparcom_jax.settings, sparcom_jax.store.run, sparcom_jax.study as study
 
 def show(*arguments):
     arguments = [sparcom_jax.settings.checked(one) if hasattr(one, "to_dict") else one for one in arguments]
@@ -31,7 +31,7 @@ def show(*arguments):
 
 sparcom_jax.capture.engine.capture = sparcom_jax.causal.ablate.ablate = study.analyze = show
 sparcom_jax.convert.model_dir.open_model = sparcom_jax.store.run.open_run = lambda path: None
-sparcom_jax.data.instructions.load_instructions = lambda path: None
+sparcom_jax.instructions.rows.load_instructions = lambda path: None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

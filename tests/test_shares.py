@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparcom_jax.analysis.resampling import length_strata
 from sparcom_jax.identify.selection import share_of
 from sparcom_jax.shares import least_whole, least_whole_of_each
-from sparcom_jax.store.schema import Group
+from sparcom_jax.units.groups import Group
 
 
 def by_counting(tenths: int, digits: int, total: int) -> int:

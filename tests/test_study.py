@@ -364,7 +364,7 @@ def test_what_a_pair_may_hold(pair: dict[str, Any], instruction_file: Path, tmp_
 
 
 def test_an_adapter_is_compared_with_its_base(hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
-    from tests.test_adapter import PAIR, write
+    from tests.convert.test_adapter import PAIR, write
 
     adapter = write(tmp_path / "adapter", {"r": 2, "lora_alpha": 1}, {name: one * 0.1 for name, one in PAIR.items()})
     config = default_config()

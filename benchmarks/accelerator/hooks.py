@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, AutoModel
 from benchmarks.accelerator.record import Record, median_of
 from benchmarks.accelerator.shapes import Fields, decoder_config
 from benchmarks.peers import HookedModel
-from sparcom_jax.capture.engine import model_groups
+from sparcom_jax.units.groups import model_groups
 
 WITHOUT_SDPA = ("gpt_oss",)
 """Families whose sinks transformers has in its plain attention only."""

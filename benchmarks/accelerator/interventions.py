@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Array, Float, Float64
 
-from sparcom_jax.capture.engine import model_groups
-from sparcom_jax.data.packing import Shape
-from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.batches.packing import Shape
+from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
 from sparcom_jax.verify.reference import Reference
 
 

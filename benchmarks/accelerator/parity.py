@@ -42,20 +42,20 @@ from benchmarks.accelerator.readings import (
 )
 from benchmarks.accelerator.record import Record
 from benchmarks.models import instruction_set
+from sparcom_jax.batches.packing import fill, make_plan
+from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.data.packing import fill, make_plan
-from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
 from sparcom_jax.models.kernels.choice import kernels_of
-from sparcom_jax.parallel import make_placement
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP, NEURON_GROUPS
+from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
 from sparcom_jax.verify.reference import Reference
 
 FAMILIES = tuple(small.OWN)

@@ -33,15 +33,16 @@ from benchmarks.accelerator.shapes import (
 )
 from benchmarks.forward import bare_step, batches_of, needed_flops
 from benchmarks.models import instruction_set, read_texts, save_tokenizer
-from sparcom_jax.capture.engine import capture, capture_step, model_groups
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.capture.engine import capture, capture_step
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.engine.placement import Placement, make_placement
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params
 from sparcom_jax.models.kernels.choice import OTHER_GPU, TPU, Kernels
-from sparcom_jax.parallel import Placement, make_placement
+from sparcom_jax.units.groups import model_groups
 
 MODELS = {"dense": "Llama-3.1-8B", "moe": "Qwen1.5-MoE-A2.7B", "gpt_oss": "gpt-oss-20b"}
 GOAL_SHARE = {"dense": 0.5, "moe": 0.35, "gpt_oss": 0.35}

@@ -13,14 +13,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
-from sparcom_jax.capture.engine import model_groups
+from sparcom_jax.batches.packing import Shape, fill, make_plan
 from sparcom_jax.capture.statistics import Statistics
-from sparcom_jax.data.packing import Shape, fill, make_plan
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.kernels.choice import Kernels, kernels_of
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
 from sparcom_jax.verify.reference import Reference
 
 Texts = Sequence[Int32[np.ndarray, "_"]]

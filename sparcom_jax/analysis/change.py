@@ -14,7 +14,7 @@ from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_inte
 from sparcom_jax.analysis.resampling import category_means, interval, one_hot
 from sparcom_jax.analysis.sides import Side
 from sparcom_jax.progress import progress
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP
 
 INSTRUCTION_OVERLAP = ("group", "id", "category", "token_count", "size_base", "size_tuned", "common", "jaccard",
                        "chance")  # fmt: skip

@@ -10,7 +10,7 @@ from sparcom_jax.analysis import change, likeness
 from sparcom_jax.analysis.evaluate import require_settings
 from sparcom_jax.analysis.resampling import bootstrap_weights
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
-from sparcom_jax.analysis.tables import start_results, write_summary, write_table
+from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets, open_sets
 

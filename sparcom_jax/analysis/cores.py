@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
-from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks, unpack
+from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks
 from sparcom_jax.analysis.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
 from sparcom_jax.store.sets import Sets, required_members
+from sparcom_jax.units.bits import pack, unpack
+from sparcom_jax.units.device_bits import indicators
 
 FULL_TABLE_CATEGORIES = 10
 """Up to here the table of combinations lists all 2^C - 1 of them; beyond, those that occur."""
@@ -59,7 +61,7 @@ def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
 @partial(jax.jit, static_argnames="batch")
 def _core_counts(packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], required: Float32[Array, "C"], batch: int
                  ) -> Int32[Array, "R 2 C"]:  # fmt: skip
-    bits = unpack(packed)
+    bits = indicators(packed)
 
     def one_draw(held: UInt16[Array, "I C"]) -> Int32[Array, "2 C"]:
         members = jnp.matmul(held.T.astype(jnp.float32), bits, precision=jax.lax.Precision.HIGHEST)
@@ -133,9 +135,9 @@ def combinations(core: Bool[np.ndarray, "C L U"]) -> list[tuple[tuple[int, ...],
     """
     categories = len(core)
     flat = core.reshape(categories, -1)
-    patterns, units = np.unique(np.packbits(flat[:, flat.any(axis=0)], axis=0), axis=1, return_counts=True)
-    held = np.unpackbits(patterns, axis=0, count=categories).astype(bool)
-    found = {tuple(np.flatnonzero(pattern).tolist()): int(n) for pattern, n in zip(held.T, units, strict=True)}
+    patterns, units = np.unique(pack(flat[:, flat.any(axis=0)].T), axis=0, return_counts=True)
+    held = unpack(patterns, categories)
+    found = {tuple(np.flatnonzero(pattern).tolist()): int(n) for pattern, n in zip(held, units, strict=True)}
     if categories <= FULL_TABLE_CATEGORIES:
         codes = (np.arange(1, 2**categories)[:, None] >> np.arange(categories)) & 1
         found = {tuple(np.flatnonzero(code).tolist()): 0 for code in codes} | found

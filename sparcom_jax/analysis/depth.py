@@ -6,7 +6,7 @@ from scipy.special import rel_entr
 from scipy.stats import wasserstein_distance
 
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import Group
+from sparcom_jax.units.groups import Group
 
 
 def relative_depth(run: Run, group: Group) -> Float64[np.ndarray, "L"]:

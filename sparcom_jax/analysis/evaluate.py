@@ -24,12 +24,12 @@ from sparcom_jax.analysis.resampling import (
     pair_counts,
     two_sided_p,
 )
-from sparcom_jax.analysis.tables import start_results, write_summary, write_table
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
+from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP, Group
 from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.units.groups import EXPERT_GROUP, Group
 
 CELL_VALUES = ("value", "chance", "null_mean", "p_value", "q_value", "null_mean_length", "p_value_length",
                "q_value_length", "ci_low", "ci_high")  # fmt: skip

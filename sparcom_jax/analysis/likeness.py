@@ -9,7 +9,7 @@ from sparcom_jax.analysis.depth import profile, relative_depth
 from sparcom_jax.analysis.overlap import MEASURES, all_overlaps
 from sparcom_jax.analysis.resampling import cell_means, one_hot
 from sparcom_jax.analysis.sides import Side
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP
 
 DEPTH_PROFILE = ("model", "group", "category", "relative_depth", "core_share", "set_share")
 MATRIX_CORRELATION = ("group_base", "group_tuned", "measure", "cells", "cell_count", "pearson", "p_pearson", "spearman",

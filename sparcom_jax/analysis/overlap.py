@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Float64, Int32, Int64, Num, UInt8, UInt64
+from jaxtyping import Array, Float64, Int32, Int64, Num, UInt8, UInt64
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import finished
@@ -62,13 +62,6 @@ def mask_blocks(sets: Sets, group: str) -> Iterator[tuple[int, UInt8[np.ndarray,
         for start in range(0, width, size):
             block = flat[:, start : start + size]
             yield layer, np.pad(block, ((0, 0), (0, size - block.shape[1])))
-
-
-def unpack(packed: UInt8[Array, "I B"]) -> Float32[Array, "I 8*B"]:
-    """Membership as 0.0 and 1.0, ready for a matrix product; the lowest bit of a byte comes first."""
-    shifts = jnp.arange(8, dtype=jnp.uint8)[None, None, :]
-    bits = (packed[:, :, None] >> shifts) & jnp.uint8(1)
-    return bits.reshape(packed.shape[0], -1).astype(jnp.float32)
 
 
 @jax.jit

@@ -16,12 +16,13 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt16
 
+from sparcom_jax.engine.placement import Placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection, share_of
 from sparcom_jax.models.decoder import Batch
-from sparcom_jax.parallel import Placement
 from sparcom_jax.shares import least_whole_of_each
-from sparcom_jax.store.schema import Group
+from sparcom_jax.units.device_bits import pack_on_device
+from sparcom_jax.units.groups import Group
 
 Counts = UInt16[Array, "_ R ..."]
 Mask = Bool[Array, "_ R ..."]
@@ -59,7 +60,7 @@ class SetCut:
             counts = [result[group.name].pop("positive_count") for group in groups]
             masks, cut = self._select(groups, counts, tokens, len(batch.row))
             for group, mask in zip(groups, masks, strict=True):
-                result[group.name]["mask"] = jnp.packbits(mask, axis=-1, bitorder="little")
+                result[group.name]["mask"] = pack_on_device(mask)
                 result[group.name]["cut_count"] = cut.astype(jnp.uint16)
         return result
 

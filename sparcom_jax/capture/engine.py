@@ -16,34 +16,36 @@ import tensorstore as ts
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int32
 
-from sparcom_jax.capture.cuts import SetCut, require_whole_bytes
-from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
-from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
-from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.capture.statistics import Statistics
-from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
-from sparcom_jax.data.templates import Template, make_template
-from sparcom_jax.data.tokens import (
+from sparcom_jax.batches.packing import Bin, Plan, Shape, fill, make_plan, stack, steps
+from sparcom_jax.batches.templates import Template, make_template
+from sparcom_jax.batches.tokens import (
     TokenizedSet,
     token_limit,
     tokenize_prompts,
     tokenize_responses,
     too_long_for,
 )
+from sparcom_jax.capture.cuts import SetCut, require_whole_bytes
+from sparcom_jax.capture.generate import GenerateSettings, generate, require_steady_angles
+from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
+from sparcom_jax.capture.settings import CaptureSettings
+from sparcom_jax.capture.statistics import Statistics
+from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.dtype import compute_dtype
+from sparcom_jax.engine.placement import Placement, Step, make_placement
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.faults import first_fault, require_finite
 from sparcom_jax.models.taps import LayerTaps
-from sparcom_jax.parallel import Placement, Step, make_placement
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.lock import only_writer
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import MAX_COUNT, Group, capture_arrays, vector
+from sparcom_jax.store.schema import MAX_COUNT, capture_arrays, vector
+from sparcom_jax.units.groups import Group, model_groups
 
 BLOCK_BYTES = 1 << 30
 MAX_ROWS_PER_BLOCK = 512
@@ -131,35 +133,6 @@ def capture(
         if left := int((done == 0).sum()):
             say(f"{output}: the share of this process is done; {left} instructions are left to the others")
     return open_run(output)
-
-
-def model_groups(config: DecoderConfig) -> list[Group]:
-    """The neuron groups of a model, in the order in which they are stored."""
-    groups = []
-    if dense := config.layers_of("dense"):
-        groups.append(Group("mlp", dense, ("neuron",), (config.mlp_width,)))
-    if config.experts and (sparse := config.layers_of("moe")):
-        if config.experts.shared_width:
-            groups.append(Group("shared", sparse, ("neuron",), (config.experts.shared_width,)))
-        groups.append(Group("routed", sparse, ("expert", "neuron"), (config.experts.count, config.experts.width)))
-    return groups
-
-
-def compute_dtype(asked: str, stored: str) -> str:
-    """The dtype that the forward pass runs in.
-
-    Args:
-      asked: `auto`, or a dtype's name.
-      stored: the checkpoint's dtype.
-
-    Raises:
-      InputError: the dtype is not one that the decoder runs in.
-    """
-    if asked == "auto":
-        return "float32" if jax.default_backend() == "cpu" else stored
-    if asked not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"capture.dtype {asked!r} is not supported; supported: auto, float32, bfloat16, float16")
-    return asked
 
 
 def _announce(plan: Plan, rows_per_block: int, texts: TokenizedSet) -> None:

@@ -15,14 +15,14 @@ import tensorstore as ts
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Int32, UInt32
 
-from sparcom_jax.data.packing import Bin, Shape, alike, fill, stack, steps
-from sparcom_jax.data.tokens import TokenizedSet, extended
+from sparcom_jax.batches.packing import Bin, Shape, alike, fill, stack, steps
+from sparcom_jax.batches.tokens import TokenizedSet, extended
+from sparcom_jax.engine.placement import Placement, Step
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.attention import Cache, empty_cache
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, require_finite
-from sparcom_jax.parallel import Placement, Step
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import ArraySpec, vector

@@ -9,16 +9,17 @@ from typing import Any
 
 import jax
 
+from sparcom_jax.batches.packing import Plan
+from sparcom_jax.batches.templates import Template
+from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Plan
-from sparcom_jax.data.templates import Template
-from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.engine.placement import Placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
-from sparcom_jax.parallel import Placement
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.store.arrays import Store
-from sparcom_jax.store.schema import SCHEMA_VERSION, Group
+from sparcom_jax.store.schema import SCHEMA_VERSION
+from sparcom_jax.units.groups import Group
 from sparcom_jax.version import VERSION
 
 

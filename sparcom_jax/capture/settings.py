@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from sparcom_jax.batches.tokens import SCOPES
 from sparcom_jax.capture.statistics import CONVENTIONS
-from sparcom_jax.data.tokens import SCOPES
 from sparcom_jax.errors import InputError
 
 

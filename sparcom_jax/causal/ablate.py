@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from sparcom_jax.analysis.tables import start_results, write_summary, write_table
-from sparcom_jax.capture.engine import compute_dtype
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.engine.dtype import compute_dtype
+from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.parallel import make_placement
 from sparcom_jax.progress import progress
+from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP
 from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.units.groups import EXPERT_GROUP
 
 TABLES = {
     "ablation.csv": ("target", "kind", "draw", "category_off", "category_measured", "units_off", "instructions", "nll",

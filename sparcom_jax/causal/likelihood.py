@@ -13,13 +13,13 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float64, Int
 
-from sparcom_jax.data.packing import Bin, Shape, fill, make_plan, stack, steps
-from sparcom_jax.data.tokens import TokenizedSet
+from sparcom_jax.batches.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault, require_finite
-from sparcom_jax.parallel import EDIT_SPECS, Placement, Step
 
 LOGITS_BLOCK = 128
 

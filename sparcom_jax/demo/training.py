@@ -15,13 +15,13 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import Shape, fill, make_plan
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import tokenize_prompts, tokenize_responses
+from sparcom_jax.batches.packing import Shape, fill, make_plan
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import tokenize_prompts, tokenize_responses
 from sparcom_jax.demo.checkpoint import decoder_config, save_checkpoint, train_tokenizer
 from sparcom_jax.demo.corpus import library_text
 from sparcom_jax.errors import InputError
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.kernels.attention import longest_text

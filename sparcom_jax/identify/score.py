@@ -12,7 +12,7 @@ same for all units of an instruction; this keeps every comparison exact.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8, UInt16
+from jaxtyping import Bool, Float, UInt16
 
 
 def cut_count(counts: Sequence[UInt16[np.ndarray, "_"]], wanted: int) -> int:
@@ -57,14 +57,3 @@ def exactly(
         tied = tied[np.argsort(-means[tied], kind="stable")]
     mask[tied[: wanted - np.count_nonzero(mask)]] = True
     return mask
-
-
-def pack(mask: Bool[np.ndarray, "*units F"]) -> UInt8[np.ndarray, "*units bytes"]:
-    """Packs the last axis, 8 units a byte, lowest bit first."""
-    return np.packbits(mask, axis=-1, bitorder="little")
-
-
-def unpack(packed: UInt8[np.ndarray, "bytes"], shape: tuple[int, ...]) -> Bool[np.ndarray, "*units F"]:
-    """Reads back what `pack` made of units of a shape, flattened since."""
-    rows = packed.reshape(*shape[:-1], -1)
-    return np.unpackbits(rows, axis=-1, count=shape[-1], bitorder="little").view(bool)

@@ -13,14 +13,16 @@ import tensorstore as ts
 from jaxtyping import Bool, Float32, UInt16
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.score import at_least, cut_count, exactly, pack, unpack
+from sparcom_jax.identify.score import at_least, cut_count, exactly
 from sparcom_jax.identify.selection import Selection, share_of
 from sparcom_jax.progress import progress, say
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import EXPERT_GROUP, MAX_COUNT, NEURON_GROUPS, SCHEMA_VERSION, Group
+from sparcom_jax.store.schema import MAX_COUNT, SCHEMA_VERSION
 from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
+from sparcom_jax.units.bits import pack, unpack
+from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
 CHUNK_BYTES = 64 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -145,7 +147,11 @@ def _kept(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple
     if selection.selector == "threshold":
         cut[:] = selection.threshold
     for row, packed in _rows(run, [run.store.open_array(f"{group.name}/mask") for group in groups]):
-        yield row, [unpack(part, group.shape).reshape(-1) for part, group in zip(packed, groups, strict=True)], cut[row]
+        masks = [
+            unpack(part.reshape(group.packed_shape), group.shape[-1]).reshape(-1)
+            for part, group in zip(packed, groups, strict=True)
+        ]
+        yield row, masks, cut[row]
 
 
 def _top(ties: str, counts: list[Counts], sums: list[Sums], wanted: int, tokens: int) -> tuple[list[Mask], float]:

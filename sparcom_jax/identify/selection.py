@@ -6,7 +6,7 @@ from typing import Any
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.shares import least_whole
-from sparcom_jax.store.schema import EXPERT_GROUP, Group
+from sparcom_jax.units.groups import EXPERT_GROUP, Group
 
 OF_NEURONS = ("selector", "epsilon", "threshold", "ties", "pool")
 

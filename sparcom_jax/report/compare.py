@@ -16,7 +16,7 @@ from sparcom_jax.report.markup import (
     text,
 )
 from sparcom_jax.report.results import OF_THE_SET, Result, Row
-from sparcom_jax.store.schema import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP
 
 HEADLINES = ("result", "base", "tuned", "units", "Jaccard", "by chance", "retained", "gained", "lost")
 SHARES = {"set_share": "in S(i), mean over the category's instructions", "core_share": "in the category's core"}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.analysis import compare, evaluate
-from sparcom_jax.analysis.tables import RESULTS_VERSION, SUMMARY
 from sparcom_jax.errors import InputError
+from sparcom_jax.results.files import RESULTS_VERSION, SUMMARY
 
 Number = int | float
 Row = dict[str, Any]

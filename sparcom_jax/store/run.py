@@ -12,7 +12,8 @@ from jaxtyping import UInt8, UInt32
 
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.store.arrays import Store, finished
-from sparcom_jax.store.schema import EXPERT_GROUP, SCHEMA_VERSION, Group, expert_group, group_from_json
+from sparcom_jax.store.schema import SCHEMA_VERSION
+from sparcom_jax.units.groups import EXPERT_GROUP, Group, expert_group, group_from_json
 
 if TYPE_CHECKING:
     import xarray

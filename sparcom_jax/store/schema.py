@@ -1,65 +1,15 @@
-"""What a run holds: the groups of units, the arrays with their dimensions, and how they are cut into chunks."""
+"""What a run holds: its arrays with their dimensions, and how they are divided into chunks."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+
+from sparcom_jax.units.groups import Group, expert_group
 
 SCHEMA_VERSION = 1
 MAX_COUNT = np.iinfo(np.uint16).max
 INNER_CHUNK_BYTES = 1 << 20
-
-NEURON_GROUPS = ("mlp", "shared", "routed")
-EXPERT_GROUP = "expert"
-"""Name under which the experts themselves are scored; their counts lie in `routed/selected_count`."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units of one kind: the neurons of the dense MLPs, of the shared experts, of the routed experts, or the experts.
-
-    Attributes:
-      name: `mlp`, `shared`, `routed` or `expert`.
-      layers: the model's layer numbers that have such units, ascending.
-      dims: names of the unit axes after `layer`: `("neuron",)`, `("expert", "neuron")` or `("expert",)`.
-      sizes: sizes of those axes.
-    """
-
-    name: str
-    layers: tuple[int, ...]
-    dims: tuple[str, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the units, `(L, *sizes)`."""
-        return (len(self.layers), *self.sizes)
-
-    @property
-    def unit_count(self) -> int:
-        """How many units there are."""
-        return math.prod(self.shape)
-
-    @property
-    def dimension_names(self) -> tuple[str, ...]:
-        """Names of the axes of `shape`."""
-        return ("layer", *self.dims)
-
-    def to_json(self) -> dict[str, Any]:
-        """The form kept in the manifest."""
-        return {"layers": list(self.layers), **dict(zip(self.dims, self.sizes, strict=True))}
-
-
-def group_from_json(name: str, entry: dict[str, Any]) -> Group:
-    """Reads back what `Group.to_json` wrote."""
-    dims = tuple(key for key in entry if key != "layers")
-    return Group(name, tuple(entry["layers"]), dims, tuple(int(entry[dim]) for dim in dims))
-
-
-def expert_group(routed: Group) -> Group:
-    """The group of the experts themselves, for a model whose routed neurons are `routed`."""
-    return Group(EXPERT_GROUP, routed.layers, ("expert",), routed.sizes[:1])
 
 
 @dataclass(frozen=True)
@@ -112,9 +62,8 @@ def mask_array(name: str, group: Group, rows: int, rows_per_write: int) -> Array
       rows: number of instructions I.
       rows_per_write: instructions in one written block.
     """
-    packed = (*group.shape[:-1], math.ceil(group.shape[-1] / 8))
     dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
-    return unit_array(name, "uint8", rows, rows_per_write, packed, dims)
+    return unit_array(name, "uint8", rows, rows_per_write, group.packed_shape, dims)
 
 
 def capture_arrays(

@@ -10,7 +10,9 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, Group, mask_array, vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, mask_array, vector
+from sparcom_jax.units.bits import unpack
+from sparcom_jax.units.groups import Group
 
 
 def sets_path(name: str) -> str:
@@ -105,8 +107,7 @@ class Sets:
           layer: index into the group's layers (not the model's layer number).
         """
         packed = finished(self.mask(group)[:, layer].read(), self.run.location)
-        unpacked = np.unpackbits(packed, axis=-1, count=self.groups[group].shape[-1], bitorder="little")
-        return unpacked.reshape(len(packed), -1).view(bool)
+        return unpack(packed, self.groups[group].shape[-1]).reshape(len(packed), -1)
 
     def size(self, group: str) -> UInt32[np.ndarray, "I"]:
         """|S(i)|."""

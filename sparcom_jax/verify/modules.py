@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Int32
 
+from sparcom_jax.batches.packing import fill, one_text
 from sparcom_jax.convert.families import FAMILIES
-from sparcom_jax.data.packing import fill, one_text
 from sparcom_jax.models.attention import View
 from sparcom_jax.models.decoder import Block, Decoder
 from sparcom_jax.models.edits import Edits

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32
 
+from sparcom_jax.batches.packing import fill, one_text
+from sparcom_jax.batches.templates import make_template
+from sparcom_jax.batches.tokens import tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.data.instructions import InstructionSet
-from sparcom_jax.data.packing import fill, one_text
-from sparcom_jax.data.templates import make_template
-from sparcom_jax.data.tokens import tokenize_prompts
 from sparcom_jax.errors import InputError
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
 from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, place_of

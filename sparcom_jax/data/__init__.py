@@ -1,1 +1,0 @@
-"""Instructions, tokens and batches."""

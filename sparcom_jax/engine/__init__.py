@@ -1,0 +1,1 @@
+"""The model on its devices, and texts through it."""

@@ -1,0 +1,1 @@
+"""The rows of instructions: their reader, HexaInst, its card and checks, and its building from corpora."""

@@ -1,0 +1,95 @@
+"""Instruction files: JSONL, one object a line, validated whole before anything runs."""
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.strict_json import loads, require_plain
+
+HEXAINST = "hexainst"
+MAX_CATEGORIES = 256
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """The rows of an instruction file, in file order.
+
+    Attributes:
+      source: the file, or `hexainst`.
+      rows: the objects; each has at least `id`, `category`, `instruction`.
+      categories: the categories in the order in which they first occur.
+    """
+
+    source: str
+    rows: list[dict[str, Any]]
+    categories: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Digest of all rows, as one JSON list with sorted keys."""
+        digest = hashlib.sha256(b"[")
+        for index, row in enumerate(self.rows):
+            digest.update(f"{', ' if index else ''}{json.dumps(row, sort_keys=True)}".encode())
+        digest.update(b"]")
+        return digest.hexdigest()
+
+    def category_index(self) -> list[int]:
+        """Index of each row's category."""
+        return [self.categories.index(row["category"]) for row in self.rows]
+
+
+def load_instructions(source: str | Path) -> InstructionSet:
+    """Reads an instruction file.
+
+    Args:
+      source: path of a JSONL file, or `hexainst` for the set that ships with the package.
+
+    Raises:
+      InputError: the file is missing or a row is at fault; the message names file, line and field.
+    """
+    shipped = resources.files("sparcom_jax.instructions").joinpath("hexainst.jsonl")
+    file = shipped if str(source) == HEXAINST else Path(source).expanduser()
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                row = _parse(line, f"{source}:{number}")
+                if row["id"] in seen:
+                    raise InputError(f"{source}:{number}: id {row['id']!r} is already on line {seen[row['id']]}")
+                seen[row["id"]] = number
+                rows.append(row)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+    if not rows:
+        raise InputError(f"{source}: no instructions")
+    categories = list(dict.fromkeys(row["category"] for row in rows))
+    if len(categories) > MAX_CATEGORIES:
+        raise InputError(f"{source}: {len(categories)} categories, at most {MAX_CATEGORIES} can be stored")
+    return InstructionSet(str(source), rows, categories)
+
+
+def load_hexainst() -> InstructionSet:
+    """The instructions that ship with the package: CLS, CODE, QA, GEN, MATH, SUM."""
+    return load_instructions(HEXAINST)
+
+
+def _parse(line: bytes, where: str) -> dict[str, Any]:
+    if not line.strip():
+        raise InputError(f"{where}: empty line")
+    row = loads(line, where)
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object")
+    require_plain(row, where)
+    for field in ("id", "category", "instruction"):
+        if not isinstance(row.get(field), str) or not row[field].strip():
+            raise InputError(f"{where}: field {field!r} must be a non-empty string")
+    if not isinstance(row.get("response"), str | None):
+        raise InputError(f"{where}: field 'response' must be a string or null")
+    row["category"] = sys.intern(row["category"])
+    return row

@@ -1,0 +1,1 @@
+"""What an analysis writes, and what a report reads."""

@@ -1,0 +1,1 @@
+"""What is counted, chosen and acted on: neurons and experts."""
