@@ -25,8 +25,8 @@ from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints
-from tests.families import CASES
 from tests.capture.test_capture import arrays, same
+from tests.families import CASES
 
 LENGTHS = (50, 3, 17, 1, 64)
 NEW = 8

@@ -14,8 +14,8 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.instructions.rows import load_instructions
 from sparcom_jax.store.run import Run, open_run
-from tests.ports import free_port
 from tests.capture.test_capture import same
+from tests.ports import free_port
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "launch" / "capture.py"
 SETTINGS = CaptureSettings(batch_tokens=512, rows_per_block=4)
