@@ -28,9 +28,8 @@ from jax.sharding import AxisType, Mesh
 from benchmarks import print_table, timed
 from benchmarks.accelerator.shapes import SHAPES, decoder_config, small
 from sparcom_jax.batches.packing import Shape
-from sparcom_jax.capture.cuts import SetCut
-from sparcom_jax.capture.engine import capture_step
 from sparcom_jax.capture.generate import generate_step
+from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.causal.likelihood import likelihood_step
 from sparcom_jax.engine.placement import Placement
 from sparcom_jax.identify.selection import Selection
@@ -107,10 +106,9 @@ def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows:
     edit = {group.name: jax.ShapeDtypeStruct(group.shape, jnp.float32) for group in groups}
     if config.experts:
         edit["expert"] = jax.ShapeDtypeStruct((len(config.layers_of("moe")), config.experts.count), jnp.bool_)
-    cut = SetCut(Selection(), groups, "model")
     made = {
-        "capture": (capture_step(config, shape, "gate", False, groups, None, placement), None),
-        "capture, sets": (capture_step(config, shape, "gate", False, groups, cut, placement), None),
+        "capture": (capture_step(config, shape, Kept(), placement), None),
+        "capture, sets": (capture_step(config, shape, Kept(selection=Selection()), placement), None),
         "generation": (generate_step(config, shape, NEW_TOKENS, (), placement), None),
         "likelihood": (likelihood_step(config, shape, placement), Edits(**edit)),
     }

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import print_table, timed, workspace
-from benchmarks.forward import bare_step, batches_of, needed_flops
+from benchmarks.forward import bare_step, feeds_of, needed_flops
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.batches.templates import make_template
@@ -83,8 +83,8 @@ class BareForward:
                                  vocab_size=config.vocab_size, max_tokens=config.max_positions,
                                  truncate=False)  # fmt: skip
         self._params = model.restore(None, "")
-        batches = batches_of(texts, 512, settings.batch_tokens, placement)
-        self._steps = [(bare_step(config, shape, placement), batch) for shape, batch in batches]
+        fed = feeds_of(texts, 512, settings.batch_tokens, placement)
+        self._steps = [(bare_step(config, feed.shape, placement), feed.batch) for feed in fed]
 
     def run(self) -> None:
         """Runs all batches."""

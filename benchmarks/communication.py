@@ -17,12 +17,11 @@ import jax.numpy as jnp
 
 from benchmarks import print_table
 from sparcom_jax.batches.packing import Shape
-from sparcom_jax.capture.engine import capture_step
+from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.hf_config import translate
 from sparcom_jax.engine.placement import Placement, make_placement
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, abstract_params
-from sparcom_jax.units.groups import model_groups
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 LLAMA_7B = {
@@ -66,8 +65,7 @@ MODELS = {
 
 def compiled_step(config: DecoderConfig, placement: Placement, shape: Shape) -> Any:
     """The step of a capture, compiled for parameters and batches that do not exist."""
-    groups = tuple(model_groups(config))
-    step: Any = capture_step(config, shape, "gate", False, groups, None, placement)
+    step: Any = capture_step(config, shape, Kept(), placement)
 
     def slots(dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((placement.data, shape.slots), dtype)

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import models, timed, workspace
-from sparcom_jax.batches.packing import Bin, fill, make_plan, stack, steps
+from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import tokenize_prompts
-from sparcom_jax.capture import engine
 from sparcom_jax.capture.statistics import Statistics
+from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import convert
 from sparcom_jax.engine.placement import Step, make_placement
 from sparcom_jax.models import decoder
-from sparcom_jax.models.decoder import Batch
 from sparcom_jax.models.kernels import attention
 
 CHECKPOINTS = {"dense": models.dense_reference, "moe": models.moe_reference}
@@ -60,18 +59,14 @@ def compiled(kind: str, directory: Path) -> tuple[Step, Step, tuple[object, ...]
         max_tokens=config.max_positions,
         truncate=False,
     )
-    bins = next(iter(steps(make_plan(tokens.lengths, 512, 1024).blocks[0], placement.data)))
-    groups = tuple(engine.model_groups(config))
-
-    def lay(one: Bin) -> Batch:
-        return fill(one.shape, [tokens.ids[text] for text in one.texts], [tokens.counting(text) for text in one.texts])
-
+    bins = make_plan(tokens.lengths, 512, 1024).blocks[0]
+    feed = next(feeds(tokens, bins, placement.data, tokens.counting))
     params = model.restore(placement.param_shardings(config), "float32")
-    arguments = params, stack(bins, placement.data, lay), None
+    arguments = params, feed.batch, None
 
     def make() -> Step:
-        engine.capture_step.cache_clear()
-        step = engine.capture_step(config, bins[0].shape, "gate", False, groups, None, placement)
+        capture_step.cache_clear()
+        step = capture_step(config, feed.shape, Kept(), placement)
         jax.block_until_ready(step(*arguments))
         return step
 

@@ -8,7 +8,7 @@ The decoder reads packed batches, as in a capture; torch reads the same token id
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +19,18 @@ import torch
 from benchmarks import ROOT, print_table, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import load_torch, observe_experts
-from sparcom_jax.batches.packing import Shape, fill, make_plan
+from sparcom_jax.batches.packing import Shape, feeds, make_plan
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts
+from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.engine.model import place_model
+from sparcom_jax.engine.placement import Placement, Step, one_device
+from sparcom_jax.engine.sweep import sweep
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.faults import first_fault
 from sparcom_jax.models.taps import RoutedTap
+from sparcom_jax.units.groups import model_groups
 
 LIMIT = 1e-5
 
@@ -99,31 +104,34 @@ class Tally:
         self.largest_difference = max(self.largest_difference, int(np.abs(difference).max()))
 
 
-@partial(jax.jit, static_argnames=("config", "shape"))
-def raw_taps(params: Params, batch: Batch, config: DecoderConfig, shape: Shape) -> dict[str, Any]:
+@lru_cache
+def raw_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
     """The taps of all layers, unreduced."""
-    with jax.default_matmul_precision("highest"):
-        return bind(config, params)(batch, shape.rows, window=shape.window, reduce=lambda taps: taps).taps
+
+    def step(params: Params, batch: Batch, nothing: None) -> Any:
+        del nothing
+        with jax.default_matmul_precision("highest"):
+            read = bind(config, params)(batch, shape.rows, window=shape.window, reduce=lambda taps: taps)
+        return read.taps, first_fault(read.finite, batch.row, shape.rows)
+
+    return placement.compile(step, config, None, None)
 
 
-def decoder_gates(model: ModelDir, ids: list[np.ndarray], batch_tokens: int) -> Iterator[tuple[int, TextGates]]:
+def decoder_gates(model: ModelDir, texts: TokenizedSet, batch_tokens: int) -> Iterator[tuple[int, TextGates]]:
     """Runs the decoder over texts, packed as a capture packs them, and yields (text, its gates)."""
-    config = model.config
-    params = model.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]), "float32")
-    layers = {"mlp": config.layers_of("dense"), "shared": config.layers_of("moe"), "routed": config.layers_of("moe")}
-    plan = make_plan(np.asarray([len(text) for text in ids]), len(ids), batch_tokens)
-    for one in (one for block in plan.blocks for one in block):
-        texts = [ids[text] for text in one.texts]
-        batch = fill(one.shape, texts, [np.ones(len(text), bool) for text in texts])
-        taps = jax.device_get(raw_taps(params, batch, config, one.shape))
+    placed = place_model(model, one_device(), "float32")
+    layers = {group.name: group.layers for group in model_groups(model.config)}
+    (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
+    for feed in feeds(texts, bins, 1, texts.counting):
+        (found,) = sweep(placed, [feed], partial(raw_step, model.config, placement=placed.placement))
         stop = 0
-        for number, text in zip(one.texts, texts, strict=True):
-            start, stop = stop, stop + len(text)
+        for number in found.texts:
+            start, stop = stop, stop + len(texts.ids[number])
             yield (
                 number,
                 {
                     (group, layer): _cut(jax.tree.map(lambda leaf, at=at: leaf[at], tap), start, stop)
-                    for group, tap in taps.items()
+                    for group, tap in found.values.items()
                     for at, layer in enumerate(layers[group])
                 },
             )
@@ -186,7 +194,7 @@ def compare(family: str, size: str, texts: list[str], work: Path, batch_tokens: 
                                  truncate=False)  # fmt: skip
     theirs = TorchGates(checkpoint)
     tallies: dict[str, Tally] = {}
-    for number, ours in decoder_gates(model, tokenized.ids, batch_tokens):
+    for number, ours in decoder_gates(model, tokenized, batch_tokens):
         expected = theirs(tokenized.ids[number])
         if ours.keys() != expected.keys():
             raise AssertionError(f"the decoder shows {sorted(ours)}, torch {sorted(expected)}")

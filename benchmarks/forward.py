@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
-from sparcom_jax.batches.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.batches.packing import Feed, Shape, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.engine.placement import Placement
 from sparcom_jax.models.config import DecoderConfig
@@ -33,16 +33,12 @@ def bare_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Any:
     return placement.compile(step, config, None, P())
 
 
-def batches_of(texts: TokenizedSet, rows_per_block: int, slots: int, placement: Placement) -> list[tuple[Shape, Batch]]:
-    """All batches of a capture with their shapes, as its steps take them."""
-
-    def lay(one: Bin) -> Batch:
-        return fill(one.shape, [texts.ids[text] for text in one.texts], [texts.counting(text) for text in one.texts])
-
+def feeds_of(texts: TokenizedSet, rows_per_block: int, slots: int, placement: Placement) -> list[Feed]:
+    """All batches of a capture, as its steps take them."""
     return [
-        (bins[0].shape, stack(bins, placement.data, lay))
+        feed
         for block in make_plan(texts.lengths, rows_per_block, slots).blocks
-        for bins in steps(block, placement.data)
+        for feed in feeds(texts, block, placement.data, texts.counting)
     ]
 
 

@@ -23,7 +23,8 @@ from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import SCHEMA_VERSION, capture_arrays, vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, vector
+from sparcom_jax.store.statistics import POSITIVE_COUNT
 from sparcom_jax.units.groups import Group
 
 ROWS_PER_WRITE = 512
@@ -38,7 +39,7 @@ def make_run(location: Path, instructions: int, layers: int, neurons: int) -> Ru
     tokens = np.asarray([4 * len(row["instruction"].split()) // 3 + 1 for row in rows], np.uint32)
     group = Group(GROUP, tuple(range(layers)), ("neuron",), (neurons,))
     store = Store(location)
-    (spec,) = capture_arrays([group], instructions, ROWS_PER_WRITE, values=False)
+    spec = POSITIVE_COUNT.array(group, instructions, ROWS_PER_WRITE)
     array = store.create_array(spec)
     usual = random.beta(0.7, 2.0, group.shape).astype(np.float32)
     for start in range(0, instructions, ROWS_PER_WRITE):

@@ -9,8 +9,9 @@ import numpy as np
 
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import capture_arrays, vector
+from sparcom_jax.store.schema import vector
 from sparcom_jax.store.sets import set_arrays, sets_path
+from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.groups import Group, group_from_json
 
 DENSE = {"mlp": {"layers": [0, 1, 2, 3], "neuron": 21}}
@@ -44,7 +45,9 @@ def make_run(
     tokens = np.array(token_count if token_count is not None else rng.integers(5, 60, rows), np.uint32)
     store = Store(root)
     units = [group_from_json(name, entry) for name, entry in groups.items()]
-    for spec in capture_arrays(units, rows, ROWS_PER_WRITE, values=False):
+    kept = [(unit, one) for unit in units for one in kept_statistics(unit, sets=False, values=False)]
+    for group, statistic in kept:
+        spec = statistic.array(group, rows, ROWS_PER_WRITE)
         shares = rng.random(spec.shape)
         counts = (shares * tokens.reshape(-1, *[1] * (len(spec.shape) - 1))).astype(spec.dtype)
         store.create_array(spec).write(counts).result()

@@ -48,6 +48,7 @@ from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
@@ -250,9 +251,9 @@ def ablation(record: Record, case: Case) -> None:
     lengths = np.asarray([len(text) for text in ids], np.int32)
     texts = TokenizedSet(ids, np.maximum(lengths // 2, 1), lengths, {})
     placement = make_placement("pmap", 1, case.config)
-    params = case.model.restore(placement.param_shardings(case.config), "float32")
+    model = place_model(case.model, placement, "float32")
     names = [f"text {row}" for row in range(len(ids))]
-    likelihood = Likelihood(case.config, params, placement, texts, names, small.BATCH_TOKENS)
+    likelihood = Likelihood(model, texts, names, small.BATCH_TOKENS)
     everything, some = random_edits(case.config, share_off=0.0), random_edits(case.config, share_off=OFF)
     whole, ablated = likelihood.mean_nll(everything, ""), likelihood.mean_nll(some, " with units switched off")
     reference = case.in_torch(torch.float32)

@@ -31,18 +31,18 @@ from benchmarks.accelerator.shapes import (
     small,
     with_layers,
 )
-from benchmarks.forward import bare_step, batches_of, needed_flops
+from benchmarks.forward import bare_step, feeds_of, needed_flops
 from benchmarks.models import instruction_set, read_texts, save_tokenizer
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts
-from sparcom_jax.capture.engine import capture, capture_step
+from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
+from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import Placement, make_placement
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params
 from sparcom_jax.models.kernels.choice import OTHER_GPU, TPU, Kernels
-from sparcom_jax.units.groups import model_groups
 
 MODELS = {"dense": "Llama-3.1-8B", "moe": "Qwen1.5-MoE-A2.7B", "gpt_oss": "gpt-oss-20b"}
 GOAL_SHARE = {"dense": 0.5, "moe": 0.35, "gpt_oss": 0.35}
@@ -166,22 +166,18 @@ class Subject:
           Tokens a second.
         """
         placement = replace(self.placement, kernels=kernels or self.placement.kernels)
-        groups = tuple(model_groups(self.config))
-        batches = batches_of(texts, ROWS, slots, placement)
-        compiled = [
-            (capture_step(self.config, shape, "gate", False, groups, None, placement), batch)
-            for shape, batch in batches
-        ]
+        fed = feeds_of(texts, ROWS, slots, placement)
+        compiled = [(capture_step(self.config, feed.shape, Kept(), placement), feed.batch) for feed in fed]
         first, _ = timed(lambda: _pass(compiled, self.params, placement))
         seconds = median_of(lambda: _pass(compiled, self.params, placement), self._rounds, warm_up=0)
-        shapes = len({shape for shape, _ in batches})
+        shapes = len({feed.shape for feed in fed})
         tokens = int(texts.lengths.sum())
         rates = [tokens / one for one in seconds]
         self._record.figure(f"steps, {name}", statistics.median(rates), "tokens/s", spread=rates)
         self._record.figure(f"compiling, {shapes} shapes, {name}", max(first - statistics.median(seconds), 0.0), "s")
         self._share(name, statistics.median(rates))
         if with_bare:
-            bare = [(bare_step(self.config, shape, placement), batch) for shape, batch in batches]
+            bare = [(bare_step(self.config, feed.shape, placement), feed.batch) for feed in fed]
             alone = median_of(lambda: _pass(bare, self.params, placement), self._rounds)
             self._record.figure(f"bare forward, {name}", tokens / statistics.median(alone), "tokens/s",
                                 spread=[tokens / one for one in alone])  # fmt: skip

@@ -6,12 +6,13 @@ The plan follows from the lengths alone, so a resumed run makes the same batches
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Int, Int32
 
+from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.models.decoder import Batch
 from sparcom_jax.models.kernels.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.kernels.choice import default_kernels
@@ -41,6 +42,23 @@ class Bin:
 
     shape: Shape
     texts: tuple[int, ...]
+
+
+class Feed(NamedTuple):
+    """What the devices take in one step.
+
+    Attributes:
+      bins: bins of equal shape, one a device; of devices beyond them the batch is padding.
+      batch: their batches, on a leading axis of devices.
+    """
+
+    bins: tuple[Bin, ...]
+    batch: Batch
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of the batch of each device."""
+        return self.bins[0].shape
 
 
 @dataclass(frozen=True)
@@ -117,25 +135,27 @@ def one_text(length: int) -> Shape:
     return one.shape
 
 
-def steps(bins: Sequence[Bin], batches: int) -> Iterator[list[Bin]]:
-    """Bins of equal shape, at most `batches` at a time: what the devices take in one step."""
-    for shape in dict.fromkeys(one.shape for one in bins):
-        same = [one for one in bins if one.shape == shape]
-        for start in range(0, len(same), batches):
-            yield same[start : start + batches]
-
-
-def stack(bins: Sequence[Bin], batches: int, lay: Callable[[Bin], Batch]) -> Batch:
-    """The batches of a step on a leading axis of size `batches`; where bins are missing, padding.
+def feeds(
+    texts: TokenizedSet, bins: Sequence[Bin], devices: int, counted: Callable[[int], Bool[np.ndarray, "_"]]
+) -> Iterator[Feed]:
+    """What the devices are fed, step by step: bins of equal shape, at most one for each.
 
     Args:
-      bins: one or more bins of equal shape.
-      batches: batches of a step.
-      lay: makes the batch of a bin.
+      texts: what the bins hold.
+      bins: in any order; the shapes come in the order in which they first occur.
+      devices: batches that a step takes.
+      counted: of a text, which of its tokens count: `texts.counting`, or `texts.predicting` for a loss.
     """
-    padding = Bin(bins[0].shape, ())
-    padded = [*bins, *[padding] * (batches - len(bins))]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *map(lay, padded))
+
+    def batch(one: Bin) -> Batch:
+        return fill(one.shape, [texts.ids[text] for text in one.texts], [counted(text) for text in one.texts])
+
+    for shape in dict.fromkeys(one.shape for one in bins):
+        same = [one for one in bins if one.shape == shape]
+        for start in range(0, len(same), devices):
+            step = same[start : start + devices]
+            padding = [Bin(shape, ())] * (devices - len(step))
+            yield Feed(tuple(step), jax.tree.map(lambda *leaves: np.stack(leaves), *map(batch, [*step, *padding])))
 
 
 def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]) -> Batch:

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt16
 
 from sparcom_jax.engine.placement import Placement
@@ -62,13 +61,6 @@ class SetCut:
             for group, mask in zip(groups, masks, strict=True):
                 result[group.name]["mask"] = pack_on_device(mask)
                 result[group.name]["cut_count"] = cut.astype(jnp.uint16)
-        return result
-
-    def specs(self, specs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """How a mesh cuts what `reduce` returns, from how it cuts the statistics."""
-        result = {name: dict(of_group) for name, of_group in specs.items()}
-        for group in self.groups:
-            result[group.name] |= {"mask": result[group.name].pop("positive_count"), "cut_count": P()}
         return result
 
     def _select(

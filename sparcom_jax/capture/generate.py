@@ -4,9 +4,9 @@ Axis legend: I instructions, S token slots of a batch, R texts of a batch, N new
 """
 
 import time
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,17 @@ import tensorstore as ts
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Int32, UInt32
 
-from sparcom_jax.batches.packing import Bin, Shape, alike, fill, stack, steps
+from sparcom_jax.batches.packing import Shape, alike, feeds
 from sparcom_jax.batches.tokens import TokenizedSet, extended
+from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Placement, Step
+from sparcom_jax.engine.processes import own_blocks
+from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.attention import Cache, empty_cache
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
-from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, require_finite
+from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import ArraySpec, vector
@@ -74,9 +77,7 @@ class _State(NamedTuple):
 
 
 def generate(
-    config: DecoderConfig,
-    params: Any,
-    placement: Placement,
+    model: Callable[[], PlacedModel],
     prompts: TokenizedSet,
     names: Sequence[str],
     store: Store,
@@ -88,9 +89,7 @@ def generate(
     a distributed job each process continues its own blocks and then waits until the others have theirs.
 
     Args:
-      config: the model.
-      params: function that gives the parameters; not called where nothing is left to do.
-      placement: where they lie.
+      model: gives the model on its devices; not called where nothing is left to do.
       prompts: what is continued.
       names: what the prompts are called.
       store: the run.
@@ -110,16 +109,10 @@ def generate(
     )
     lengths = store.create_array(vector("generated/length", "uint32", "instruction", rows, block))
     done = np.asarray(finished(lengths.read(), store.location)) > 0
-    mine = [
-        start
-        for index, start in enumerate(range(0, rows, block))
-        if index % jax.process_count() == jax.process_index() and not done[start : start + block].all()
-    ]
-    if mine:
+    if own := own_blocks(done, block):
         with progress("generate", rows, "instructions", int(done.sum())) as bar:
-            for start in mine:
-                part = slice(start, min(start + block, rows))
-                made = _continue(config, params(), placement, prompts, names, part, settings)
+            for part in own:
+                made = continue_block(model(), prompts, names, part, settings)
                 finished(tokens[part].write(made.token), store.location)
                 finished(lengths[part].write(made.length), store.location)
                 bar.advance(part.stop - part.start)
@@ -171,31 +164,29 @@ def require_steady_angles(
                              f"rope {rope.kind!r} changes the angle of every position: {listed}")  # fmt: skip
 
 
-def _continue(
-    config: DecoderConfig,
-    params: Params,
-    placement: Placement,
-    prompts: TokenizedSet,
-    names: Sequence[str],
-    part: slice,
-    settings: GenerateSettings,
+def continue_block(
+    model: PlacedModel, prompts: TokenizedSet, names: Sequence[str], part: slice, settings: GenerateSettings
 ) -> Continuations:
-    """Continues the texts of one block."""
+    """Continues the texts of one block.
 
-    def lay(one: Bin) -> Batch:
-        return fill(
-            one.shape, [prompts.ids[text] for text in one.texts], [prompts.counting(text) for text in one.texts]
-        )
+    Args:
+      model: the model on its devices.
+      prompts: all prompts.
+      names: what they are called.
+      part: the block.
+      settings: how far, and in which batches.
 
-    count = part.stop - part.start
+    Raises:
+      InputError: logits, or what leads to them, are not finite.
+    """
+    count, placement = part.stop - part.start, model.placement
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
-    for bins in steps(alike(prompts.lengths, part.start, count, settings.batch_tokens), placement.data):
-        step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
-        token, length, fault = jax.device_get(step(params, stack(bins, placement.data, lay), None))
-        for device, one in enumerate(bins):
-            require_finite(fault[device], one.texts, names, config.num_layers, params, "--config.capture.dtype")
-            at = np.asarray(one.texts) - part.start
-            made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]
+    step = partial(generate_step, model.config, new_tokens=settings.new_tokens, stop=settings.stop, placement=placement)
+    bins = alike(prompts.lengths, part.start, count, settings.batch_tokens)
+    for found in finite_sweep(model, feeds(prompts, bins, placement.data, prompts.counting), step, names):
+        at = np.asarray(found.texts) - part.start
+        token, length = found.values
+        made.token[at], made.length[at] = token[: len(at)], length[: len(at)]
     return made
 
 
@@ -210,12 +201,14 @@ def generate_step(
 
     Returns:
       A function of (params, batches, None), which gives tokens `[data, R, N]` and lengths `[data, R]` as in
-      `Continuations`, and the first fault of each text (`models/faults.py`), `[data, R]`.
+      `Continuations`, together, and the first fault of each text (`models/faults.py`), `[data, R]`.
     """
     positions = shape.slots // shape.rows + new_tokens
     rows = np.arange(shape.rows, dtype=np.int32)
 
-    def step(params: Params, batch: Batch, nothing: None) -> tuple[Int[Array, "R N"], Int[Array, "R"], Int[Array, "R"]]:
+    def step(
+        params: Params, batch: Batch, nothing: None
+    ) -> tuple[tuple[Int[Array, "R N"], Int[Array, "R"]], Int[Array, "R"]]:
         del nothing
         decoder = bind(config, params)
         dtype = decoder.embed.embedding[...].dtype
@@ -260,6 +253,6 @@ def generate_step(
             ended = ~real | ends(token) | (fault != ALL_FINITE)
             begun = _State(jnp.int32(1), tokens, real.astype(jnp.int32), ended, fault, cache)
             made = jax.lax.while_loop(more, turn, begun)
-        return made.token, made.length, made.fault
+        return (made.token, made.length), made.fault
 
-    return placement.compile(step, config, None, (P(), P(), P()))
+    return placement.compile(step, config, None, ((P(), P()), P()))

@@ -5,11 +5,9 @@ M entries of the dispatch.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.decoder import Batch
@@ -66,16 +64,6 @@ class Statistics:
             else:
                 sound &= each
         return sound
-
-    def specs(self, groups: list[str]) -> dict[str, dict[str, Any]]:
-        """How a mesh cuts what `reduce` returns, stacked over layers: neurons, or experts, lie on "model"."""
-        neurons = ["positive_count", *(("value_sum", "value_max") if self.values else ())]
-        specs: dict[str, dict[str, Any]] = {}
-        for group in groups:
-            specs[group] = dict.fromkeys(neurons, P(None, None, "model"))
-            if group == "routed":
-                specs[group] |= {"selected_count": P(), "gate_sum": P()}
-        return specs
 
     def _dense(self, tap: NeuronTap, batch: Batch) -> dict[str, Array]:
         activation, counted = getattr(tap, self.convention), batch.counted[:, None]

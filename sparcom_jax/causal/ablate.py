@@ -13,6 +13,7 @@ from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts, tokenize_
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
+from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.instructions.rows import InstructionSet
@@ -104,9 +105,9 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     texts = _texts(model, run, rows)
     placement = make_placement(settings.placement, settings.model_parallel, model.config)
     start_results(output, "ablate", TABLES)
-    params = model.restore(placement.param_shardings(model.config), compute_dtype(settings.dtype, model.dtype))
+    placed = place_model(model, placement, compute_dtype(settings.dtype, model.dtype))
     names = [run.instructions[row]["id"] for row in rows]
-    likelihood = Likelihood(model.config, params, placement, texts, names, settings.batch_tokens)
+    likelihood = Likelihood(placed, texts, names, settings.batch_tokens)
 
     category = run.category[rows]
     baseline = _by_category(

@@ -13,13 +13,15 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float64, Int
 
-from sparcom_jax.batches.packing import Bin, Shape, fill, make_plan, stack, steps
+from sparcom_jax.batches.packing import Shape, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
+from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.faults import all_finite, first_fault, require_finite
+from sparcom_jax.models.faults import all_finite, first_fault
 
 LOGITS_BLOCK = 128
 
@@ -27,30 +29,22 @@ LOGITS_BLOCK = 128
 class Likelihood:
     """Scores the same texts again and again, under different edits."""
 
-    def __init__(
-        self,
-        config: DecoderConfig,
-        params: Params,
-        placement: Placement,
-        texts: TokenizedSet,
-        names: Sequence[str],
-        batch_tokens: int,
-    ) -> None:
-        self._config = config
-        self._params = params
-        self._placement = placement
+    def __init__(self, model: PlacedModel, texts: TokenizedSet, names: Sequence[str], batch_tokens: int) -> None:
+        """Packs the texts once, for all edits.
+
+        Args:
+          model: the model on its devices.
+          texts: prompts with their responses, whose tokens count.
+          names: what they are called.
+          batch_tokens: token slots of a batch, per device.
+        """
+        self._model = model
         self._texts = texts
         self._names = names
         # One block: nothing is written in between, so all texts may share batches.
         (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
-        self._steps = [
-            (
-                together,
-                stack(together, placement.data, self._lay),
-                likelihood_step(config, together[0].shape, placement),
-            )
-            for together in steps(bins, placement.data)
-        ]
+        # A slot counts if the token that it predicts, the next one, counts.
+        self._feeds = list(feeds(texts, bins, model.placement.data, texts.predicting))
 
     def mean_nll(self, edits: Edits, when: str) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
@@ -63,21 +57,12 @@ class Likelihood:
         Raises:
           InputError: the likelihood of a text, or what leads to it, is not finite.
         """
-        placed = self._placement.put(edits, EDIT_SPECS)
+        placement = self._model.placement
+        step = partial(likelihood_step, self._model.config, placement=placement)
         sums = np.zeros(len(self._texts.ids))
-        calls = (partial(step, self._params, batches, placed) for _, batches, step in self._steps)
-        for (bins, *_), stacked in zip(self._steps, self._placement.run_ahead(calls), strict=True):
-            values, fault = map(np.asarray, stacked)
-            for device, one in enumerate(bins):
-                require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
-                               "--config.capture.dtype", when)  # fmt: skip
-                sums[list(one.texts)] = values[device, : len(one.texts)]
+        for found in finite_sweep(self._model, self._feeds, step, self._names, placement.put(edits, EDIT_SPECS), when):
+            sums[list(found.texts)] = found.values[: len(found.texts)]
         return sums / self._texts.counted
-
-    def _lay(self, one: Bin) -> Batch:
-        """Here a slot counts if the token that it predicts, the next one, counts."""
-        ids = [self._texts.ids[text] for text in one.texts]
-        return fill(one.shape, ids, [self._texts.predicting(text) for text in one.texts])
 
 
 @lru_cache(maxsize=64)

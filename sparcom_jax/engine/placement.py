@@ -9,7 +9,7 @@ Processes do not talk to each other: each places the model on its local devices 
 
 import collections
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -170,9 +170,17 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
     for name, size in divided.items():
         if size % model:
             raise InputError(f"model_parallel {model} does not divide {name} {size}")
-    grid = np.asarray(devices).reshape(-1, model)
-    mesh = Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
-    return Placement(kind, mesh, kernels_of(devices[0]))
+    return Placement(kind, _grid(devices, model), kernels_of(devices[0]))
+
+
+def one_device(device: jax.Device | None = None) -> Placement:
+    """A model on one device alone, by default the first one of this process."""
+    device = device or jax.local_devices()[0]
+    return Placement("pmap", _grid([device], 1), kernels_of(device))
+
+
+def _grid(devices: Sequence[jax.Device], model: int) -> Mesh:
+    return Mesh(np.asarray(devices).reshape(-1, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def _param_specs(config: DecoderConfig) -> Any:

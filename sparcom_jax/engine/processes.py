@@ -8,6 +8,8 @@ import threading
 from concurrent.futures import Future
 
 import jax
+import numpy as np
+from jaxtyping import Bool
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import say
@@ -62,3 +64,14 @@ def join_processes(known: bool, coordinator: str | None, processes: int | None, 
             f"the processes of the job do not find each other: {error}; where JAX does not know the job, give each of "
             f"them --coordinator=HOST:PORT --processes=COUNT --process=NUMBER"
         ) from error
+
+
+def own_blocks(done: Bool[np.ndarray, "I"], size: int) -> list[slice]:
+    """The blocks of instructions that this process is to make: every one of its share of which something is missing.
+
+    Args:
+      done: which instructions are made.
+      size: instructions of a block.
+    """
+    blocks = [slice(start, min(start + size, len(done))) for start in range(0, len(done), size)]
+    return [block for block in blocks[jax.process_index() :: jax.process_count()] if not done[block].all()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparcom_jax.units.groups import Group, expert_group
+from sparcom_jax.units.groups import Group
 
 SCHEMA_VERSION = 1
 MAX_COUNT = np.iinfo(np.uint16).max
@@ -64,37 +64,6 @@ def mask_array(name: str, group: Group, rows: int, rows_per_write: int) -> Array
     """
     dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
     return unit_array(name, "uint8", rows, rows_per_write, group.packed_shape, dims)
-
-
-def capture_arrays(
-    groups: list[Group], rows: int, rows_per_write: int, values: bool, sets: bool = False
-) -> list[ArraySpec]:
-    """All per-instruction statistics of a run.
-
-    Args:
-      groups: the model's neuron groups.
-      rows: number of instructions I.
-      rows_per_write: instructions in one written block.
-      values: whether sums and maxima of the activations are stored too.
-      sets: whether masks and cuts of the neurons are stored instead of their counts.
-    """
-    specs = []
-    for group in groups:
-        statistics = {} if sets else {"positive_count": "uint16"}
-        if values:
-            statistics |= {"value_sum": "float32", "value_max": "float32"}
-        for statistic, dtype in statistics.items():
-            specs.append(unit_array(f"{group.name}/{statistic}", dtype, rows, rows_per_write, group.shape,
-                                    group.dimension_names))  # fmt: skip
-        if sets:
-            specs.append(mask_array(f"{group.name}/mask", group, rows, rows_per_write))
-            specs.append(vector(f"{group.name}/cut_count", "uint16", "instruction", rows, rows_per_write))
-        if group.name == "routed":
-            experts = expert_group(group)
-            for statistic, dtype in (("selected_count", "uint16"), ("gate_sum", "float32")):
-                specs.append(unit_array(f"routed/{statistic}", dtype, rows, rows_per_write, experts.shape,
-                                        experts.dimension_names))  # fmt: skip
-    return specs
 
 
 def vector(name: str, dtype: str, dim: str, size: int, write_size: int | None = None) -> ArraySpec:

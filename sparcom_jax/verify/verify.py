@@ -1,7 +1,7 @@
 """A user's own check of a converted model: the engine against transformers, on real instructions."""
 
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32
 
-from sparcom_jax.batches.packing import fill, one_text
+from sparcom_jax.batches.packing import Bin, Shape, feeds, one_text
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.model import place_model
+from sparcom_jax.engine.placement import Step, one_device
+from sparcom_jax.engine.sweep import BinResults, sweep
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
@@ -120,31 +123,33 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
                                vocab_size=config.vocab_size, max_tokens=config.max_positions,
                                truncate=False)  # fmt: skip
     taken = np.unique(np.linspace(0, len(prompts.ids) - 1, min(count, len(prompts.ids))).astype(int))
-    texts = [prompts.ids[index] for index in taken]
     try:
         reference = Reference(source, getattr(torch, dtype))
     except Exception as error:  # transformers raises whatever the model's own code raises
         raise InputError(f"{source}: transformers cannot load it: {error}") from error
-    params = model.restore(jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), dtype)
+    placed = place_model(model, one_device(), dtype)
     layers = {
         (layer, group): LayerAgreement(layer, group)
         for layer, one in enumerate(config.layers)
         for group in (("mlp",) if one.kind == "dense" else ("routed", "shared"))
     }
     worst = 0.0
-    with progress("verifying", len(texts), "instructions") as bar:
-        for index, ids in zip(taken, texts, strict=True):
-            name = f"instruction {instructions.rows[index]['id']}"
-            worst = max(worst, _compare_text(config, params, reference, ids, layers, f"{name}, {dtype}"))
+    with progress("verifying", len(taken), "instructions") as bar:
+        for index in taken.tolist():
+            bins = [Bin(one_text(len(prompts.ids[index])), (index,))]
+            # One at a time: what is read of a text may take gigabytes.
+            (found,) = sweep(placed, feeds(prompts, bins, 1, prompts.counting), partial(_step, config))
+            name = f"instruction {instructions.rows[index]['id']}, {dtype}"
+            worst = max(worst, _compare_text(config, found, reference, prompts.ids[index], layers, name))
             bar.advance()
     agreements = [one for one in layers.values() if one.activations]
     faults = _faults(worst, agreements, LIMITS) if dtype == "float32" else []
     departure = None
     if faults:
-        longest = max(texts, key=len)
-        errors = module_errors(bind(config, params), reference, longest)
+        longest = max((prompts.ids[index] for index in taken), key=len)
+        errors = module_errors(bind(config, placed.params), reference, longest)
         departure = next((one for one in errors if not one.error <= LIMITS.module), None)
-    return Verification(dtype, len(texts), int(sum(map(len, texts))), worst, agreements, departure, faults)
+    return Verification(dtype, len(taken), int(prompts.lengths[taken].sum()), worst, agreements, departure, faults)
 
 
 def render(outcome: Verification) -> str:
@@ -173,7 +178,7 @@ def render(outcome: Verification) -> str:
 
 def _compare_text(
     config: DecoderConfig,
-    params: Params,
+    found: BinResults,
     reference: Reference,
     ids: Int32[np.ndarray, "T"],
     layers: dict[tuple[int, str], LayerAgreement],
@@ -184,9 +189,7 @@ def _compare_text(
     Raises:
       InputError: numbers of either side are not finite; it says so of the text by its name.
     """
-    shape = one_text(len(ids))
-    batch = fill(shape, [ids], [np.ones(len(ids), bool)])
-    logits, taps, fault = jax.tree.map(np.asarray, _run(config, shape.rows, shape.window, params, batch))
+    logits, taps = found.values
     hooks: dict[str, str] = {}
     for layer, one in enumerate(config.layers):
         mlp = f"{reference.layer(layer)}.mlp"
@@ -196,7 +199,7 @@ def _compare_text(
         if one.kind == "moe":
             hooks[f"x{layer}"] = f"{mlp}:in"
     read = reference.run(ids, hooks)
-    ours = None if fault[0] == ALL_FINITE else place_of(int(fault[0]), config.num_layers)
+    ours = None if found.fault[0] == ALL_FINITE else place_of(int(found.fault[0]), config.num_layers)
     other = _first_not_finite(read, config.num_layers)
     if ours or other:
         raise InputError(f"{name}: the numbers of this package are {_since(ours)}, those of transformers "
@@ -254,15 +257,18 @@ def _faults(logits: float, agreements: list[LayerAgreement], limits: Limits) -> 
     return faults
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _run(
-    config: DecoderConfig, rows: int, window: int, params: Params, batch: Batch
-) -> tuple[Float[Any, "S V"], Any, Int32[Any, "R"]]:
-    """Logits, taps, and the first fault of each text (`models/faults.py`)."""
-    with jax.default_matmul_precision("highest"):
-        decoder = bind(config, params)
-        output = decoder(batch, rows, window=window, reduce=lambda taps: taps)
-        logits = decoder.logits(output.hidden)
+@lru_cache
+def _step(config: DecoderConfig, shape: Shape) -> Step:
+    """The compiled step of a text: logits and taps, and the first fault (`models/faults.py`)."""
+    placement = one_device()
+
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[tuple[Float[Array, "S V"], Any], Int32[Array, "R"]]:
+        del nothing
+        with jax.default_matmul_precision("highest"):
+            decoder = bind(config, params)
+            output = decoder(batch, shape.rows, window=shape.window, reduce=lambda taps: taps)
+            logits = decoder.logits(output.hidden)
         ends = jnp.stack([all_finite(output.hidden), all_finite(logits)])
-        fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, rows)
-        return logits, output.taps, fault
+        return (logits, output.taps), first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
+
+    return placement.compile(step, config, None, None)

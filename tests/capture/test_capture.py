@@ -145,7 +145,7 @@ def test_a_run_describes_itself(runs: dict[str, Run], instruction_file: Path) ->
 def test_resumes_to_the_same_bits(
     moe: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instructions, original, blocks = load_instructions(instruction_file), engine._Engine.block, []
+    instructions, original, blocks = load_instructions(instruction_file), engine.Blocks.statistics, []
 
     def stop_at_third(self: Any, *args: Any) -> Any:
         if len(blocks) == 2:
@@ -153,14 +153,14 @@ def test_resumes_to_the_same_bits(
         blocks.append(args)
         return original(self, *args)
 
-    monkeypatch.setattr(engine._Engine, "block", stop_at_third)
+    monkeypatch.setattr(engine.Blocks, "statistics", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         capture(moe, instructions, tmp_path / "run", SMALL)
     interrupted = open_run(tmp_path / "run")
     assert 0 < interrupted.done.sum() < 48
     with pytest.raises(InputError, match="incomplete"):
         interrupted.require_complete()
-    monkeypatch.setattr(engine._Engine, "block", original)
+    monkeypatch.setattr(engine.Blocks, "statistics", original)
     same(runs["moe"], capture(moe, instructions, tmp_path / "run", SMALL))
     # A complete run is left alone.
     chunks = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and "positive_count" in str(path)]
@@ -190,7 +190,7 @@ def test_a_changed_input_is_refused_by_name(
 def test_a_second_writer_is_refused(
     llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instructions, original, refused = load_instructions(instruction_file), engine._Engine.block, []
+    instructions, original, refused = load_instructions(instruction_file), engine.Blocks.statistics, []
 
     def meanwhile(self: Any, *arguments: Any) -> Any:
         if not refused:
@@ -199,7 +199,7 @@ def test_a_second_writer_is_refused(
             refused.append(error)
         return original(self, *arguments)
 
-    monkeypatch.setattr(engine._Engine, "block", meanwhile)
+    monkeypatch.setattr(engine.Blocks, "statistics", meanwhile)
     same(runs["llama"], capture(llama, instructions, tmp_path / "run", SMALL))
     assert refused
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -226,7 +226,7 @@ def test_a_disk_that_fills(
     llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as files may grow; with room again, the same command completes the run."""
-    instructions, original = load_instructions(instruction_file), engine._Engine.block
+    instructions, original = load_instructions(instruction_file), engine.Blocks.statistics
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(self: Any, *arguments: Any) -> Any:
@@ -234,7 +234,7 @@ def test_a_disk_that_fills(
         return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._Engine, "block", fill)
+        patch.setattr(engine.Blocks, "statistics", fill)
         try:
             with pytest.raises(InputError, match=r"run: the store failed: .*File too large"):
                 capture(llama, instructions, tmp_path / "run", SMALL)

@@ -23,6 +23,7 @@ from sparcom_jax.causal import ablate as ablation
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
@@ -215,7 +216,7 @@ def continued(model: ModelDir, path: Path, new: int = 3) -> TokenizedSet:
     ids = [np.asarray([0, 7, 9 + row], np.int32) for row in range(3)]
     texts = TokenizedSet(ids, np.zeros(3, np.int32), np.full(3, 3, np.int32), {})
     settings = GenerateSettings(new, (), 512, 8)
-    return generate(model.config, lambda: params, placement, texts, ["a", "b", "c"], Store(path), settings)
+    return generate(lambda: PlacedModel(model.config, params, placement), texts, ["a", "b", "c"], Store(path), settings)
 
 
 @pytest.mark.parametrize(("spoil", "place"), [
@@ -276,7 +277,9 @@ def test_a_model_that_lacks_a_neuron(placement: str, parts: int, hf_llama: Path,
     params = model.restore(placed.param_shardings(model.config), "float16")
     ids = [np.arange(2, 9 + row, dtype=np.int32) for row in range(3)]
     lengths = np.asarray([len(text) for text in ids], np.int32)
-    likelihood = Likelihood(model.config, params, placed, TokenizedSet(ids, lengths - 2, lengths, {}), "abc", 128)
+    likelihood = Likelihood(
+        PlacedModel(model.config, params, placed), TokenizedSet(ids, lengths - 2, lengths, {}), "abc", 128
+    )
     whole = np.ones((3, 80), np.float32)
     assert np.isfinite(likelihood.mean_nll(Edits(mlp=whole), "")).all()
     lacking = whole.copy()

@@ -18,6 +18,7 @@ from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
@@ -56,14 +57,13 @@ class Continuing:
     """Continues texts with one model again and again, cut over four devices where its heads allow it."""
 
     def __init__(self, model: ModelDir) -> None:
-        self.config = model.config
-        self.placement = make_placement("mesh", 4 if model.config.kv_heads == 4 else 1, model.config)
-        self.params = model.restore(self.placement.param_shardings(model.config), "float32")
+        placement = make_placement("mesh", 4 if model.config.kv_heads == 4 else 1, model.config)
+        self.model = place_model(model, placement, "float32")
 
     def __call__(self, place: Path, texts: TokenizedSet, rows_per_block: int = 8) -> TokenizedSet:
         settings = GenerateSettings(NEW, (), 512, rows_per_block)
         names = [f"r{row}" for row in range(len(texts.ids))]
-        return generate(self.config, lambda: self.params, self.placement, texts, names, Store(place), settings)
+        return generate(lambda: self.model, texts, names, Store(place), settings)
 
 
 def tails(texts: TokenizedSet) -> list[list[int]]:
@@ -132,7 +132,7 @@ def test_goes_on_after_a_kill(
     few = InstructionSet("rows", rows(instruction_file), ["A", "B", "C"])
     blocks = dataclasses.replace(GREEDY, rows_per_block=4)
     whole = capture(llama, few, tmp_path / "whole", blocks)
-    original, calls = generation._continue, []
+    original, calls = generation.continue_block, []
 
     def stop_at_second(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -140,7 +140,7 @@ def test_goes_on_after_a_kill(
             raise KeyboardInterrupt
         return original(*arguments)
 
-    monkeypatch.setattr(generation, "_continue", stop_at_second)
+    monkeypatch.setattr(generation, "continue_block", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         capture(llama, few, tmp_path / "run", blocks)
     with pytest.raises(InputError, match="run: capture is incomplete: run the same capture command again"):

@@ -15,7 +15,8 @@ from sparcom_jax.identify.score import cut_count, exactly
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import capture_arrays, vector
+from sparcom_jax.store.schema import vector
+from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.bits import pack
 from sparcom_jax.units.groups import group_from_json
 from tests import oracles
@@ -35,7 +36,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
                            "model": {"num_layers": 4, "family": "qwen2_moe", "num_experts_per_tok": 2, "digest": "m"},
                            "tokenizer": {"digest": "t"}, "instructions": {"digest": "i"}})  # fmt: skip
     groups = [group_from_json(name, entry) for name, entry in GROUPS.items()]
-    for spec in capture_arrays(groups, ROWS, ROWS_PER_WRITE, True):
+    kept = [(group, one) for group in groups for one in kept_statistics(group, sets=False, values=True)]
+    for units, statistic in kept:
+        spec = statistic.array(units, ROWS, ROWS_PER_WRITE)
         shape = (ROWS, *[1] * (len(spec.shape) - 1))
         values: Any = random.integers(0, tokens.reshape(shape) + 1, spec.shape)
         if spec.dtype == "float32":

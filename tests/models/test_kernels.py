@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from sparcom_jax.batches.packing import Shape, fill
-from sparcom_jax.capture.engine import capture_step
+from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.models.kernels import choice
 from sparcom_jax.models.kernels.choice import CountingKernel, Kernels
 from sparcom_jax.models.kernels.counting import count_by_row, count_by_row_and_expert
-from sparcom_jax.units.groups import model_groups
 
 COUNTING = get_args(CountingKernel)
 ROWS, EXPERTS, COLUMNS = 5, 4, 7
@@ -58,8 +57,7 @@ def captured(model: ModelDir, kernels: Kernels) -> Any:
     texts = [random.integers(0, model.config.vocab_size, length, np.int32) for length in lengths]
     shape = Shape(256, 256, 8)
     batch = fill(shape, texts, [np.ones(length, bool) for length in lengths])
-    groups = tuple(model_groups(model.config))
-    step = capture_step(model.config, shape, "gate", False, groups, None, placement)
+    step = capture_step(model.config, shape, Kept(), placement)
     params = model.restore(placement.param_shardings(model.config), "float32")
     batches = jax.tree.map(lambda leaf: np.stack([leaf] * placement.data), batch)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[0], step(params, batches, None))

@@ -170,7 +170,7 @@ def test_a_bucket_that_vanishes(
     """Half way through: one line that names the run; with the bucket back, the same command completes it."""
     from sparcom_jax.capture import engine
 
-    original, blocks = engine._Engine.block, []
+    original, blocks = engine.Blocks.statistics, []
     everything = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket("bucket")
 
     def block(self: Any, *arguments: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_bucket_that_vanishes(
             everything.delete()
         return original(self, *arguments)
 
-    monkeypatch.setattr(engine._Engine, "block", block)
+    monkeypatch.setattr(engine.Blocks, "statistics", block)
     instructions = load_instructions(instruction_file)
     with pytest.raises(InputError, match=r"s3://bucket/two: the store failed: .*NoSuchBucket"):
         capture(llama, instructions, "s3://bucket/two", SETTINGS)
