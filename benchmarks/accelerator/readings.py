@@ -6,18 +6,22 @@ E experts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int32
+from jaxtyping import Bool, Float, Int, Int32
 
-from sparcom_jax.batches.packing import Shape, fill, make_plan
+from sparcom_jax.batches.packing import Shape, feeds, make_plan
+from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.statistics import Statistics
+from sparcom_jax.engine.model import PlacedModel
+from sparcom_jax.engine.placement import Placement, Step, one_device
+from sparcom_jax.engine.sweep import sweep
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params, bind
-from sparcom_jax.models.kernels.choice import Kernels, kernels_of
+from sparcom_jax.models.faults import first_fault
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
 from sparcom_jax.verify.reference import Reference
@@ -154,16 +158,16 @@ def read_decoder(config: DecoderConfig, params: Params, ids: Texts, batch_tokens
       The reading, and the counts that the same compiled program made of the same activations.
     """
     lengths = np.asarray([len(text) for text in ids], np.int32)
-    (bins,) = make_plan(lengths, len(ids), batch_tokens).blocks
+    texts = TokenizedSet(ids, np.zeros_like(lengths), lengths, {})
+    model = PlacedModel(config, params, one_device(device_of(params)))
     groups = {group.name: group for group in model_groups(config)}
-    kernels = kernels_of(device_of(params))
     counts: Counts = {}
     parts, number = [], []
-    for one in bins:
-        texts = [ids[text] for text in one.texts]
-        batch = fill(one.shape, texts, [np.ones(len(text), bool) for text in texts])
-        logits, found = jax.tree.map(_on_host, _read(config, one.shape, kernels, params, batch))
-        used = sum(map(len, texts))
+    (bins,) = make_plan(lengths, len(ids), batch_tokens).blocks
+    step = partial(_step, config, placement=model.placement)
+    for one in sweep(model, feeds(texts, bins, 1, texts.counting), step):
+        logits, found = jax.tree.map(_in_numpy, one.values)
+        used = int(lengths[list(one.texts)].sum())
         number += [text for text in one.texts for _ in range(len(ids[text]))]
         parts.append(Reading(logits[:used], {
             (name, layer): _of_layer(jax.tree.map(lambda leaf, at=at: leaf[at], tap), used)
@@ -185,27 +189,30 @@ def device_of(params: Params) -> jax.Device:
     return device
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _read(
-    config: DecoderConfig, shape: Shape, kernels: Kernels, params: Params, batch: Batch
-) -> tuple[Float[Array, "S V"], Any]:
+@lru_cache
+def _step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
     """Logits, and of each group, stacked over its layers, the tap and the statistics that are made of it."""
     experts = config.experts.count if config.experts else 0
-    statistics = Statistics(shape.rows, experts, "gate", values=False, counting=kernels.counting)
+    statistics = Statistics(shape.rows, experts, "gate", values=False, counting=placement.kernels.counting)
 
-    def reduce(taps: LayerTaps) -> dict[str, Any]:
-        reduced = statistics.reduce(taps, batch)
-        return {name: (tap, reduced[name]) for name, tap in taps.items()}
+    def step(params: Params, batch: Batch, nothing: None) -> Any:
+        del nothing
 
-    with jax.default_matmul_precision("highest"):
-        decoder = bind(config, params)
-        output = decoder(batch, shape.rows, window=shape.window, reduce=reduce, kernels=kernels)
-        return decoder.logits(output.hidden), output.taps
+        def reduce(taps: LayerTaps) -> dict[str, Any]:
+            reduced = statistics.reduce(taps, batch)
+            return {name: (tap, reduced[name]) for name, tap in taps.items()}
+
+        with jax.default_matmul_precision("highest"):
+            decoder = bind(config, params)
+            output = decoder(batch, shape.rows, window=shape.window, reduce=reduce, kernels=placement.kernels)
+            logits = decoder.logits(output.hidden)
+        return (logits, output.taps), first_fault(output.finite, batch.row, shape.rows)
+
+    return placement.compile(step, config, None, None)
 
 
-def _on_host(leaf: Array) -> np.ndarray:
-    """As NumPy, which cannot reckon with bfloat16."""
-    value = np.asarray(leaf)
+def _in_numpy(value: np.ndarray) -> np.ndarray:
+    """As what NumPy can reckon with, which bfloat16 is not."""
     return value if value.dtype.kind in "iub" else value.astype(np.float32)
 
 
