@@ -32,7 +32,7 @@ from benchmarks.forward import bare_step, feeds_of, needed_flops
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts
+from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -79,9 +79,8 @@ class BareForward:
     def __init__(self, model: ModelInMemory, instructions: InstructionSet, settings: CaptureSettings) -> None:
         config, tokenizer = model.config, model.tokenizer()
         placement = self._placement = make_placement(settings.placement, settings.model_parallel, config)
-        texts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
-                                 vocab_size=config.vocab_size, max_tokens=config.max_positions,
-                                 truncate=False)  # fmt: skip
+        reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
+        texts = tokenize_prompts(instructions, reader)
         self._params = model.restore(None, "")
         fed = feeds_of(texts, 512, settings.batch_tokens, placement)
         self._steps = [(bare_step(config, feed.shape, placement), feed.batch) for feed in fed]

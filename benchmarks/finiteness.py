@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import models, timed, workspace
 from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts
+from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts
 from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import convert
@@ -50,15 +50,8 @@ def compiled(kind: str, directory: Path) -> tuple[Step, Step, tuple[object, ...]
     config, tokenizer = model.config, model.tokenizer()
     placement = make_placement("pmap", 1, config)
     template = make_template("none", tokenizer)
-    tokens = tokenize_prompts(
-        models.instruction_set(texts),
-        tokenizer,
-        template,
-        scope="prompt",
-        vocab_size=config.vocab_size,
-        max_tokens=config.max_positions,
-        truncate=False,
-    )
+    reader = Reader(tokenizer, template, config.vocab_size, Limit(config.max_positions))
+    tokens = tokenize_prompts(models.instruction_set(texts), reader)
     bins = make_plan(tokens.lengths, 512, 1024).blocks[0]
     feed = next(feeds(tokens, bins, placement.data, tokens.counting))
     params = model.restore(placement.param_shardings(config), "float32")

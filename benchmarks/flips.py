@@ -21,7 +21,7 @@ from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import load_torch, observe_experts
 from sparcom_jax.batches.packing import Shape, feeds, make_plan
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import Placement, Step, one_device
@@ -189,9 +189,8 @@ def compare(family: str, size: str, texts: list[str], work: Path, batch_tokens: 
     model = convert(checkpoint, work / family)
     config = model.config
     tokenizer = model.tokenizer()
-    tokenized = tokenize_prompts(instruction_set(texts), tokenizer, make_template("none", tokenizer), scope="prompt",
-                                 vocab_size=config.vocab_size, max_tokens=config.max_positions,
-                                 truncate=False)  # fmt: skip
+    reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
+    tokenized = tokenize_prompts(instruction_set(texts), reader)
     theirs = TorchGates(checkpoint)
     tallies: dict[str, Tally] = {}
     for number, ours in decoder_gates(model, tokenized, batch_tokens):

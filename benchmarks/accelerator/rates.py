@@ -34,7 +34,7 @@ from benchmarks.accelerator.shapes import (
 from benchmarks.forward import bare_step, feeds_of, needed_flops
 from benchmarks.models import instruction_set, read_texts, save_tokenizer
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts
+from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.step import Kept, capture_step
@@ -257,8 +257,8 @@ def _texts(count: int, tokens: int) -> list[str]:
 
 def _tokens(tokenizer: Any, texts: list[str], vocab_size: int, most: int = 0) -> TokenizedSet:
     template = make_template("none", tokenizer)
-    return tokenize_prompts(instruction_set(texts), tokenizer, template, scope="prompt", vocab_size=vocab_size,
-                            max_tokens=most or 1 << 16, truncate=bool(most))  # fmt: skip
+    reader = Reader(tokenizer, template, vocab_size, Limit(most or 1 << 16))
+    return tokenize_prompts(instruction_set(texts), reader, truncate=bool(most))
 
 
 def _tokenizer(directory: Path, vocab_size: int) -> Any:

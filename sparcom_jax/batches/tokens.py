@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int32
@@ -19,6 +19,35 @@ SCOPES = ("prompt", "instruction", "response", "generated")
 OF_MODEL = "the model's limit"
 OF_COUNTS = "the most that a count can hold"
 OF_SETTING = "the limit that capture.max_tokens sets"
+
+
+class Limit(NamedTuple):
+    """The longest text that is fed.
+
+    Attributes:
+      tokens: how long it is.
+      source: what sets it, in the words of a message.
+    """
+
+    tokens: int
+    source: str = OF_MODEL
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads texts.
+
+    Attributes:
+      tokenizer: a transformers tokenizer.
+      template: what stands around an instruction.
+      vocab_size: rows of the model's embedding.
+      limit: the longest text.
+    """
+
+    tokenizer: Any
+    template: Template
+    vocab_size: int
+    limit: Limit
 
 
 @dataclass(frozen=True)
@@ -66,33 +95,22 @@ class TokenizedSet:
 
 
 def tokenize_prompts(
-    instructions: InstructionSet,
-    tokenizer: Any,
-    template: Template,
-    *,
-    scope: str,
-    vocab_size: int,
-    max_tokens: int,
-    truncate: bool,
-    limit: str = OF_MODEL,
+    instructions: InstructionSet, reader: Reader, *, scope: str = "prompt", truncate: bool = False
 ) -> TokenizedSet:
     """Tokenises the instructions within their template.
 
     Args:
       instructions: the rows.
-      tokenizer: a transformers tokenizer.
-      template: what stands around an instruction.
+      reader: how the model reads them.
       scope: `instruction` counts the tokens with a character of the user's words, which no special token has; with
         others every token of the prompt counts.
-      vocab_size: rows of the model's embedding.
-      max_tokens: longest text that is fed.
       truncate: whether longer texts are cut at the end; otherwise they are refused.
-      limit: what `max_tokens` is, for the message.
 
     Raises:
       InputError: a text is too long or has no tokens to count, the template does not hold a row's words as they are, or
         the tokenizer does not fit the model.
     """
+    tokenizer, template, max_tokens = reader.tokenizer, reader.template, reader.limit.tokens
     own = scope == "instruction"
     if own and not tokenizer.is_fast:
         raise InputError("capture.scope is 'instruction', which needs a fast tokenizer; this one gives no offsets")
@@ -106,13 +124,13 @@ def tokenize_prompts(
         if own:
             own_spans.append(_span(offsets, start, stop, len(begin), min(ids[-1].size, max_tokens)))
     names = [row["id"] for row in instructions.rows]
-    require_vocabulary(ids, names, vocab_size, instructions.source)
+    require_vocabulary(ids, names, reader.vocab_size, instructions.source)
     too_long = {row: tokens.size for row, tokens in enumerate(ids) if tokens.size > max_tokens}
     if too_long and not truncate:
         listed = [f"{names[row]} ({size})" for row, size in too_long.items()]
         cut = template.name == "none" and scope in ("prompt", "instruction")
         what = f"{instructions.source}: {len(too_long)} instructions are longer than"
-        raise InputError(what + too_long_for(max_tokens, limit, listed, cut))
+        raise InputError(what + too_long_for(reader.limit, listed, cut))
     ids = [tokens[:max_tokens] for tokens in ids]
     spans = own_spans if own else [(0, len(tokens)) for tokens in ids]
     empty = [name for name, (first, end) in zip(names, spans, strict=True) if first >= end]
@@ -123,15 +141,7 @@ def tokenize_prompts(
 
 
 def tokenize_responses(
-    instructions: InstructionSet,
-    prompts: TokenizedSet,
-    tokenizer: Any,
-    *,
-    vocab_size: int,
-    max_tokens: int,
-    separator: str,
-    end: bool,
-    limit: str = OF_MODEL,
+    instructions: InstructionSet, prompts: TokenizedSet, reader: Reader, *, end: bool
 ) -> TokenizedSet:
     """Appends each reference response to its prompt, for teacher forcing.
 
@@ -141,33 +151,32 @@ def tokenize_responses(
     Args:
       instructions: the rows, each with a response.
       prompts: their tokenised prompts.
-      tokenizer: a transformers tokenizer.
-      vocab_size: rows of the model's embedding.
-      max_tokens: longest text that the model can read.
-      separator: text between prompt and response.
+      reader: how the model reads them; its template has the separator between prompt and response.
       end: whether the end-of-sequence token follows.
-      limit: what `max_tokens` is, for the message.
 
     Raises:
       InputError: a row has no response, a text is too long, or the tokenizer does not fit the model.
     """
+    tokenizer = reader.tokenizer
     names = [row["id"] for row in instructions.rows]
     without = [row["id"] for row in instructions.rows if not row.get("response")]
     if without:
         raise InputError(f"{instructions.source}: field 'response' is missing or empty in {first_of(without)}")
-    responses = (separator + row["response"] for row in instructions.rows)
+    responses = (reader.template.separator + row["response"] for row in instructions.rows)
     closing = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
     encoded = _encoded(tokenizer, responses, False, False)
     texts = extended(prompts, [np.asarray(response + closing, np.int32) for response, _ in encoded])
-    too_long = [f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > max_tokens]
+    too_long = [
+        f"{name} ({size})" for name, size in zip(names, texts.lengths, strict=True) if size > reader.limit.tokens
+    ]
     if too_long:
         what = f"{instructions.source}: prompt and response are longer than"
-        raise InputError(what + too_long_for(max_tokens, limit, too_long))
-    require_vocabulary(texts.ids, names, vocab_size, instructions.source)
+        raise InputError(what + too_long_for(reader.limit, too_long))
+    require_vocabulary(texts.ids, names, reader.vocab_size, instructions.source)
     return texts
 
 
-def token_limit(asked: int, positions: int, countable: int) -> tuple[int, str]:
+def token_limit(asked: int, positions: int, countable: int) -> Limit:
     """The longest text that a capture feeds, and what sets that limit.
 
     Args:
@@ -175,22 +184,21 @@ def token_limit(asked: int, positions: int, countable: int) -> tuple[int, str]:
       positions: tokens that the model can read.
       countable: tokens that can be counted.
     """
-    limits = [(positions, OF_MODEL), (countable, OF_COUNTS), *([(asked, OF_SETTING)] if asked else [])]
-    return min(limits, key=lambda limit: limit[0])
+    limits = [Limit(positions), Limit(countable, OF_COUNTS), *([Limit(asked, OF_SETTING)] if asked else [])]
+    return min(limits, key=lambda limit: limit.tokens)
 
 
-def too_long_for(max_tokens: int, limit: str, texts: list[str], cut: bool = False) -> str:
+def too_long_for(limit: Limit, texts: list[str], cut: bool = False) -> str:
     """The end of a message about texts that are too long, with what can be done.
 
     Args:
-      max_tokens: longest text.
-      limit: what sets it.
+      limit: the longest text.
       texts: the texts, with their lengths.
       cut: whether they may be cut at their ends.
     """
-    remedies = ["raise capture.max_tokens"] if limit == OF_SETTING else []
+    remedies = ["raise capture.max_tokens"] if limit.source == OF_SETTING else []
     remedies += ["set capture.truncate"] if cut else []
-    return f" {max_tokens} tokens, {limit}: {first_of(texts)}; {' or '.join([*remedies, 'leave them out'])}"
+    return f" {limit.tokens} tokens, {limit.source}: {first_of(texts)}; {' or '.join([*remedies, 'leave them out'])}"
 
 
 def extended(prompts: TokenizedSet, added: list[Int32[np.ndarray, "_"]]) -> TokenizedSet:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sparcom_jax.batches.templates import Template
 from sparcom_jax.batches.tokens import (
+    Reader,
     TokenizedSet,
     token_limit,
     tokenize_prompts,
@@ -22,22 +23,32 @@ from sparcom_jax.store.schema import MAX_COUNT
 def texts_to_feed(
     config: DecoderConfig, instructions: InstructionSet, tokenizer: Any, template: Template, settings: CaptureSettings
 ) -> TokenizedSet:
-    """What is fed, but for scope `generated`: there, what is continued."""
-    max_tokens, limit = token_limit(settings.max_tokens, config.max_positions, MAX_COUNT)
-    if settings.max_tokens > max_tokens:
-        say(f"capture.max_tokens {settings.max_tokens} is more than {max_tokens}, {limit}, which holds")
-    texts = tokenize_prompts(instructions, tokenizer, template, scope=settings.scope, vocab_size=config.vocab_size,
-                             max_tokens=max_tokens, truncate=settings.truncate, limit=limit)  # fmt: skip
+    """What is fed, but for scope `generated`: there, what is continued.
+
+    Args:
+      config: the model.
+      instructions: the rows.
+      tokenizer: the model's tokenizer.
+      template: what stands around an instruction.
+      settings: of the capture.
+
+    Raises:
+      InputError: a text is too long, lacks what the scope needs, or does not fit the model.
+    """
+    limit = token_limit(settings.max_tokens, config.max_positions, MAX_COUNT)
+    if settings.max_tokens > limit.tokens:
+        say(f"capture.max_tokens {settings.max_tokens} is more than {limit.tokens}, {limit.source}, which holds")
+    reader = Reader(tokenizer, template, config.vocab_size, limit)
+    texts = tokenize_prompts(instructions, reader, scope=settings.scope, truncate=settings.truncate)
     if settings.scope == "response":
-        texts = tokenize_responses(instructions, texts, tokenizer, vocab_size=config.vocab_size, max_tokens=max_tokens,
-                                   separator=template.separator, end=False, limit=limit)  # fmt: skip
+        texts = tokenize_responses(instructions, texts, reader, end=False)
     if settings.scope == "generated":
         names = [row["id"] for row in instructions.rows]
         if taken := [row["id"] for row in instructions.rows if "generated" in row]:
             raise InputError(f"{instructions.source}: field 'generated' is the capture's own: {first_of(taken)}")
         sizes = zip(names, texts.lengths + settings.new_tokens, strict=True)
-        if too_long := [f"{name} ({size})" for name, size in sizes if size > max_tokens]:
+        if too_long := [f"{name} ({size})" for name, size in sizes if size > limit.tokens]:
             what = f"{instructions.source}: prompt and {settings.new_tokens} new tokens are longer than"
-            raise InputError(what + too_long_for(max_tokens, limit, too_long))
+            raise InputError(what + too_long_for(limit, too_long))
         require_steady_angles(config, texts.lengths, settings.new_tokens, names, instructions.source)
     return texts

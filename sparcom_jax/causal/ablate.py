@@ -1,7 +1,7 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
@@ -259,10 +259,9 @@ def _texts(model: ModelDir, run: Run, rows: np.ndarray) -> TokenizedSet:
     if template.digest != captured["template_digest"]:
         raise InputError(f"{run.location}: was captured with another rendering of template {captured['template']!r}; "
                          f"one that states the date is another every day: capture again")  # fmt: skip
-    prompts = tokenize_prompts(chosen, tokenizer, template, scope="prompt", vocab_size=config.vocab_size,
-                               max_tokens=limit, truncate=captured["truncate"])  # fmt: skip
-    return tokenize_responses(chosen, prompts, tokenizer, vocab_size=config.vocab_size, separator=template.separator,
-                              max_tokens=config.max_positions, end=True)  # fmt: skip
+    reader = Reader(tokenizer, template, config.vocab_size, Limit(limit))
+    prompts = tokenize_prompts(chosen, reader, truncate=captured["truncate"])
+    return tokenize_responses(chosen, prompts, replace(reader, limit=Limit(config.max_positions)), end=True)
 
 
 def _by_category(nll: Float64[np.ndarray, "I"], category: np.ndarray, categories: int) -> Float64[np.ndarray, "C"]:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from sparcom_jax.batches.packing import Shape, fill, make_plan
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts, tokenize_responses
+from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts, tokenize_responses
 from sparcom_jax.demo.checkpoint import decoder_config, save_checkpoint, train_tokenizer
 from sparcom_jax.demo.corpus import library_text
 from sparcom_jax.errors import InputError
@@ -154,10 +154,8 @@ def _instruction_batches(
     settings: TrainingSettings,
 ) -> Iterator[tuple[Shape, Batch]]:
     """Instructions with their responses, packed; only the responses' tokens count. Longer texts are not learnt from."""
-    limits: dict[str, Any] = {"vocab_size": config.vocab_size, "max_tokens": config.max_positions}
-    template = make_template("none", tokenizer)
-    prompts = tokenize_prompts(instructions, tokenizer, template, scope="prompt", truncate=False, **limits)
-    texts = tokenize_responses(instructions, prompts, tokenizer, separator=template.separator, end=True, **limits)
+    reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
+    texts = tokenize_responses(instructions, tokenize_prompts(instructions, reader), reader, end=True)
     read = np.flatnonzero(texts.lengths <= longest_text(WINDOW))
     if not len(read):
         raise InputError(f"{instructions.source}: no row has at most {longest_text(WINDOW)} tokens to learn from")

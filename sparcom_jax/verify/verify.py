@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from sparcom_jax.batches.packing import Bin, Shape, feeds, one_text
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts
+from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import Step, one_device
@@ -119,9 +119,8 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
     model.require_head("the comparison of logits")
     config = model.config
     tokenizer = model.tokenizer()
-    prompts = tokenize_prompts(instructions, tokenizer, make_template("none", tokenizer), scope="prompt",
-                               vocab_size=config.vocab_size, max_tokens=config.max_positions,
-                               truncate=False)  # fmt: skip
+    reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
+    prompts = tokenize_prompts(instructions, reader)
     taken = np.unique(np.linspace(0, len(prompts.ids) - 1, min(count, len(prompts.ids))).astype(int))
     try:
         reference = Reference(source, getattr(torch, dtype))

@@ -12,6 +12,8 @@ from sparcom_jax.batches.tokens import (
     OF_COUNTS,
     OF_MODEL,
     OF_SETTING,
+    Limit,
+    Reader,
     TokenizedSet,
     token_limit,
     tokenize_prompts,
@@ -39,10 +41,13 @@ def tokenizer(llama: ModelDir) -> Any:
     return tokenizer
 
 
+def reader(tokenizer: Any, template: str, max_tokens: int, source: str = OF_MODEL) -> Reader:
+    return Reader(tokenizer, make_template(template, tokenizer), 512, Limit(max_tokens, source))
+
+
 def tokens(tokenizer: Any, template: str, scope: str = "prompt", max_tokens: int = 1000, truncate: bool = False,
            rows: InstructionSet = SET) -> TokenizedSet:  # fmt: skip
-    return tokenize_prompts(rows, tokenizer, make_template(template, tokenizer), scope=scope, vocab_size=512,
-                            max_tokens=max_tokens, truncate=truncate)  # fmt: skip
+    return tokenize_prompts(rows, reader(tokenizer, template, max_tokens), scope=scope, truncate=truncate)
 
 
 def read(tokenizer: Any, texts: TokenizedSet, row: int) -> str:
@@ -112,8 +117,7 @@ def test_responses_count_alone(tokenizer: Any) -> None:
         made = make_template(template, tokenizer)
         prompts = tokens(tokenizer, template)
         for end in (False, True):
-            texts = tokenize_responses(SET, prompts, tokenizer, vocab_size=512, max_tokens=1000,
-                                       separator=made.separator, end=end)  # fmt: skip
+            texts = tokenize_responses(SET, prompts, reader(tokenizer, template, 1000), end=end)
             for row, one in enumerate(ROWS):
                 start = len(prompts.ids[row])
                 assert texts.ids[row][:start].tolist() == prompts.ids[row].tolist()
@@ -160,11 +164,10 @@ def test_which_limit_holds(asked: int, positions: int, expected: tuple[int, str]
 ])  # fmt: skip
 def test_what_can_be_done_about_texts_that_are_too_long(template: str, limit: str, remedy: str, tokenizer: Any) -> None:
     with pytest.raises(InputError, match=rf"longer than 4 tokens, {limit}: a \(\d+\), b \(\d+\); {remedy}$"):
-        tokenize_prompts(SET, tokenizer, make_template(template, tokenizer), scope="prompt", vocab_size=512,
-                         max_tokens=4, truncate=False, limit=limit)  # fmt: skip
+        tokenize_prompts(SET, reader(tokenizer, template, 4, limit))
     prompts = tokens(tokenizer, template)
     with pytest.raises(InputError, match=rf"prompt and response are longer than 9 tokens, {limit}: a \(\d+\)"):
-        tokenize_responses(SET, prompts, tokenizer, vocab_size=512, max_tokens=9, separator="", end=False, limit=limit)
+        tokenize_responses(SET, prompts, reader(tokenizer, template, 9, limit), end=False)
 
 
 @pytest.mark.parametrize(("chat", "message"), [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sparcom_jax.batches.templates import make_template
-from sparcom_jax.batches.tokens import tokenize_prompts, tokenize_responses
+from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts, tokenize_responses
 from sparcom_jax.capture import engine
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
@@ -285,10 +285,9 @@ def test_scopes_count_their_tokens(
     for scope in ("instruction", "response"):
         settings = dataclasses.replace(SMALL, scope=scope, template="plain")
         made[scope] = run = capture(llama, few, tmp_path / scope, settings)
-        prompts = tokenize_prompts(few, tokenizer, template, scope=scope, vocab_size=512, max_tokens=1024,
-                                   truncate=False)  # fmt: skip
-        texts = prompts if scope == "instruction" else tokenize_responses(
-            few, prompts, tokenizer, vocab_size=512, max_tokens=1024, separator="", end=False)  # fmt: skip
+        reader = Reader(tokenizer, dataclasses.replace(template, separator=""), 512, Limit(1024))
+        prompts = tokenize_prompts(few, reader, scope=scope)
+        texts = prompts if scope == "instruction" else tokenize_responses(few, prompts, reader, end=False)
         assert run.token_count.tolist() == texts.counted.tolist()
         for index, ids in enumerate(texts.ids):
             gates = {str(layer): f"model.layers.{layer}.mlp.gate_proj" for layer in range(3)}
