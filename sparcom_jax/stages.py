@@ -70,7 +70,7 @@ class Stages:
                     return str(was["output"])
                 say(f"{name}: is made again, because what it made is gone or was changed")
         say(f"{name} ...")
-        _write(marker, now | {"output": None})
+        write_marker(marker, now | {"output": None})
         try:
             work()
         except InputError:
@@ -78,7 +78,7 @@ class Stages:
                 marker.unlink()
             raise
         output = made()
-        _write(marker, now | {"output": output})
+        write_marker(marker, now | {"output": output})
         return output
 
 
@@ -124,7 +124,8 @@ def _read(marker: Path) -> dict[str, Any] | None:
     return content
 
 
-def _write(marker: Path, content: dict[str, Any]) -> None:
+def write_marker(marker: Path, content: dict[str, Any]) -> None:
+    """Writes a marker: a reader sees the old one or the new, never a part."""
     partial = marker.with_suffix(".partial")
     partial.write_text(json.dumps(content, sort_keys=True, indent=1))
     partial.replace(marker)

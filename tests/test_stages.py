@@ -129,14 +129,14 @@ def test_a_change_of_input_survives_a_kill_at_every_point(
         if points[0] - 1 == kill:
             raise KeyboardInterrupt
 
-    write = stages._write
+    write = stages.write_marker
 
     def write_between(marker: Path, content: dict[str, object]) -> None:
         point()
         write(marker, content)
         point()
 
-    monkeypatch.setattr(stages, "_write", write_between)
+    monkeypatch.setattr(stages, "write_marker", write_between)
     if kill < 12:
         with pytest.raises(KeyboardInterrupt):
             chain.run()

@@ -172,7 +172,7 @@ def test_a_study_that_is_killed_at_every_marker(
     when: str, lone: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     analyze(lone, tmp_path / "whole")
-    write = stages._write
+    write = stages.write_marker
     kills = 0
     for allowed in range(2 * len(LONE)):
         left = [allowed]
@@ -186,7 +186,7 @@ def test_a_study_that_is_killed_at_every_marker(
             if when == "before":
                 write(marker, content)
 
-        monkeypatch.setattr(stages, "_write", write_until)
+        monkeypatch.setattr(stages, "write_marker", write_until)
         with contextlib.suppress(KeyboardInterrupt):
             analyze(lone, tmp_path / "killed")
             break

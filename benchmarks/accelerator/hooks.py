@@ -57,7 +57,7 @@ def hooks_rate(
     slots = batch_tokens
     while True:
         try:
-            rates, filled = _rates(fields, ids, dtype, slots, rounds, device)
+            rates, filled = torch_rates(fields, ids, dtype, slots, rounds, device)
             break
         except torch.cuda.OutOfMemoryError as error:
             reason = str(error)
@@ -76,7 +76,7 @@ def hooks_rate(
     return statistics.median(rates)
 
 
-def _rates(
+def torch_rates(
     fields: Fields, ids: list[np.ndarray], dtype: str, batch_tokens: int, rounds: int, device: torch.device
 ) -> tuple[list[float], float]:
     """Tokens per second of each round, and the share of slots filled."""

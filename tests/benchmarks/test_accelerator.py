@@ -120,7 +120,7 @@ def test_hooks_out_of_memory(fits: int, tmp_path: Path, monkeypatch: pytest.Monk
             raise torch.cuda.OutOfMemoryError(f"no room for {args[3]}")
         return [2.0, 3.0, 5.0], 0.5
 
-    monkeypatch.setattr(hooks, "_rates", rates)
+    monkeypatch.setattr(hooks, "torch_rates", rates)
     record = Record("hooks", tmp_path / "found", time.time() + 60)
     rate = hooks.hooks_rate(record, shapes.small(shapes.LLAMA_3_1_8B), LENGTHS, "bfloat16", 256, rounds=3)
     found = _found(tmp_path / "found")
