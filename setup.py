@@ -57,7 +57,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["sparcom_jax", "sparcom_jax.*"]),
-    package_data={"sparcom_jax": ["py.typed", "instructions/*.jsonl"]},
+    package_data={"sparcom_jax": ["py.typed", "instructions/*.jsonl", "report/page.css", "report/page.js"]},
     python_requires=">=3.11",
     install_requires=RUNTIME,
     extras_require={

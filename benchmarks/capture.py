@@ -151,7 +151,7 @@ def print_differences(peer: str, run: Run, counts: Counts) -> None:
         # Every token shows each neuron of a dense layer once, and those of K experts of a routed one.
         seen = int(run.token_count.sum()) * expected[0].size
         if group in ("routed", EXPERT_GROUP):
-            seen = seen * run.attributes["model"]["num_experts_per_tok"] // expected.shape[2]
+            seen = seen * run.manifest.model.num_experts_per_tok // expected.shape[2]
         share = f"{difference.sum() / seen:.2e}"
         rows.append((group, f"{expected.size:,}", difference.max(), np.count_nonzero(difference), share))
     print_table((f"counts of {peer}", "cells", "largest difference", "cells that differ", "flips / activations"), rows)
@@ -199,9 +199,9 @@ def main() -> None:
         run = runs["engine"]
         median = {name: statistics.median(rounds) for name, rounds in seconds.items()}
         lengths = run.token_count
-        devices = run.attributes["devices"]
+        devices = run.manifest.devices
         print(f"\n{args.model} {args.size}: {model.manifest['parameters']:,} parameters; "
-              f"engine in {run.attributes['dtype']} on {devices['mesh']['data']} {devices['kind']}, "
+              f"engine in {run.manifest.dtype} on {devices.mesh['data']} {devices.kind}, "
               f"torch {torch.__version__} in float32 on {torch.get_num_threads()} threads")  # fmt: skip
         print(f"{len(texts)} instructions of {args.instructions}, {lengths.sum():,} tokens "
               f"(median {np.median(lengths):.0f}, longest {lengths.max()})\n")  # fmt: skip
@@ -213,7 +213,7 @@ def main() -> None:
                   f"{stored / len(texts) / 1e3:.1f} kB an instruction are stored")  # fmt: skip
         rate = needed_flops(model.config) * int(lengths.sum()) / median["engine"]
         print(f"matmul peak {peak / 1e9:.0f} GFLOP/s, of which the engine needs and uses {rate / peak:.2f}")
-        filled = {"engine": run.attributes["tokens"]["slots_filled"]} | {n: peer.filled for n, peer in peers.items()}
+        filled = {"engine": run.manifest.tokens.slots_filled} | {n: peer.filled for n, peer in peers.items()}
         print("token slots filled: " + ", ".join(f"{name} {share:.1%}" for name, share in filled.items()) + "\n")
         for name, counts in counted.items():
             print_differences(name, run, counts)

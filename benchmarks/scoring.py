@@ -22,8 +22,9 @@ from benchmarks import print_table, timed, workspace
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.manifest import CapturedInstructions, CapturedModel, CapturedTokenizer, Devices, Manifest
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import SCHEMA_VERSION, vector
+from sparcom_jax.store.schema import vector
 from sparcom_jax.store.statistics import POSITIVE_COUNT
 from sparcom_jax.units.groups import Group
 
@@ -56,11 +57,28 @@ def make_run(location: Path, instructions: int, layers: int, neurons: int) -> Ru
         column = vector(f"instruction/{name}", dtype, "instruction", instructions)
         store.create_array(column).write(np.asarray(values, dtype)).result()
     store.write("instructions.jsonl", b"\n".join(b"{}" for _ in rows))
-    store.write_group("", {"schema_version": SCHEMA_VERSION, "groups": {GROUP: group.to_json()},
-                           "categories": categories, "rows_per_write": ROWS_PER_WRITE,
-                           "model": {"num_experts_per_tok": 0, "digest": ""}, "capture": {},
-                           "tokenizer": {"digest": ""}, "instructions": {"digest": ""}})  # fmt: skip
+    store.write_group("", make_manifest(group, categories, instructions).to_json())
     return open_run(location)
+
+
+def make_manifest(group: Group, categories: list[str], instructions: int) -> Manifest:
+    """That of a run which no model was captured for."""
+    return Manifest(
+        model=CapturedModel(
+            family="", path="", source="", digest="", conversion=None, checkpoint_dtype="", parameters=0,
+            num_layers=len(group.layers), hidden_size=0, num_experts_per_tok=0,
+        ),
+        tokenizer=CapturedTokenizer(digest="", special_token_ids=[]),
+        instructions=CapturedInstructions(source="hexainst", digest="", count=instructions, truncated={}),
+        categories=categories,
+        groups={group.name: group},
+        rows_per_write=ROWS_PER_WRITE,
+        capture={},
+        selection=None,
+        dtype="float32",
+        devices=Devices(platform="cpu", kind="cpu", mesh={}, kernels={}, processes=1),
+        versions={},
+    )  # fmt: skip
 
 
 def read_all(run: Run) -> None:

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.manifest import identity_digest
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
@@ -225,4 +224,4 @@ def _run_digest(path: Path) -> str:
     """Of all that the counts depend on: from the same they come out the same, bit by bit."""
     run = open_run(path)
     run.require_complete()
-    return identity_digest(run.attributes)
+    return run.manifest.identity_digest

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.manifest import CapturedInstructions, CapturedModel, CapturedTokenizer, Devices, Manifest, Tokens
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import vector
-from sparcom_jax.store.sets import set_arrays, sets_path
+from sparcom_jax.store.sets import SetManifest, set_arrays, sets_path
 from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.groups import Group, group_from_json
 
@@ -58,18 +60,38 @@ def make_run(
     lines = [{"id": f"i{i}", "category": categories[c], "instruction": "x", "token_count": int(t)}
              for i, (c, t) in enumerate(zip(labels, tokens, strict=True))]  # fmt: skip
     store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    store.write_group(attributes={
-        "schema_version": 1,
-        "model": {"family": family, "num_layers": num_layers},
-        "instructions": {"digest": digest},
-        "groups": groups,
-        "categories": list(categories),
-        "rows_per_write": ROWS_PER_WRITE,
-    })  # fmt: skip
+    manifest = make_manifest(units, list(categories), rows, family=family, num_layers=num_layers, digest=digest)
+    total = int(tokens.sum())
+    known = replace(manifest, tokens=Tokens(fed=total, counted=total, slots_filled=1.0))
+    store.write_group(attributes=known.to_json())
     return open_run(root)
 
 
-def write_sets(run: Run, masks: Masks, name: str = "frequency", **attributes: object) -> None:
+def make_manifest(
+    groups: list[Group], categories: list[str], rows: int, *, rows_per_write: int = ROWS_PER_WRITE,
+    family: str = "llama", num_layers: int = 4, digest: str = "0" * 64,
+) -> Manifest:  # fmt: skip
+    """The manifest of a run that keeps counts."""
+    return Manifest(
+        model=CapturedModel(
+            family=family, path="models/made-up", source="hub/made-up", digest="m0", conversion={"files": []},
+            checkpoint_dtype="float32", parameters=1234, num_layers=num_layers, hidden_size=8, num_experts_per_tok=2,
+        ),
+        tokenizer=CapturedTokenizer(digest="t0", special_token_ids=[0, 1]),
+        instructions=CapturedInstructions(source="rows.jsonl", digest=digest, count=rows, truncated={}),
+        categories=categories,
+        groups={group.name: group for group in groups},
+        rows_per_write=rows_per_write,
+        capture={"convention": "gate", "keep": "counts"},
+        selection=None,
+        dtype="float32",
+        devices=Devices(platform="cpu", kind="cpu", mesh={"data": 1, "model": 1}, kernels={"counting": "scatter16"},
+                        processes=1),
+        versions={"jax": "0"},
+    )  # fmt: skip
+
+
+def write_sets(run: Run, masks: Masks, name: str = "frequency", **selection: object) -> None:
     """Writes sets given as boolean masks [I, L, ...] by group."""
     for group_name, mask in masks.items():
         group = run.groups[group_name]
@@ -83,9 +105,8 @@ def write_sets(run: Run, masks: Masks, name: str = "frequency", **attributes: ob
         for spec in set_arrays(name, group, len(mask), ROWS_PER_WRITE, len(run.categories)):
             run.store.create_array(spec).write(values[spec.name.split("/")[-1]].astype(spec.dtype)).result()
     digest = hashlib.sha256(b"".join(mask.tobytes() for mask in masks.values())).hexdigest()
-    made = {"schema_version": 1, "selector": "frequency", "epsilon": 0.05, "ties": "include", "groups": list(masks),
-            "digest": digest}  # fmt: skip
-    run.store.write_group(sets_path(name), made | attributes)
+    made = SetManifest({"selector": "frequency", "epsilon": 0.05, "ties": "include"} | selection, list(masks), digest)
+    run.store.write_group(sets_path(name), made.to_json())
 
 
 def random_masks(run: Run, *, seed: int = 0, share: float = 0.2, signal: float = 0.5) -> Masks:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "results": BASE,
     "analysis": BASE | {"results", "store", "units"},
     "causal": BASE | {"batches", "convert", "engine", "instructions", "models", "results", "store", "units"},
-    "report": BASE | {"analysis", "results", "store", "units"},
+    "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},
     "settings": BASE | {"capture", "causal", "identify"},
@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "study": None,
     "__init__": None,
 }
-AFTER_THE_STORE = ("store", "identify", "analysis", "report")
+AFTER_THE_STORE = ("store", "identify", "results", "analysis", "report")
 
 
 def part(path: Path) -> str:

@@ -23,7 +23,7 @@ def test_the_licence_is_the_exact_text_and_named_everywhere() -> None:
         assert "Apache-2.0" in (ROOT / name).read_text(), name
 
 
-def test_releases_hold_the_licence_and_the_instructions(tmp_path: Path) -> None:
+def test_releases_hold_the_licence_and_the_data(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
@@ -40,7 +40,8 @@ def test_releases_hold_the_licence_and_the_instructions(tmp_path: Path) -> None:
         in_sdist = archive.getnames()
     for names in (in_wheel, in_sdist):
         assert any(name.endswith("/LICENSE") for name in names)
-        assert any(name.endswith("sparcom_jax/instructions/hexainst.jsonl") for name in names)
+        for file in ("instructions/hexainst.jsonl", "report/page.css", "report/page.js"):
+            assert any(name.endswith(f"sparcom_jax/{file}") for name in names), file
     assert re.search(r"^License(-Expression)?: Apache-2.0$", metadata, re.MULTILINE)
 
 

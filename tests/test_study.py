@@ -144,7 +144,7 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     tuned = open_model(output / "models/dense-tuned")
     assert tuned.digest != open_model(finished / "models/dense-tuned").digest
     run = sj.open_run(output / "runs/dense-tuned")
-    assert run.attributes["model"]["digest"] == tuned.digest
+    assert run.manifest.model.digest == tuned.digest
     digest = sj.open_sets(run, "frequency").digest
     for result in ("evaluate-dense-tuned", "ablate-dense-tuned", "compare-dense-base-dense-tuned"):
         summary = json.loads((output / "results" / result / "summary.json").read_text())
@@ -234,7 +234,7 @@ def test_a_capture_goes_on_or_begins_anew(
     assert stages_of(log)["made"] == LONE
     model = open_model(output / "models/lone-base")
     assert model.digest == open_model(finished / "models/dense-base").digest
-    assert sj.open_run(run).attributes["model"]["digest"] == model.digest
+    assert sj.open_run(run).manifest.model.digest == model.digest
 
 
 def test_what_was_changed_by_hand_is_made_again(
@@ -296,7 +296,7 @@ def test_a_run_that_no_stage_here_made_is_not_deleted(lone: ConfigDict, finished
     shutil.rmtree(run)
     analyze(lone, output)
     model = open_model(output / "models/lone-base").digest
-    assert sj.open_run(run).attributes["model"]["digest"] == model == open_model(finished / "models/dense-base").digest
+    assert sj.open_run(run).manifest.model.digest == model == open_model(finished / "models/dense-base").digest
 
 
 def test_other_instructions_are_another_run(lone: ConfigDict, instruction_file: Path, tmp_path: Path) -> None:

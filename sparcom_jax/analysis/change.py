@@ -14,17 +14,8 @@ from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_inte
 from sparcom_jax.analysis.resampling import category_means, interval, one_hot
 from sparcom_jax.analysis.sides import Side
 from sparcom_jax.progress import progress
+from sparcom_jax.results.tables import INSTRUCTION_OVERLAP
 from sparcom_jax.units.groups import EXPERT_GROUP
-
-INSTRUCTION_OVERLAP = ("group", "id", "category", "token_count", "size_base", "size_tuned", "common", "jaccard",
-                       "chance")  # fmt: skip
-CATEGORY_OVERLAP = ("group", "category", "instructions", "jaccard", "ci_low", "ci_high", "chance")
-UNITS = ("group", "category", "layer", "relative_depth", "base", "tuned", "retained", "gained", "lost")
-DEPTH_SHIFT = ("group", "category", "quantity", "mean_depth_base", "mean_depth_tuned", "wasserstein", "jensen_shannon")
-FREQUENCY_DRIFT = ("group", "category", "layer", "relative_depth", "mean_absolute_change", "ci_low", "ci_high",
-                   "mean_change")  # fmt: skip
-ROUTING_DRIFT = ("category", "layer", "relative_depth", "total_variation", "ci_low", "ci_high",
-                 "total_variation_of_mean")  # fmt: skip
 
 Rows = Iterator[Sequence[object]]
 Weights = UInt16[np.ndarray, "R I C"]
@@ -50,7 +41,7 @@ def category_overlap(base: Side, rows: Sequence[Sequence[object]], resampled: We
       rows: those of `instruction_overlap`.
       resampled: bootstrap samples of the instructions.
     """
-    at = INSTRUCTION_OVERLAP.index("jaccard")
+    at = INSTRUCTION_OVERLAP.names.index("jaccard")
     for name in base.sets.groups:
         values = np.array([row[at : at + 2] for row in rows if row[0] == name], np.float64)
         means, low, high = _means(base, values, resampled)

@@ -11,23 +11,25 @@ from sparcom_jax.analysis.evaluate import require_settings
 from sparcom_jax.analysis.resampling import bootstrap_weights
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
 from sparcom_jax.results.files import start_results, write_summary, write_table
+from sparcom_jax.results.tables import (
+    CATEGORY_OVERLAP,
+    DEPTH_PROFILE,
+    DEPTH_SHIFT,
+    FREQUENCY_DRIFT,
+    INSTRUCTION_OVERLAP,
+    MATRIX_CORRELATION,
+    ROUTING_DRIFT,
+    TABLES,
+    UNITS,
+    Table,
+)
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets, open_sets
 
-TABLES = {
-    "instruction_overlap.csv": change.INSTRUCTION_OVERLAP,
-    "category_overlap.csv": change.CATEGORY_OVERLAP,
-    "units.csv": change.UNITS,
-    "depth_shift.csv": change.DEPTH_SHIFT,
-    "frequency_drift.csv": change.FREQUENCY_DRIFT,
-    "routing_drift.csv": change.ROUTING_DRIFT,
-    "depth_profile.csv": likeness.DEPTH_PROFILE,
-    "matrix_correlation.csv": likeness.MATRIX_CORRELATION,
-}
-OF_ANY_TWO = ("depth_profile.csv", "matrix_correlation.csv")
-IN_SUMMARY = ("category_overlap.csv", "depth_shift.csv", "matrix_correlation.csv")
+OF_ANY_TWO = (DEPTH_PROFILE, MATRIX_CORRELATION)
+IN_SUMMARY = (CATEGORY_OVERLAP, DEPTH_SHIFT, MATRIX_CORRELATION)
 
-Table = list[Sequence[object]]
+Rows = list[Sequence[object]]
 
 
 def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency", rho: float = 0.5,
@@ -61,60 +63,59 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
     require_comparable(before, after)
     for sets in (before, after):
         sets.require_units()
-    start_results(output, "compare", TABLES)
+    start_results(output, "compare")
     absent = _absent(before, after)
     sides = measure_side("base", before, rho), measure_side("tuned", after, rho)
-    tables = {"depth_profile.csv": list(likeness.depth_profile(*sides)),
-              "matrix_correlation.csv": list(likeness.matrix_correlation(*sides, permutations, seed))}  # fmt: skip
-    if "units.csv" not in absent:
+    tables = {DEPTH_PROFILE: list(likeness.depth_profile(*sides)),
+              MATRIX_CORRELATION: list(likeness.matrix_correlation(*sides, permutations, seed))}  # fmt: skip
+    if UNITS.name not in absent:
         tables |= _changes(*sides, bootstraps, seed, absent)
-    for name, rows in tables.items():
-        write_table(output / name, TABLES[name], rows)
+    for table, rows in tables.items():
+        write_table(output, table, rows)
     return write_summary(output, {
         "kind": "compare",
         "base": _describe(before),
         "tuned": _describe(after),
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "seed": seed},
         "categories": base.categories,
-        "capture_differences": differences(base.attributes.get("capture", {}), tuned.attributes.get("capture", {})),
-        "tables": [name for name in TABLES if name in tables],
+        "capture_differences": differences(base.manifest.capture, tuned.manifest.capture),
+        "tables": [table.name for table in TABLES["compare"] if table in tables],
         "absent": absent,
-        "core_units": _unit_totals(tables.get("units.csv", [])),
-        **{Path(name).stem: [dict(zip(TABLES[name], row, strict=True)) for row in tables.get(name, [])]
-           for name in IN_SUMMARY},
+        "core_units": _unit_totals(tables.get(UNITS, [])),
+        **{Path(table.name).stem: [table.record(row) for row in tables.get(table, [])] for table in IN_SUMMARY},
     })  # fmt: skip
 
 
 def _absent(base: Sets, tuned: Sets) -> dict[str, str]:
     reason = difference_of_architecture(base, tuned)
     if reason:
-        return {name: reason for name in TABLES if name not in OF_ANY_TWO}
+        return {table.name: reason for table in TABLES["compare"] if table not in OF_ANY_TWO}
     absent = {}
     if kept := [side for side, sets in (("base", base), ("tuned", tuned)) if sets.run.selection is not None]:
-        absent["frequency_drift.csv"] = f"the capture of {' and '.join(kept)} kept sets, not counts"
+        absent[FREQUENCY_DRIFT.name] = f"the capture of {' and '.join(kept)} kept sets, not counts"
     if "routed" not in base.run.groups:
-        absent["routing_drift.csv"] = "the models have no routed experts"
+        absent[ROUTING_DRIFT.name] = "the models have no routed experts"
     return absent
 
 
-def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, absent: dict[str, str]) -> dict[str, Table]:
+def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, absent: dict[str, str]) -> dict[Table, Rows]:
     run = base.run
     resampled = bootstrap_weights(run.category, len(run.categories), bootstraps, np.random.default_rng(seed))
     overlaps = list(change.instruction_overlap(base, tuned))
-    tables: dict[str, Table] = {
-        "instruction_overlap.csv": overlaps,
-        "category_overlap.csv": list(change.category_overlap(base, overlaps, resampled)),
-        "units.csv": list(change.units(base, tuned)),
-        "depth_shift.csv": list(change.depth_shift(base, tuned)),
+    tables: dict[Table, Rows] = {
+        INSTRUCTION_OVERLAP: overlaps,
+        CATEGORY_OVERLAP: list(change.category_overlap(base, overlaps, resampled)),
+        UNITS: list(change.units(base, tuned)),
+        DEPTH_SHIFT: list(change.depth_shift(base, tuned)),
     }
-    if "frequency_drift.csv" not in absent:
-        tables["frequency_drift.csv"] = list(change.frequency_change(base, tuned, resampled))
-    if "routing_drift.csv" not in absent:
-        tables["routing_drift.csv"] = list(change.routing_change(base, tuned, resampled))
+    if FREQUENCY_DRIFT.name not in absent:
+        tables[FREQUENCY_DRIFT] = list(change.frequency_change(base, tuned, resampled))
+    if ROUTING_DRIFT.name not in absent:
+        tables[ROUTING_DRIFT] = list(change.routing_change(base, tuned, resampled))
     return tables
 
 
-def _unit_totals(rows: Table) -> list[dict[str, Any]]:
+def _unit_totals(rows: Rows) -> list[dict[str, Any]]:
     names = ("base", "tuned", "retained", "gained", "lost")
     totals: dict[tuple[object, object], np.ndarray] = {}
     for group, category, _, _, *counts in rows:
@@ -124,7 +125,5 @@ def _unit_totals(rows: Table) -> list[dict[str, Any]]:
 
 
 def _describe(sets: Sets) -> dict[str, Any]:
-    run = sets.run
     groups = {name: {"units": group.unit_count, "layers": group.layers} for name, group in sets.groups.items()}
-    return {"run": run.location, "model": run.attributes["model"], "manifest": run.attributes, "set": sets.record(),
-            "groups": groups}  # fmt: skip
+    return {**sets.run.record(), "set": sets.record(), "groups": groups}

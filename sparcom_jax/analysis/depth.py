@@ -11,7 +11,7 @@ from sparcom_jax.units.groups import Group
 
 def relative_depth(run: Run, group: Group) -> Float64[np.ndarray, "L"]:
     """Layer number / (number of layers - 1) of the layers of a group; 0 in a model of one layer."""
-    last = max(int(run.attributes["model"]["num_layers"]) - 1, 1)
+    last = max(run.manifest.model.num_layers - 1, 1)
     return np.asarray(group.layers, np.float64) / last
 
 

@@ -27,21 +27,18 @@ from sparcom_jax.analysis.resampling import (
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
+from sparcom_jax.results.tables import (
+    COMBINATIONS,
+    CORE_UNITS,
+    DEPTH,
+    INSTRUCTIONS,
+    OVERLAP,
+    TABLES,
+    UNIQUENESS,
+)
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets, open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP, Group
-
-CELL_VALUES = ("value", "chance", "null_mean", "p_value", "q_value", "null_mean_length", "p_value_length",
-               "q_value_length", "ci_low", "ci_high")  # fmt: skip
-TABLES = {
-    "overlap.csv": ("group", "measure", "category_a", "category_b", *CELL_VALUES, "pairs"),
-    "uniqueness.csv": ("group", "category", "core_units", "unique_units", "uniqueness", "null_mean_length",
-                       "p_value_length", "q_value_length", "ci_low", "ci_high"),
-    "combinations.csv": ("group", "categories", "category_count", "units"),
-    "depth.csv": ("group", "category", "layer", "relative_depth", "core_units", "core_share", "mean_set_size"),
-    "instructions.csv": ("group", "id", "category", "token_count", "size", "cut"),
-    "core_units.csv": ("group", "layer", "expert", "neuron", "category", "membership_share"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class GroupResult:
 
     Attributes:
       group: the units.
-      cells: by measure, the category table of every one of `CELL_VALUES`, `[C, C]` each.
+      cells: by measure, the category table of each value of a cell, `[C, C]`, by its column of `OVERLAP`.
       core: the core sets.
       layer_sizes: |S(i)| by layer.
       uniqueness: of every category.
@@ -91,22 +88,20 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
     run.require_complete()
     sets = open_sets(run, set_name)
     sets.require_units()
-    start_results(output, "evaluate", TABLES)
+    start_results(output, "evaluate")
     draws = make_draws(run.category, run.token_count, len(run.categories), permutations=permutations,
                        bootstraps=bootstraps, strata=strata, seed=seed)  # fmt: skip
     results = [_evaluate_group(sets, group, rho, draws) for group in sets.groups.values()]
     _write_tables(output, sets, results)
     return write_summary(output, {
         "kind": "evaluate",
-        "run": run.location,
-        "model": run.attributes["model"],
-        "manifest": run.attributes,
+        **run.record(),
         "set": sets.record(),
         "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
                      "seed": seed},
         "categories": run.categories,
         "instructions": sets.category_sizes,
-        "tables": list(TABLES),
+        "tables": [table.name for table in TABLES["evaluate"]],
         "groups": {result.group.name: _group_summary(sets, result) for result in results},
     })  # fmt: skip
 
@@ -134,7 +129,8 @@ def category_table(overlap: Float64[np.ndarray, "I I"], chance: Float64[np.ndarr
       draws: the draws of the run.
 
     Returns:
-      A `[C, C]` table for every one of `CELL_VALUES`; NaN in the cell of a category with fewer than two instructions.
+      The `[C, C]` table of each value of a cell, by its column of `OVERLAP`; NaN in the cell of a category with fewer
+      than two instructions.
     """
     value = cell_means(overlap, draws.observed)[0]
     table = {"value": value, "chance": cell_means(chance, draws.observed)[0]}
@@ -183,15 +179,15 @@ def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:
 
 def _write_tables(output: Path, sets: Sets, results: Sequence[GroupResult]) -> None:
     rows_of = {
-        "overlap.csv": _overlap_rows,
-        "uniqueness.csv": _uniqueness_rows,
-        "combinations.csv": _combination_rows,
-        "depth.csv": _depth_rows,
-        "instructions.csv": _instruction_rows,
-        "core_units.csv": _core_unit_rows,
+        OVERLAP: _overlap_rows,
+        UNIQUENESS: _uniqueness_rows,
+        COMBINATIONS: _combination_rows,
+        DEPTH: _depth_rows,
+        INSTRUCTIONS: _instruction_rows,
+        CORE_UNITS: _core_unit_rows,
     }
-    for name, columns in TABLES.items():
-        write_table(output / name, columns, chain.from_iterable(rows_of[name](sets, result) for result in results))
+    for table, rows in rows_of.items():
+        write_table(output, table, chain.from_iterable(rows(sets, result) for result in results))
 
 
 def _overlap_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
@@ -201,7 +197,7 @@ def _overlap_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]
     for measure, table in result.cells.items():
         for a, b in zip(*np.triu_indices(len(categories)), strict=True):
             pairs = int(ordered_pairs[a, b]) // (2 if a == b else 1)
-            values = [table[name][a, b] for name in CELL_VALUES]
+            values = [table[name][a, b] for name in OVERLAP.names if name in table]
             yield result.group.name, measure, categories[a], categories[b], *values, pairs
 
 

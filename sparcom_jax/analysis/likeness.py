@@ -11,9 +11,6 @@ from sparcom_jax.analysis.resampling import cell_means, one_hot
 from sparcom_jax.analysis.sides import Side
 from sparcom_jax.units.groups import EXPERT_GROUP
 
-DEPTH_PROFILE = ("model", "group", "category", "relative_depth", "core_share", "set_share")
-MATRIX_CORRELATION = ("group_base", "group_tuned", "measure", "cells", "cell_count", "pearson", "p_pearson", "spearman",
-                      "p_spearman", "relabellings", "exact")  # fmt: skip
 GRID = np.linspace(0, 1, 11)
 """Relative depths of the profiles."""
 

@@ -64,31 +64,28 @@ def require_comparable(base: Sets, tuned: Sets) -> None:
       InputError: instructions, categories or the way in which the sets were made differ.
     """
     where = f"{base.run.location} and {tuned.run.location}"
-    digests = [sets.run.attributes["instructions"]["digest"] for sets in (base, tuned)]
+    digests = [sets.run.manifest.instructions.digest for sets in (base, tuned)]
     if digests[0] != digests[1]:
         raise InputError(f"{where}: captured from different instructions (digests {digests[0]} and {digests[1]})")
     if base.run.categories != tuned.run.categories:
         raise InputError(f"{where}: categories differ ({base.run.categories} and {tuned.run.categories})")
-    unlike = differences(base.attributes, tuned.attributes)
-    for name in ("groups", "digest"):
-        unlike.pop(name, None)
-    if unlike:
+    if unlike := differences(base.manifest.selection, tuned.manifest.selection):
         named = first_of(f"{name} {one!r} and {other!r}" for name, (one, other) in unlike.items())
         raise InputError(f"{where}: set {base.name!r} was made in different ways ({named}); identify both alike")
 
 
 def differences(base: dict[str, Any], tuned: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Entries that differ between two manifests, with both values; an absent entry counts as None."""
+    """Settings that differ, with both values; one that is absent counts as None."""
     pairs = {name: (base.get(name), tuned.get(name)) for name in sorted({*base, *tuned})}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def difference_of_architecture(base: Sets, tuned: Sets) -> str | None:
     """Why two models cannot be compared unit by unit; None where they can."""
-    families = [sets.run.attributes["model"]["family"] for sets in (base, tuned)]
+    families = [sets.run.manifest.model.family for sets in (base, tuned)]
     if families[0] != families[1]:
         return f"the models are of different families ({families[0]} and {families[1]})"
-    depths = [sets.run.attributes["model"]["num_layers"] for sets in (base, tuned)]
+    depths = [sets.run.manifest.model.num_layers for sets in (base, tuned)]
     if depths[0] != depths[1]:
         return f"the models have {depths[0]} and {depths[1]} layers"
     unlike = [name for name in {**base.groups, **tuned.groups} if base.groups.get(name) != tuned.groups.get(name)]

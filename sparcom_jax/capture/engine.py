@@ -1,7 +1,7 @@
 """The capture: instructions through the model, statistics into the store, resumable block by block."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -13,7 +13,16 @@ from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.cuts import require_whole_bytes
 from sparcom_jax.capture.generate import GenerateSettings, generate
-from sparcom_jax.capture.manifest import describe, open_or_create, record_tokens
+from sparcom_jax.capture.manifest import (
+    describe_devices,
+    describe_instructions,
+    describe_model,
+    describe_settings,
+    describe_tokenizer,
+    open_or_create,
+    package_versions,
+    record_tokens,
+)
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.capture.texts import texts_to_feed
@@ -29,6 +38,7 @@ from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.lock import only_writer
+from sparcom_jax.store.manifest import Manifest
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.units.groups import model_groups
 
@@ -77,10 +87,22 @@ def capture(
     if kept.selection:
         require_whole_bytes(groups, placement)
     rows_per_block = settings.rows_per_block or rows_of_a_block(groups, kept)
+    manifest = Manifest(
+        model=describe_model(model),
+        tokenizer=describe_tokenizer(model),
+        instructions=describe_instructions(instructions, texts),
+        categories=instructions.categories,
+        groups={group.name: group for group in groups},
+        rows_per_write=rows_per_block,
+        capture=describe_settings(settings, template, stop),
+        selection=kept.selection.of_neurons() if kept.selection else None,
+        dtype=dtype,
+        devices=describe_devices(placement),
+        versions=package_versions(),
+    )
     with only_writer(output, jax.process_index(), jax.process_count()):
         store = Store(output)
-        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings),
-                                                 kept.selection, stop, placement, dtype, rows_per_block))  # fmt: skip
+        resumed = open_or_create(store, manifest)
         placed = cache(lambda: place_model(model, placement, dtype))  # not before something is left to do
         generated = None
         if settings.scope == "generated":

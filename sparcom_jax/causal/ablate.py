@@ -20,15 +20,10 @@ from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
+from sparcom_jax.results.tables import ABLATION, BASELINE, TABLES
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets, open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP
-
-TABLES = {
-    "ablation.csv": ("target", "kind", "draw", "category_off", "category_measured", "units_off", "instructions", "nll",
-                     "delta"),
-    "baseline.csv": ("category", "instructions", "tokens", "nll"),
-}  # fmt: skip
 
 Units = dict[str, Bool[np.ndarray, "..."]]
 """Units to switch off: group -> mask over its units."""
@@ -89,9 +84,9 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
         )
     model.require_head("ablation")
     run.require_complete()
-    if run.attributes["model"]["digest"] != model.digest:
+    if run.manifest.model.digest != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
-    if run.attributes["tokenizer"]["digest"] != model.tokenizer_digest:
+    if run.manifest.tokenizer.digest != model.tokenizer_digest:
         raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
     sets = open_sets(run, settings.set_name)
     sets.require_units()
@@ -104,7 +99,7 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     rows = _scored_rows(run, settings.per_category)
     texts = _texts(model, run, rows)
     placement = make_placement(settings.placement, settings.model_parallel, model.config)
-    start_results(output, "ablate", TABLES)
+    start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(settings.dtype, model.dtype))
     names = [run.instructions[row]["id"] for row in rows]
     likelihood = Likelihood(placed, texts, names, settings.batch_tokens)
@@ -139,10 +134,10 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
                     for index, measured in enumerate(run.categories)
                 ]
                 bar.advance()
-    write_table(output / "ablation.csv", TABLES["ablation.csv"], table)
+    write_table(output, ABLATION, table)
     write_table(
-        output / "baseline.csv",
-        TABLES["baseline.csv"],
+        output,
+        BASELINE,
         [
             (name, int((category == index).sum()), int(texts.counted[category == index].sum()), baseline[index])
             for index, name in enumerate(run.categories)
@@ -152,21 +147,19 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
         output,
         {
             "kind": "ablate",
-            "run": run.location,
-            "model": run.attributes["model"],
-            "manifest": run.attributes,
+            **run.record(),
             "set": sets.record(),
             "settings": {
                 "rho": settings.rho,
                 "draws": settings.draws,
                 "per_category": settings.per_category,
-                "template": run.attributes["capture"]["template"],
+                "template": run.manifest.capture["template"],
                 "seed": settings.seed,
                 "ablation": "zero",
                 "control": "random units of the same layer and group, as many",
             },
             "categories": run.categories,
-            "tables": list(TABLES),
+            "tables": [table.name for table in TABLES["ablate"]],
             "baseline": baseline,
             "targets": {
                 target: {
@@ -236,7 +229,7 @@ def _require_units_to_switch_off(sets: Sets, cores: Units, targets: dict[str, li
 def _require_enough_experts(run: Run, cores: Units) -> None:
     if EXPERT_GROUP not in cores:
         return
-    group, needed = run.groups[EXPERT_GROUP], int(run.attributes["model"]["num_experts_per_tok"])
+    group, needed = run.groups[EXPERT_GROUP], run.manifest.model.num_experts_per_tok
     left = group.sizes[0] - cores[EXPERT_GROUP].sum(-1)
     for category, layer in np.argwhere(left < needed):
         raise InputError(
@@ -253,7 +246,7 @@ def _scored_rows(run: Run, per_category: int) -> np.ndarray:
 def _texts(model: ModelDir, run: Run, rows: np.ndarray) -> TokenizedSet:
     chosen = InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)
     tokenizer, config = model.tokenizer(), model.config
-    captured = run.attributes["capture"]
+    captured = run.manifest.capture
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
     template = make_template(captured["template"], tokenizer)
     if template.digest != captured["template_digest"]:

@@ -19,8 +19,8 @@ from sparcom_jax.progress import progress, say
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import MAX_COUNT, SCHEMA_VERSION
-from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
+from sparcom_jax.store.schema import MAX_COUNT
+from sparcom_jax.store.sets import SetManifest, Sets, open_sets, set_arrays, sets_path
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
@@ -81,9 +81,8 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
                 writer.add(row, masks, cut)
                 bar.advance(1)
             digests |= writer.finish()
-    attributes = {"schema_version": SCHEMA_VERSION, **asdict(selection), "groups": list(digests),
-                  "digest": _digest(run, selection, digests)}  # fmt: skip
-    run.store.write_group(sets_path(name), attributes)
+    manifest = SetManifest(asdict(selection), list(digests), _digest(run, selection, digests))
+    run.store.write_group(sets_path(name), manifest.to_json())
     sets = open_sets(run, name)
     _report(run, sets)
     if replaced is not None and replaced.get("digest") != sets.digest:
@@ -96,11 +95,13 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
 
 def _digest(run: Run, selection: Selection, masks: dict[str, str]) -> str:
     """Tells one version of a set from another; whether the device or the host cut the counts is no difference."""
-    attributes = run.attributes
+    manifest = run.manifest
     made_of = {
         "selection": asdict(selection),
-        "capture": {name: value for name, value in attributes["capture"].items() if name != "keep"},
-        **{part: attributes[part]["digest"] for part in ("model", "tokenizer", "instructions")},
+        "capture": {name: value for name, value in manifest.capture.items() if name != "keep"},
+        "model": manifest.model.digest,
+        "tokenizer": manifest.tokenizer.digest,
+        "instructions": manifest.instructions.digest,
         "masks": masks,
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
@@ -112,7 +113,7 @@ def _wanted(run: Run, selection: Selection, groups: list[Group]) -> int:
         return share_of(selection.epsilon, groups)
     if selection.expert_epsilon > 0:
         return share_of(selection.expert_epsilon, groups)
-    wanted = selection.expert_per_layer or int(run.attributes["model"]["num_experts_per_tok"])
+    wanted = selection.expert_per_layer or run.manifest.model.num_experts_per_tok
     if wanted > groups[0].sizes[0]:
         raise InputError(f"{run.location}: expert_per_layer {wanted} is more than the {groups[0].sizes[0]} "
                          f"experts of a layer")  # fmt: skip
@@ -255,7 +256,7 @@ def _report(run: Run, sets: Sets) -> None:
                 f"refuse this set"
             )
         everything = int((sets.cut(group) == 0).sum())
-        if everything and sets.attributes["ties"] == "include":
+        if everything and sets.manifest.selection["ties"] == "include":
             say(
                 f"{group}: {everything} instructions are cut at frequency 0, so all units tie and all are taken; "
                 f"a smaller epsilon, ties=drop or ties=exact avoids that"

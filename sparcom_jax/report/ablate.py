@@ -4,19 +4,30 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
-from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row
+from sparcom_jax.report.markup import (
+    Figure,
+    Headlines,
+    Section,
+    heading,
+    how_made,
+    interval,
+    mean,
+    number,
+    paragraph,
+    settings,
+    table,
+)
+from sparcom_jax.results.reader import Number, Result, Row
+from sparcom_jax.results.tables import ABLATION, BASELINE
 
 CHANGE = "change of NLL (nats per token)"
-HEADLINES = ("result", "model", "switched off", "own category, core", "own category, random", "other categories, core",
-             "other categories, random")  # fmt: skip
 SIGNIFICANT = 0.05
 
 Table = Sequence[Sequence[Number | None]]
 
 
-def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
-    """Rows of `HEADLINES`, one per target."""
+def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
+    """Rows of the headlines, one per target."""
     for target, found in result.summary["targets"].items():
         changes: tuple[Table, Table] = (found["delta"], found["random_mean"])
         own = [mean(row[c] for c, row in enumerate(change)) for change in changes]
@@ -26,10 +37,29 @@ def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
         yield result.name, model, target, *own, *other
 
 
+HEADLINES = Headlines(
+    title="Switched off",
+    columns=(
+        "result",
+        "model",
+        "switched off",
+        "own category, core",
+        "own category, random",
+        "other categories, core",
+        "other categories, random",
+    ),
+    meaning=(
+        "Mean change of the negative log-likelihood (nats per token) when the core units of a category, or as many "
+        "random ones, are switched off: on that category itself, and on the others."
+    ),
+    rows=_headlines,
+)
+
+
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
-    made = settings(summary["set"], OF_THE_SET)
+    made = how_made(summary["set"])
     parts: list[str | Figure] = [
         paragraph(
             f"Core units of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
@@ -39,16 +69,14 @@ def section(result: Result) -> Section:
     for target, found in summary["targets"].items():
         parts += [heading(target), *_target(result, target, found)]
     columns = ("category", "instructions", "tokens", "NLL (nats per token)")
-    rows = [list(row.values()) for row in result.tables["baseline.csv"]]
+    rows = [list(row.values()) for row in result.tables[BASELINE]]
     title = "Mean negative log-likelihood with nothing switched off"
-    return Section(
-        result, [*parts, heading("Baseline"), table(columns, rows, [result.path("baseline.csv")], title=title)]
-    )
+    return Section(result, [*parts, heading("Baseline"), table(columns, rows, [result.path(BASELINE)], title=title)])
 
 
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories = result.summary["categories"]
-    source = [result.path("ablation.csv")]
+    source = [result.path(ABLATION)]
     panels = {
         f"core {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
         f"random {target} off, mean of the draws": _cells(found["random_mean"], categories),
@@ -63,7 +91,7 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
     yield Figure(f"{target}-change", spec, caption, source)
     own = [
         row
-        for row in result.tables["ablation.csv"]
+        for row in result.tables[ABLATION]
         if row["target"] == target and row["category_off"] == row["category_measured"] and row["delta"] is not None
     ]
     named = {"core": "core units", "random": "random draw"}

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 
 from sparcom_jax.report.markup import number
-from sparcom_jax.report.results import Row
+from sparcom_jax.results.reader import Row
 
 # Okabe and Ito 2008: told apart with any kind of colour vision. Yellow, hard to see on white, comes last.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")

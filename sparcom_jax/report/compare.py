@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from sparcom_jax.report import charts
 from sparcom_jax.report.markup import (
     Figure,
+    Headlines,
     Section,
     code,
     heading,
+    how_made,
     interval,
     mean,
     paragraph,
@@ -15,22 +17,42 @@ from sparcom_jax.report.markup import (
     table,
     text,
 )
-from sparcom_jax.report.results import OF_THE_SET, Result, Row
+from sparcom_jax.results.reader import Result, Row
+from sparcom_jax.results.tables import (
+    CATEGORY_OVERLAP,
+    DEPTH_PROFILE,
+    DEPTH_SHIFT,
+    FREQUENCY_DRIFT,
+    MATRIX_CORRELATION,
+    ROUTING_DRIFT,
+    UNITS,
+    Table,
+)
 from sparcom_jax.units.groups import EXPERT_GROUP
 
-HEADLINES = ("result", "base", "tuned", "units", "Jaccard", "by chance", "retained", "gained", "lost")
 SHARES = {"set_share": "in S(i), mean over the category's instructions", "core_share": "in the category's core"}
 
 
-def headlines(result: Result, base: str, tuned: str) -> Iterator[Sequence[object]]:
-    """Rows of `HEADLINES`, one per group of units; none for models that do not compare unit by unit."""
-    if not {"category_overlap.csv", "units.csv"} <= set(result.tables):
+def _headlines(result: Result, base: str, tuned: str) -> Iterator[Sequence[object]]:
+    """Rows of the headlines, one per group of units; none for models that do not compare unit by unit."""
+    if not {CATEGORY_OVERLAP, UNITS} <= set(result.tables):
         return
     for name in result.summary["base"]["groups"]:
-        rows = result.of_group("category_overlap.csv", name)
+        rows = result.of_group(CATEGORY_OVERLAP, name)
         overlap = [mean(row[key] for row in rows) for key in ("jaccard", "chance")]
-        units = result.of_group("units.csv", name)
+        units = result.of_group(UNITS, name)
         yield result.name, base, tuned, name, *overlap, *(_sum(units, change) for change in charts.CHANGES)
+
+
+HEADLINES = Headlines(
+    title="Base and tuned",
+    columns=("result", "base", "tuned", "units", "Jaccard", "by chance", "retained", "gained", "lost"),
+    meaning=(
+        "Jaccard: mean overlap (0 to 1) of an instruction's unit sets in the two models, averaged over the "
+        "categories. Retained, gained and lost: core units of the categories (count), summed over the categories."
+    ),
+    rows=_headlines,
+)
 
 
 def section(result: Result) -> Section:
@@ -38,7 +60,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         f"<p>Base {code(summary['base']['run'])}, tuned {code(summary['tuned']['run'])}: "
-        f"{text(settings(summary['base']['set'], OF_THE_SET))}; {text(settings(summary['settings']))}.</p>"
+        f"{text(how_made(summary['base']['set']))}; {text(settings(summary['settings']))}.</p>"
     ]
     if summary["capture_differences"]:
         parts.append(table(
@@ -57,7 +79,7 @@ def section(result: Result) -> Section:
 
 def _overlap(result: Result) -> Iterator[str | Figure]:
     yield heading("Overlap of base and tuned")
-    source = [result.path("category_overlap.csv")]
+    source = [result.path(CATEGORY_OVERLAP)]
     names = ("measured", "chance level")
     panels = {group: [*_overlap_points(result, group, names)] for group in result.summary["base"]["groups"]}
     caption = (
@@ -70,14 +92,14 @@ def _overlap(result: Result) -> Iterator[str | Figure]:
     columns = ("units", "category", "instructions", "mean Jaccard", "95% interval", "chance")
     rows = [(row["group"], row["category"], row["instructions"], row["jaccard"],
              interval(row["ci_low"], row["ci_high"]), row["chance"])
-            for row in result.tables["category_overlap.csv"]]  # fmt: skip
+            for row in result.tables[CATEGORY_OVERLAP]]  # fmt: skip
     yield table(columns, rows, source, title="The same in numbers", folded=True)
 
 
 def _units(result: Result) -> Iterator[str | Figure]:
     yield heading("Core units retained, gained and lost")
-    source, categories = [result.path("units.csv")], result.summary["categories"]
-    by_layer = {group: [*_changed(result.of_group("units.csv", group))] for group in result.summary["base"]["groups"]}
+    source, categories = [result.path(UNITS)], result.summary["categories"]
+    by_layer = {group: [*_changed(result.of_group(UNITS, group))] for group in result.summary["base"]["groups"]}
     totals = {group: [*_totals(rows, categories)] for group, rows in by_layer.items()}
     caption = (
         "Core units of each category (count), all layers together: retained are core in both models, gained only in "
@@ -97,13 +119,13 @@ def _shift(result: Result) -> Iterator[str | Figure]:
     rows = [
         (row["group"], row["category"], quantities.get(row["quantity"], row["quantity"]), row["mean_depth_base"],
          row["mean_depth_tuned"], row["wasserstein"], row["jensen_shannon"])
-        for row in result.tables["depth_shift.csv"]
+        for row in result.tables[DEPTH_SHIFT]
     ]  # fmt: skip
     title = (
         "How far the distribution over layers moved, of the core units and of the mean |S(i)|: Wasserstein-1 distance "
         "in relative depth (0 first layer, 1 last), Jensen-Shannon divergence in bits (0 to 1)."
     )
-    yield table(columns, rows, [result.path("depth_shift.csv")], title=title)
+    yield table(columns, rows, [result.path(DEPTH_SHIFT)], title=title)
 
 
 def _frequency(result: Result) -> Iterator[str | Figure]:
@@ -111,7 +133,7 @@ def _frequency(result: Result) -> Iterator[str | Figure]:
     categories = result.summary["categories"]
     panels = {group: [_moved(row, "mean_absolute_change", band=True) for row in rows]
               for group in result.summary["base"]["groups"]
-              if (rows := result.of_group("frequency_drift.csv", group))}  # fmt: skip
+              if (rows := result.of_group(FREQUENCY_DRIFT, group))}  # fmt: skip
     if panels:
         caption = (
             "Drift of the activation frequency p (share of an instruction's tokens at which a neuron is positive): "
@@ -119,12 +141,12 @@ def _frequency(result: Result) -> Iterator[str | Figure]:
             "bands."
         )
         spec = charts.lines(panels, categories, x="layer", x_title="layer", y_title="mean |change of p|", whole=True)
-        yield Figure("frequency-drift", spec, caption, [result.path("frequency_drift.csv")])
+        yield Figure("frequency-drift", spec, caption, [result.path(FREQUENCY_DRIFT)])
 
 
 def _routing(result: Result) -> Iterator[str | Figure]:
     yield heading("Drift of routing")
-    rows = result.tables["routing_drift.csv"]
+    rows = result.tables[ROUTING_DRIFT]
     panels = {
         "mean over instructions": [_moved(row, "total_variation", band=True) for row in rows],
         "of the category's mean routing": [_moved(row, "total_variation_of_mean") for row in rows],
@@ -136,12 +158,12 @@ def _routing(result: Result) -> Iterator[str | Figure]:
     )
     categories = result.summary["categories"]
     spec = charts.lines(panels, categories, x="layer", x_title="layer", y_title="total variation", whole=True)
-    yield Figure("routing-drift", spec, caption, [result.path("routing_drift.csv")])
+    yield Figure("routing-drift", spec, caption, [result.path(ROUTING_DRIFT)])
 
 
 def _profiles(result: Result) -> Iterator[str | Figure]:
     yield heading("Relative depth of the two models")
-    rows = result.tables["depth_profile.csv"]
+    rows = result.tables[DEPTH_PROFILE]
     groups = list(dict.fromkeys(row["group"] for row in rows))
     kinds = {"neurons": [group for group in groups if group != EXPERT_GROUP], "experts": [EXPERT_GROUP]}
     for kind, chosen in kinds.items():
@@ -157,7 +179,7 @@ def _profiles(result: Result) -> Iterator[str | Figure]:
                     f"{kind.capitalize()}: share of a layer's units {meaning}, read at 11 relative depths (0 first "
                     "layer, 1 last) by linear interpolation; beyond a group's first and last layer, as in that layer."
                 )
-                yield Figure(f"{kind}-{field.replace('_', '-')}", spec, caption, [result.path("depth_profile.csv")])
+                yield Figure(f"{kind}-{field.replace('_', '-')}", spec, caption, [result.path(DEPTH_PROFILE)])
 
 
 def _correlation(result: Result) -> Iterator[str | Figure]:
@@ -167,19 +189,19 @@ def _correlation(result: Result) -> Iterator[str | Figure]:
     rows = [
         (row["group_base"], row["group_tuned"], row["measure"].replace("_", " "), row["cells"], row["cell_count"],
          row["pearson"], row["p_pearson"], row["spearman"], row["p_spearman"], row["relabellings"])
-        for row in result.tables["matrix_correlation.csv"]
+        for row in result.tables[MATRIX_CORRELATION]
     ]  # fmt: skip
     title = (
         "Whether the two models agree on which categories overlap: correlation (-1 to 1) of their tables of mean "
         "overlap, over all cells or only those between two categories; p of the one-sided Mantel test (categories "
         "relabelled)."
     )
-    yield table(columns, rows, [result.path("matrix_correlation.csv")], title=title)
+    yield table(columns, rows, [result.path(MATRIX_CORRELATION)], title=title)
 
 
 def _overlap_points(result: Result, group: str, names: tuple[str, str]) -> Iterator[Row]:
     measured, chance = names
-    for row in result.of_group("category_overlap.csv", group):
+    for row in result.of_group(CATEGORY_OVERLAP, group):
         bounds = {"low": row["ci_low"], "high": row["ci_high"]}
         yield {"category": row["category"], "what": measured, "value": row["jaccard"], **bounds}
         yield {"category": row["category"], "what": chance, "value": row["chance"]}
@@ -207,13 +229,13 @@ def _moved(row: Row, field: str, *, band: bool = False) -> Row:
     return {**point, "low": row["ci_low"], "high": row["ci_high"]} if band else point
 
 
-PARTS: dict[str, Callable[[Result], Iterator[str | Figure]]] = {
-    "category_overlap.csv": _overlap,
-    "units.csv": _units,
-    "depth_shift.csv": _shift,
-    "frequency_drift.csv": _frequency,
-    "routing_drift.csv": _routing,
-    "depth_profile.csv": _profiles,
-    "matrix_correlation.csv": _correlation,
+PARTS: dict[Table, Callable[[Result], Iterator[str | Figure]]] = {
+    CATEGORY_OVERLAP: _overlap,
+    UNITS: _units,
+    DEPTH_SHIFT: _shift,
+    FREQUENCY_DRIFT: _frequency,
+    ROUTING_DRIFT: _routing,
+    DEPTH_PROFILE: _profiles,
+    MATRIX_CORRELATION: _correlation,
 }
 """What a section has, by the table that it shows."""

@@ -4,8 +4,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
-from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row
+from sparcom_jax.report.markup import (
+    Figure,
+    Headlines,
+    Section,
+    heading,
+    how_made,
+    interval,
+    mean,
+    number,
+    paragraph,
+    settings,
+    table,
+)
+from sparcom_jax.results.reader import Number, Result, Row
+from sparcom_jax.results.tables import COMBINATIONS, DEPTH, OVERLAP, UNIQUENESS
 
 MEASURES = {"jaccard": "Jaccard", "overlap_coefficient": "overlap coefficient"}
 DEFINITIONS = {
@@ -16,19 +29,42 @@ SIGNIFICANT = 0.05
 SHOWN_COMBINATIONS = 20
 SHOWN_CELLS = 28
 
-HEADLINES = ("result", "model", "units", "within", "chance within", "between", "chance between", "uniqueness",
-             "general units", "of all units")  # fmt: skip
 
-
-def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
-    """Rows of `HEADLINES`, one per group of units."""
+def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
+    """Rows of the headlines, one per group of units."""
     for name, group in result.summary["groups"].items():
-        cells = [row for row in result.of_group("overlap.csv", name) if row["measure"] == "jaccard"]
+        cells = [row for row in result.of_group(OVERLAP, name) if row["measure"] == "jaccard"]
         within = [row for row in cells if row["category_a"] == row["category_b"]]
         between = [row for row in cells if row["category_a"] != row["category_b"]]
         means = [mean(row[key] for row in part) for part in (within, between) for key in ("value", "chance")]
-        unique = mean(row["uniqueness"] for row in result.of_group("uniqueness.csv", name))
+        unique = mean(row["uniqueness"] for row in result.of_group(UNIQUENESS, name))
         yield result.name, model, name, *means, unique, group["general_units"], group["units"]
+
+
+HEADLINES = Headlines(
+    title="Generality and uniqueness",
+    columns=(
+        "result",
+        "model",
+        "units",
+        "within",
+        "chance within",
+        "between",
+        "chance between",
+        "uniqueness",
+        "general units",
+        "of all units",
+    ),
+    meaning=(
+        "Within: mean Jaccard overlap (0 to 1) of the unit sets of two instructions of one category, its "
+        "generality, averaged over the categories. Between: the same for two instructions of different categories. "
+        "By chance: what random sets of the same size in every layer would overlap. Uniqueness: share (0 to 1) of "
+        "a category's core units that are core to no other category, averaged over the categories. General units: "
+        "units in the cores of all categories. Instructions of a category have units of their own where they "
+        "overlap more within than between; both can exceed chance through general units."
+    ),
+    rows=_headlines,
+)
 
 
 def section(result: Result) -> Section:
@@ -36,7 +72,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         paragraph(
-            f"S(i) is the set of units of instruction i ({settings(summary['set'], OF_THE_SET)}).",
+            f"S(i) is the set of units of instruction i ({how_made(summary['set'])}).",
             "The core of a category holds the units that at least a share rho of its instructions hold",
             f"({settings(summary['settings'])}).",
         )
@@ -61,8 +97,8 @@ def _group(result: Result, name: str) -> Iterator[str | Figure]:
 
 def _overlap(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
     title = MEASURES[measure]
-    source = [result.path("overlap.csv")]
-    rows = [row for row in result.of_group("overlap.csv", name) if row["measure"] == measure]
+    source = [result.path(OVERLAP)]
+    rows = [row for row in result.of_group(OVERLAP, name) if row["measure"] == measure]
     panels = {f"mean {title}": _cells(rows, "value", marked=True), "chance level": _cells(rows, "chance")}
     caption = (
         f"{DEFINITIONS[measure]} of S(i) and S(j) (0 to 1), mean over all pairs of different instructions: within a "
@@ -103,7 +139,7 @@ def _mark(row: Row) -> str:
 def _depth(result: Result, name: str) -> Figure:
     group = result.summary["groups"][name]
     layer_units = group["units"] / max(len(group["layers"]), 1)
-    rows = result.of_group("depth.csv", name)
+    rows = result.of_group(DEPTH, name)
     panels = {
         "core units of the category": [_point(row, row["core_share"]) for row in rows],
         "S(i), mean over the category's instructions": [
@@ -117,7 +153,7 @@ def _depth(result: Result, name: str) -> Figure:
         f"Depth of the {specific}: share of a layer's units, by category and relative depth (layer number / "
         "(number of layers - 1); 0 first layer, 1 last). Left core units, right the mean of |S(i)| within the layer."
     )
-    return Figure(f"{name}-depth", spec, caption, [result.path("depth.csv")])
+    return Figure(f"{name}-depth", spec, caption, [result.path(DEPTH)])
 
 
 def _point(row: Row, value: Number | None) -> Row:
@@ -131,14 +167,14 @@ def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
     rows = [
         (row["category"], row["core_units"], row["unique_units"], row["uniqueness"],
          interval(row["ci_low"], row["ci_high"]), row["null_mean_length"], row["q_value_length"])
-        for row in result.of_group("uniqueness.csv", name)
+        for row in result.of_group(UNIQUENESS, name)
     ]  # fmt: skip
     title = (
         "Uniqueness: share of a category's core units that are in no other core (0 to 1), and what labels shuffled "
         f"within strata of token count give. General units, in all {len(categories)} cores: {number(general)}."
     )
-    yield table(columns, rows, [result.path("uniqueness.csv")], title=title)
-    listed = result.of_group("combinations.csv", name)
+    yield table(columns, rows, [result.path(UNIQUENESS)], title=title)
+    listed = result.of_group(COMBINATIONS, name)
     held = sorted((row for row in listed if row["units"]), key=lambda row: (-row["units"], row["category_count"]))
     if not held:
         yield paragraph("No category has core units: no combination of categories to show.")
@@ -153,7 +189,7 @@ def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
         f"{number(len(listed))}, {number(len(held) - len(bars))} more with units than are shown here."
     )
     yield Figure(f"{name}-combinations", charts.combinations(bars, categories), caption,
-                 [result.path("combinations.csv")])  # fmt: skip
+                 [result.path(COMBINATIONS)])  # fmt: skip
 
 
 def _members(row: Row, categories: Sequence[str]) -> list[str]:

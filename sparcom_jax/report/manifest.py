@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sparcom_jax.report.markup import number, settings, table, text
-from sparcom_jax.report.results import Result
+from sparcom_jax.results.reader import Result
 
 FIELDS = {
     "model source": ("model", "source"),

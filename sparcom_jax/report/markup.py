@@ -3,11 +3,11 @@
 import html
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparcom_jax.report.results import Number, Result
+from sparcom_jax.results.reader import Number, Result
 
 GROUPS = {
     "mlp": "dense MLP neurons",
@@ -52,6 +52,23 @@ class Section:
     def title(self) -> str:
         """Kind and name of the result, as plain text."""
         return self.result.kind if self.result.name == "." else f"{self.result.kind}: {self.result.name}"
+
+
+@dataclass(frozen=True)
+class Headlines:
+    """What the top of the page says about all results of one kind: a table.
+
+    Attributes:
+      title: of the table.
+      columns: its headings.
+      meaning: how to read it, as plain text.
+      rows: gives the rows of one result, from it and a name of the model of each side.
+    """
+
+    title: str
+    columns: Sequence[str]
+    meaning: str
+    rows: Callable[..., Iterator[Sequence[object]]]
 
 
 def number(value: Number | None) -> Digits:
@@ -159,6 +176,11 @@ def script_json(value: object) -> str:
 def settings(entries: dict[str, Any], leave_out: Iterable[str] = ()) -> str:
     """Settings in one line, as plain text: `epsilon 0.05, ties include`."""
     return ", ".join(f"{name} {_plain(value)}" for name, value in entries.items() if name not in tuple(leave_out))
+
+
+def how_made(of_set: dict[str, Any]) -> str:
+    """How a set was made, in one line; `of_set` is what a summary records of it."""
+    return settings(of_set, ("schema_version", "groups", "run", "digest"))
 
 
 def _plain(value: object) -> str:

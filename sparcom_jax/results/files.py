@@ -10,19 +10,16 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.errors import InputError
-
-SUMMARY = "summary.json"
-RESULTS_VERSION = 1
-"""Of what result directories hold; `schema_version` of a summary."""
+from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault
+from sparcom_jax.results.tables import TABLES, Table
 
 
-def start_results(output: Path, kind: str, tables: Iterable[str]) -> None:
+def start_results(output: Path, kind: str) -> None:
     """Makes a result directory ready: what an earlier analysis of the same kind left there is removed.
 
     Args:
       output: the directory.
       kind: which analysis writes there; it becomes `kind` of the summary.
-      tables: names of all files that the analysis can write beside the summary.
 
     Raises:
       InputError: `output` cannot be a directory, or holds the results of another kind of analysis.
@@ -34,26 +31,29 @@ def start_results(output: Path, kind: str, tables: Iterable[str]) -> None:
             other = _kind(summary)
             if other != kind:
                 raise InputError(f"{summary}: holds results of kind {other!r}, not {kind!r}; name another --output")
-        for name in (SUMMARY, *tables):
+        for name in (SUMMARY, *(table.name for table in TABLES[kind])):
             (output / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{output}: cannot hold results ({error.strerror})") from error
 
 
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV file: floats with 9 digits, nothing where a value is undefined.
+def write_table(output: Path, table: Table, rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table as a CSV file: floats with 9 digits, nothing where a value is undefined.
 
     Args:
-      path: the file.
-      columns: names of the columns.
+      output: the directory.
+      table: which one.
       rows: one sequence per row, in the order of the columns.
+
+    Raises:
+      ValueError: a row does not have as many values as there are columns.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with (output / table.name).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
+        writer.writerow(table.names)
         for row in rows:
-            if len(row) != len(columns):
-                raise ValueError(f"{path.name}: a row of {len(row)} values for {len(columns)} columns")
+            if len(row) != len(table.columns):
+                raise ValueError(f"{table.name}: a row of {len(row)} values for {len(table.columns)} columns")
             writer.writerow([_cell(value) for value in row])
 
 
@@ -66,8 +66,13 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
       The summary as it was written.
+
+    Raises:
+      ValueError: it is not of the shape that summaries of its kind have.
     """
     plain: dict[str, Any] = _plain({"schema_version": RESULTS_VERSION, **summary})
+    if found := fault(plain):
+        raise ValueError(f"{SUMMARY}: {found}")
     unfinished = output / f"{SUMMARY}.unfinished"
     unfinished.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     unfinished.replace(output / SUMMARY)

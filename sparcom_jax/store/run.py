@@ -12,8 +12,8 @@ from jaxtyping import UInt8, UInt32
 
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.store.arrays import Store, finished
-from sparcom_jax.store.schema import SCHEMA_VERSION
-from sparcom_jax.units.groups import EXPERT_GROUP, Group, expert_group, group_from_json
+from sparcom_jax.store.manifest import Manifest
+from sparcom_jax.units.groups import EXPERT_GROUP, Group, expert_group
 
 if TYPE_CHECKING:
     import xarray
@@ -24,17 +24,16 @@ class Run:
 
     Attributes:
       store: where the run lies.
-      attributes: the manifest (the attributes of `zarr.json`).
+      manifest: what the run says of itself.
       groups: the neuron groups by name, and `expert` where the model routes.
     """
 
-    def __init__(self, store: Store, attributes: dict[str, Any]) -> None:
+    def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store = store
-        self.attributes = attributes
-        neurons = {name: group_from_json(name, entry) for name, entry in attributes["groups"].items()}
-        if "routed" in neurons:
-            neurons[EXPERT_GROUP] = expert_group(neurons["routed"])
-        self.groups: dict[str, Group] = neurons
+        self.manifest = manifest
+        self.groups: dict[str, Group] = dict(manifest.groups)
+        if "routed" in self.groups:
+            self.groups[EXPERT_GROUP] = expert_group(self.groups["routed"])
 
     @property
     def location(self) -> str:
@@ -49,7 +48,7 @@ class Run:
     @property
     def categories(self) -> list[str]:
         """Names of the categories; `category` indexes into them."""
-        return list(self.attributes["categories"])
+        return self.manifest.categories
 
     @cached_property
     def instructions(self) -> list[dict[str, Any]]:
@@ -77,12 +76,17 @@ class Run:
     @property
     def selection(self) -> dict[str, Any] | None:
         """What the capture cut by where it kept sets of neurons instead of counts; None where it kept counts."""
-        return self.attributes.get("selection")
+        return self.manifest.selection
 
     @property
     def rows_per_write(self) -> int:
         """Instructions in one written block."""
-        return int(self.attributes["rows_per_write"])
+        return self.manifest.rows_per_write
+
+    def record(self) -> dict[str, Any]:
+        """What results say of the run that they were made from."""
+        manifest = self.manifest.to_json()
+        return {"run": self.location, "model": manifest["model"], "manifest": manifest}
 
     def require_complete(self) -> None:
         """Refuses a run that is still being captured.
@@ -157,13 +161,10 @@ def open_run(location: str | Path) -> Run:
       location: a path, `gs://` or `s3://`.
 
     Raises:
-      InputError: there is no run, or it was written with another schema.
+      InputError: there is no run, it was written with another schema, or its manifest is not whole.
     """
     store = Store(location)
     attributes = store.read_attributes()
     if attributes is None or "groups" not in attributes:
         raise InputError(f"{location}: not a run (no zarr.json written by capture)")
-    if attributes.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"{location}/zarr.json: schema_version is {attributes.get('schema_version')!r}, "
-                         f"this version reads {SCHEMA_VERSION}")  # fmt: skip
-    return Run(store, attributes)
+    return Run(store, Manifest.from_json(attributes, f"{location}/zarr.json"))

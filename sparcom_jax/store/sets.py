@@ -1,5 +1,6 @@
 """The sets of units that `identify` writes beside a run: who is in S(i), per instruction and per category."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,31 +51,50 @@ def set_arrays(name: str, group: Group, rows: int, rows_per_write: int, categori
     ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SetManifest:
+    """How a set was made.
+
+    Attributes:
+      selection: selector, epsilon, ties and whatever else decided who is in.
+      groups: the groups that have sets.
+      digest: of the selection, of what the run was captured from, and of the masks: tells one version of a set from
+        another.
+    """
+
+    selection: dict[str, Any]
+    groups: list[str]
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as the attributes of a set."""
+        return {"schema_version": SCHEMA_VERSION, **self.selection, "groups": self.groups, "digest": self.digest}
+
+
 class Sets:
     """S(i) for all instructions of a run. Axes as in `Run`; C categories.
 
     Attributes:
       run: the run that the sets belong to.
       name: name of the set.
-      attributes: selector, epsilon, ties and whatever else decided who is in; `digest` tells one version of a set from
-        another.
+      manifest: how it was made.
       groups: the groups that have sets, by name.
     """
 
-    def __init__(self, run: Run, name: str, attributes: dict[str, Any]) -> None:
+    def __init__(self, run: Run, name: str, manifest: SetManifest) -> None:
         self.run = run
         self.name = name
-        self.attributes = attributes
-        self.groups = {group: run.groups[group] for group in attributes["groups"]}
+        self.manifest = manifest
+        self.groups = {group: run.groups[group] for group in manifest.groups}
 
     @property
     def digest(self) -> str:
-        """Of the selection, of what the run was captured from, and of the masks."""
-        return str(self.attributes["digest"])
+        """The digest of the manifest."""
+        return self.manifest.digest
 
     def record(self) -> dict[str, Any]:
         """What results say of the sets that they were made from."""
-        return {"name": self.name, "run": self.run.address, **self.attributes}
+        return {"name": self.name, "run": self.run.address, **self.manifest.to_json()}
 
     def require_units(self) -> None:
         """Refuses sets of which one S(i) is empty: it would count as an overlap of 0, and as holding no unit.
@@ -155,10 +175,11 @@ def open_sets(run: Run, name: str) -> Sets:
     if attributes.get("schema_version") != SCHEMA_VERSION:
         raise InputError(f"{where}: schema_version is {attributes.get('schema_version')!r}, this version reads "
                          f"{SCHEMA_VERSION}; run identify again")  # fmt: skip
-    groups = attributes.get("groups")
-    if "digest" not in attributes or not isinstance(groups, list) or not {*map(str, groups)} <= run.groups.keys():
+    selection = {field: value for field, value in attributes.items() if field != "schema_version"}
+    groups, digest = selection.pop("groups", None), selection.pop("digest", None)
+    if digest is None or not isinstance(groups, list) or not {*map(str, groups)} <= run.groups.keys():
         raise InputError(f"{where}: not the attributes of a set of this run; run identify again")
-    return Sets(run, name, attributes)
+    return Sets(run, name, SetManifest(selection, groups, str(digest)))
 
 
 def set_names(store: Store) -> list[str]:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparcom_jax.analysis import depth, drift
-from sparcom_jax.analysis.compare import OF_ANY_TWO, TABLES, compare
+from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.correlation import correlate_tables, pearson, spearman
 from sparcom_jax.errors import InputError
+from sparcom_jax.results.tables import TABLES
 from sparcom_jax.units.groups import EXPERT_GROUP
 from tests import oracles_evaluate as oracle
 from tests.synthetic import DENSE, MIXED, make_pair, make_run, random_masks, write_sets
@@ -20,6 +21,8 @@ from tests.synthetic import DENSE, MIXED, make_pair, make_run, random_masks, wri
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 1]
 CATEGORIES = ("CLS", "QA", "SUM")
 ROOT = Path(__file__).parents[2]
+NAMES = [table.name for table in TABLES["compare"]]
+ANY_TWO = ["depth_profile.csv", "matrix_correlation.csv"]
 FEW = {"permutations": 9, "bootstraps": 40}
 
 
@@ -144,9 +147,9 @@ def test_tables_of_a_tuned_model(tmp_path: Path) -> None:
     output = tmp_path / "out"
     summary = compare(base, tuned, output, **FEW)
     assert summary == json.loads((output / "summary.json").read_text())
-    assert (summary["kind"], summary["absent"], summary["tables"]) == ("compare", {}, list(TABLES))
-    assert {path.name for path in output.iterdir()} == {*TABLES, "summary.json"}
-    tables = {name: read_table(output / name) for name in TABLES}
+    assert (summary["kind"], summary["absent"], summary["tables"]) == ("compare", {}, NAMES)
+    assert {path.name for path in output.iterdir()} == {*NAMES, "summary.json"}
+    tables = {name: read_table(output / name) for name in NAMES}
     for name, group in base.groups.items():
         units = oracle.unit_sets(before[name]), oracle.unit_sets(after[name])
         layers, layer_units = before[name].shape[1], before[name][0, 0].size
@@ -232,8 +235,8 @@ def test_two_architectures(tmp_path: Path) -> None:
     output = tmp_path / "out"
     compare(dense, dense, output, **FEW)
     summary = compare(dense, mixed, output, **FEW)
-    assert {path.name for path in output.iterdir()} == {*OF_ANY_TWO, "summary.json"}
-    assert set(summary["absent"]) == set(TABLES) - set(OF_ANY_TWO)
+    assert {path.name for path in output.iterdir()} == {*ANY_TWO, "summary.json"}
+    assert set(summary["absent"]) == set(NAMES) - set(ANY_TWO)
     assert "different families (llama and qwen2_moe)" in summary["absent"]["units.csv"]
 
     rows = read_table(output / "matrix_correlation.csv")

@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -14,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparcom_jax.analysis import compare, cores, overlap, resampling
-from sparcom_jax.analysis.evaluate import TABLES, evaluate
-from sparcom_jax.causal import ablate
+from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
+from sparcom_jax.results.tables import TABLES
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets, required_members
 from tests import oracles_evaluate as oracle
@@ -25,6 +24,7 @@ from tests.synthetic import DENSE, MIXED, make_run, random_masks, write_sets
 
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 2, 1, 0, 0, 2]
 ROOT = Path(__file__).parents[2]
+NAMES = [table.name for table in TABLES["evaluate"]]
 FEW = {"permutations": 39, "bootstraps": 40}
 
 
@@ -165,8 +165,8 @@ def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
     summary = evaluate(run, output, **FEW)
     assert summary == json.loads((output / "summary.json").read_text())
     assert summary["kind"] == "evaluate"
-    assert {path.name for path in output.iterdir()} == {*TABLES, "summary.json"}
-    tables = {name: read_table(output / name) for name in TABLES}
+    assert {path.name for path in output.iterdir()} == {*NAMES, "summary.json"}
+    tables = {name: read_table(output / name) for name in NAMES}
     rows_of = {c: [i for i, label in enumerate(LABELS) if label == c] for c in range(3)}
     for name, mask in random_masks(run).items():
         group = run.groups[name]
@@ -222,7 +222,7 @@ def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_files(run: Run, tmp_path: Path) -> None:
     for name in ("one", "two"):
         evaluate(run, tmp_path / name, seed=3, **FEW)
-    for name in (*TABLES, "summary.json"):
+    for name in (*NAMES, "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     evaluate(run, tmp_path / "one", seed=4, **FEW)
     assert (tmp_path / "one/overlap.csv").read_bytes() != (tmp_path / "two/overlap.csv").read_bytes()
@@ -339,19 +339,6 @@ def test_bad_input_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file: cannot hold results"):
         evaluate(run, tmp_path / "file", **FEW)
-
-
-@pytest.mark.parametrize("module", ["evaluate", "compare", "ablate"])
-def test_the_columns_are_those_of_the_documentation(module: str) -> None:
-    tables = {"evaluate": TABLES, "compare": compare.TABLES, "ablate": ablate.TABLES}[module]
-    text = (ROOT / "docs/tables.md").read_text()
-    part = re.search(rf"^# {module}$(.*?)(?=^# |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert part is not None
-    named, *sections = re.split(r"^## (\S+)$", part[1], flags=re.MULTILINE)
-    documented = {name: tuple(re.findall(r"^- `(\w+)`: ", body, re.MULTILINE))
-                  for name, body in zip(sections[::2], sections[1::2], strict=True)}  # fmt: skip
-    assert documented == tables
-    assert named
 
 
 def launch(name: str, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -26,7 +26,7 @@ SMALL = CaptureSettings(batch_tokens=512, rows_per_block=16)
 
 
 def arrays(run: Run) -> dict[str, np.ndarray]:
-    names = [f"{group}/positive_count" for group in run.attributes["groups"]]
+    names = [f"{group}/positive_count" for group in run.manifest.groups]
     if "routed" in run.groups:
         names += ["routed/selected_count", "routed/gate_sum"]
     return {name: run.read(name) for name in [*names, "instruction/token_count", "instruction/category"]}
@@ -88,7 +88,7 @@ def test_placements_and_batch_shapes_agree(
     instruction_file: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     run = capture(request.getfixturevalue(name), load_instructions(instruction_file), tmp_path / "run", settings)
-    assert run.attributes["devices"]["mesh"]["model"] == settings.model_parallel
+    assert run.manifest.devices.mesh["model"] == settings.model_parallel
     for array, values in arrays(run).items():
         expected = arrays(runs[name])[array]
         if values.dtype == np.float32:
@@ -120,7 +120,7 @@ def test_values(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_pat
 
 def test_a_run_describes_itself(runs: dict[str, Run], instruction_file: Path) -> None:
     run = runs["moe"]
-    assert run.attributes["capture"]["scope"] == "prompt"
+    assert run.manifest.capture["scope"] == "prompt"
     assert run.categories == ["A", "B", "C"]
     assert [row["id"] for row in run.instructions] == [
         json.loads(line)["id"] for line in instruction_file.read_text().splitlines()
@@ -254,7 +254,7 @@ def test_long_texts_are_refused_or_truncated_and_counted(
     run = capture(llama, instructions, tmp_path / "cut", dataclasses.replace(SMALL, max_tokens=100, truncate=True))
     lengths = [len(ids) for ids in token_ids(llama, instruction_file)]
     truncated = {f"r{row}": length for row, length in enumerate(lengths) if length > 100}
-    assert run.attributes["instructions"]["truncated"] == truncated
+    assert run.manifest.instructions.truncated == truncated
     assert truncated
     np.testing.assert_array_equal(run.token_count, np.minimum(lengths, 100))
 
@@ -299,7 +299,7 @@ def test_scopes_count_their_tokens(
             off = np.abs(run.read("mlp/positive_count")[index].astype(int) - expected)
             assert (off <= near).all()
             assert near.sum() < 5  # of about 40,000
-        recorded = run.attributes["capture"]
+        recorded = run.manifest.capture
         assert (recorded["scope"], recorded["template"]) == (scope, "plain")
         assert recorded["template_digest"] == template.digest
     with pytest.raises(InputError, match=r"another capture\.scope \('response', now 'prompt'\)"):

@@ -110,14 +110,14 @@ def test_kept_sets_are_those_of_identify_bit_by_bit(
     request: pytest.FixtureRequest, instruction_file: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     counts = by_counts[model_name, placement]
-    settings = dataclasses.replace(SETS, **{key: counts.attributes["capture"][key]
+    settings = dataclasses.replace(SETS, **{key: counts.manifest.capture[key]
                                             for key in ("placement", "model_parallel")})  # fmt: skip
     kept = capture(request.getfixturevalue(model_name), load_instructions(instruction_file), tmp_path / "run", settings,
                    Selection(**fields))  # fmt: skip
     wanted = sj.identify(counts, name="same", **fields)
     of_experts = {name: value for name, value in fields.items() if name.startswith("expert")}
     found = sj.identify(kept, name="same", **of_experts)  # the rest is what the run was cut by
-    assert found.attributes == wanted.attributes
+    assert found.manifest == wanted.manifest
     for group in wanted.groups:
         assert group == "expert" or 0 < wanted.size(group).max() < counts.groups[group].unit_count
         for array in ("mask", "size", "cut", "membership"):

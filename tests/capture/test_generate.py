@@ -118,9 +118,9 @@ def test_the_capture_counts_what_was_generated(
         gates, _ = reference.neurons("model.layers.0.mlp")
         gate = reference.run(ids, {"gate": gates})["gate"][-len(made) :]
         assert np.abs(run.read("mlp/positive_count")[row, 0].astype(int) - (gate > 0).sum(0)).sum() <= 1
-    recorded = run.attributes["capture"]
+    recorded = run.manifest.capture
     assert (recorded["scope"], recorded["new_tokens"], recorded["stop_token_ids"]) == ("generated", NEW, list(stop))
-    assert run.attributes["tokens"]["counted"] == sum(map(len, expected))
+    assert run.manifest.tokens.counted == sum(map(len, expected))
     assert [row["generated"] for row in run.instructions] == [model.tokenizer().decode(made) for made in expected]
     tree = run.dataset()
     assert tree["generated"].token.dims == ("instruction", "new_token")

@@ -140,7 +140,7 @@ def test_half_precision_follows_full_precision(
     instructions = sj.load_instructions(instruction_file)
     few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
     half = capture(moe, few, tmp_path / "run", CaptureSettings(dtype="bfloat16"))
-    assert half.attributes["dtype"] == "bfloat16"
+    assert half.manifest.dtype == "bfloat16"
     for group in ("mlp", "shared", "routed"):
         count = run.read(f"{group}/positive_count")[1:10].astype(int)
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()

@@ -59,7 +59,7 @@ def test_counts_are_those_of_one_process(
 ) -> None:
     assert finish(start(moe, instruction_file, tmp_path / "run", processes, tmp_path)) == [0] * processes
     run = open_run(tmp_path / "run")
-    assert run.attributes["devices"]["processes"] == processes
+    assert run.manifest.devices.processes == processes
     run.require_complete()
     same(run, alone)
 

@@ -14,12 +14,14 @@ from sparcom_jax.identify import select
 from sparcom_jax.identify.score import cut_count, exactly
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.manifest import Manifest
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import vector
 from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.bits import pack
 from sparcom_jax.units.groups import group_from_json
 from tests import oracles
+from tests.synthetic import make_manifest
 
 GROUPS = {"mlp": {"layers": [0, 3], "neuron": 21}, "routed": {"layers": [1, 2], "expert": 4, "neuron": 10}}
 ROWS, ROWS_PER_WRITE = 23, 8
@@ -31,11 +33,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     store = Store(tmp_path_factory.mktemp("identify") / "run")
     random = np.random.default_rng(0)
     tokens = random.integers(3, 40, ROWS).astype(np.uint32)
-    store.write_group("", {"schema_version": 1, "groups": GROUPS, "categories": ["a", "b", "c"],
-                           "rows_per_write": ROWS_PER_WRITE, "capture": {},
-                           "model": {"num_layers": 4, "family": "qwen2_moe", "num_experts_per_tok": 2, "digest": "m"},
-                           "tokenizer": {"digest": "t"}, "instructions": {"digest": "i"}})  # fmt: skip
     groups = [group_from_json(name, entry) for name, entry in GROUPS.items()]
+    manifest = make_manifest(groups, ["a", "b", "c"], ROWS, rows_per_write=ROWS_PER_WRITE)
+    store.write_group("", manifest.to_json())
     kept = [(group, one) for group in groups for one in kept_statistics(group, sets=False, values=True)]
     for units, statistic in kept:
         spec = statistic.array(units, ROWS, ROWS_PER_WRITE)
@@ -133,7 +133,7 @@ def test_a_set_is_replaced_whole_and_that_is_said(run: Run, capsys: pytest.Captu
     assert "replaces" not in capsys.readouterr().err
     after = sj.identify(run, name="again", epsilon=0.01)
     assert 0 < after.size("mlp").sum() < size / 2
-    assert sj.open_sets(run, "again").attributes["epsilon"] == 0.01
+    assert sj.open_sets(run, "again").manifest.selection["epsilon"] == 0.01
     assert after.digest != before.digest
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"{run.location}/sets/again: replaces a set that differs (epsilon 0.3, now 0.01); results made of that one "
@@ -148,8 +148,9 @@ def test_a_set_is_replaced_whole_and_that_is_said(run: Run, capsys: pytest.Captu
 
 def test_a_digest_is_of_selection_run_and_masks(run: Run) -> None:
     def digest(part: str = "", **changed: Any) -> str:
-        attributes = run.attributes | ({part: run.attributes[part] | changed} if part else {})
-        return sj.identify(Run(run.store, attributes), name="digest", epsilon=0.3).digest
+        attributes = run.manifest.to_json()
+        attributes |= {part: attributes[part] | changed} if part else {}
+        return sj.identify(Run(run.store, Manifest.from_json(attributes, "")), name="digest", epsilon=0.3).digest
 
     first = digest()
     assert digest() == first == digest("capture", keep="sets") == digest("model", path="elsewhere")
@@ -185,11 +186,11 @@ def test_empty_sets_are_warned_of_where_they_are_made(run: Run, capsys: pytest.C
     ({"groups": None}, "not the attributes of a set"),
 ])  # fmt: skip
 def test_a_set_of_another_schema_is_refused_and_replaced(run: Run, change: dict[str, Any], message: str) -> None:
-    attributes = sj.identify(run, name="made").attributes
+    attributes = sj.identify(run, name="made").manifest.to_json()
     run.store.write_group("sets/made", attributes | change)
     with pytest.raises(InputError, match=message):
         sj.open_sets(run, "made")
-    assert sj.identify(run, name="made").attributes == attributes
+    assert sj.identify(run, name="made").manifest.to_json() == attributes
 
 
 @pytest.mark.parametrize(("fields", "message"), [

@@ -71,7 +71,7 @@ def test_the_whole_chain(work: Path) -> None:
     assert all(f"<h2>{kind}/{kind}</h2>" in page or kind in page for kind in ("evaluate", "compare", "ablate"))
     run = sj.open_run(work / "runs/base")
     run.require_complete()
-    assert run.attributes["capture"]["batch_tokens"] == 512
+    assert run.manifest.capture["batch_tokens"] == 512
     assert (sj.open_sets(run, "frequency").size("mlp") == 24).all()
 
 

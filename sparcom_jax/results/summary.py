@@ -1,0 +1,70 @@
+"""What a summary holds, kind by kind, for those who write it and those who read it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SUMMARY = "summary.json"
+RESULTS_VERSION = 1
+"""Of what result directories hold; `schema_version` of a summary."""
+
+NUMBER = (int, float, type(None))
+"""A number; None where it is not defined."""
+MATRIX = [[NUMBER]]
+SET = {"name": str, "run": str, "digest": str}
+SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "evaluate": {
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "instructions": [int],
+        "groups": {"*": {"units": int, "layers": [int], "mean_set_size": NUMBER, "spearman_size_token_count": NUMBER,
+                         "general_units": int}},
+    },
+    "compare": {
+        "base": SIDE, "tuned": SIDE, "settings": dict, "categories": [str], "capture_differences": {"*": list},
+        "absent": {"*": str},
+    },
+    "ablate": {
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str],
+        "targets": {"*": {"units_off": [int], "delta": MATRIX, "random_mean": MATRIX, "random_low": MATRIX,
+                          "random_high": MATRIX, "p_value": MATRIX}},
+    },
+}  # fmt: skip
+"""What a summary holds at least: a type, the fields of an object (`*`: any), or a list of one shape."""
+
+
+def fault(summary: Mapping[str, Any]) -> str | None:
+    """What is wrong with a summary, of whatever kind it says that it is; None if nothing is."""
+    kind = summary["kind"]
+    return _misshapen(summary, SHAPES[kind], "") or next(_of_another_size(summary, kind), None)
+
+
+def _misshapen(value: object, shape: Any, where: str) -> str | None:
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return f"{where}not an object"
+        for key in value if "*" in shape else shape:
+            if key not in value:
+                return f"{where}no field {key!r}"
+            if found := _misshapen(value[key], shape.get("*", shape.get(key)), f"{where}{key}: "):
+                return found
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{where}not a list"
+        return next((found for entry in value if (found := _misshapen(entry, shape[0], where))), None)
+    elif not isinstance(value, shape) or isinstance(value, bool):
+        return f"{where}{value!r} is of the wrong type"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{where}{value!r} is not a number"
+    return None
+
+
+def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Fields that do not have one entry per category, as they should."""
+    size = len(summary["categories"])
+    by_category = {"instructions": [summary["instructions"]]} if kind == "evaluate" else {}
+    for target, entry in summary["targets"].items() if kind == "ablate" else ():
+        for field, shape in SHAPES["ablate"]["targets"]["*"].items():
+            by_category[f"targets: {target}: {field}"] = [entry[field], *(entry[field] if shape is MATRIX else ())]
+    for field, lists in by_category.items():
+        if any(len(values) != size for values in lists):
+            yield f"{field}: not of the size of the {size} categories"

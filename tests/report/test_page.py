@@ -1,0 +1,220 @@
+"""The whole page, of results of every kind, and the command that writes it."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.errors import InputError
+from sparcom_jax.report.document import script_hash
+from sparcom_jax.report.markup import interval, number
+from sparcom_jax.report.page import report
+from tests.synthetic import make_run, write_sets
+from tests.synthetic_results import (
+    ABLATE,
+    ACROSS,
+    CATEGORIES,
+    COMPARE,
+    EVALUATE,
+    EVIL,
+    FEW,
+    make_results,
+    read_table,
+)
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_results(tmp_path_factory.mktemp("report"))
+
+
+def launch(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launch/report.py"), *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def text(results: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page, made by the launcher."""
+    output = tmp_path_factory.mktemp("page") / "below" / "report.html"
+    done = launch(f"--results={results}", f"--output={output}")
+    assert (done.returncode, done.stdout) == (0, f"{output}\n"), done.stderr
+    assert [path.name for path in output.parent.iterdir()] == ["report.html"]
+    return output.read_text(encoding="utf-8")
+
+
+def specs(text: str) -> dict[str, dict[str, Any]]:
+    """The charts of a page by their place."""
+    found = re.findall(r'<script type="application/json" data-chart="([^"]+)">(.*?)</script>', text, re.DOTALL)
+    return {place: json.loads(content) for place, content in found}
+
+
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for rows in spec["datasets"].values() for row in rows]
+
+
+def body(text: str) -> str:
+    """The page without its scripts."""
+    return re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+
+
+def test_the_page_loads_nothing(text: str) -> None:
+    assert not re.findall(r"""(?:src|href|action|data)\s*=\s*["']?\s*(?:https?:)?//""", body(text))
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r'href="([^"]*)"', body(text)))
+    assert text.count("window.vegaEmbed=") == 1
+    assert "://" not in body(text) + json.dumps(specs(text))
+
+
+def test_the_policy_names_the_scripts_that_run(text: str) -> None:
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    assert [script_hash(script) in policy[1] for script in scripts] == [True, True]
+    assert "unsafe-eval" not in policy[1]
+    assert not set("\r\0") & set(text)
+
+
+def test_all_text_is_escaped(text: str) -> None:
+    assert "<b>x" not in text
+    assert "<i>more" not in text
+    assert html.escape(EVIL) in body(text)
+    assert html.escape(COMPARE) in body(text)
+    charts = specs(text)
+    assert len(charts) == text.count("data-chart=")
+    for place, content in re.findall(r'data-chart="([^"]+)">(.*?)</script>', text, re.DOTALL):
+        assert not set("<>&\u2028\u2029") & set(content), place
+    assert {row["category"] for row in rows_of(charts["s1-mlp-depth"])} == set(CATEGORIES)
+
+
+def test_every_result_has_its_section(text: str) -> None:
+    titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", body(text))]
+    assert titles == ["What you see", "evaluate: evaluate", f"compare: {ACROSS}", f"compare: {COMPARE}",
+                      "ablate: ablate", "Manifest"]  # fmt: skip
+    links = re.findall(r'<a href="#([^"]+)">', text)
+    assert links == ["headlines", "s1", "s2", "s3", "s4", "manifest"]
+    assert all(f'id="{link}"' in text for link in links)
+    charts = specs(text)
+    for group in ("mlp", "shared", "routed", "expert"):
+        for name in ("jaccard", "overlap-coefficient", "depth", "combinations"):
+            assert f"s1-{group}-{name}" in charts
+        assert f"s3-{group}-units-by-layer" in charts
+    for place in ("s2-neurons-set-share", "s2-experts-core-share", "s3-overlap", "s3-units", "s3-frequency-drift",
+                  "s3-routing-drift", "s4-neurons-change", "s4-experts-against-random"):  # fmt: skip
+        assert place in charts
+    assert not [place for place in charts if place.startswith("s2-") and "share" not in place]
+    assert "of different families (llama and mistral)" in text
+    assert f"draws 5, separator {html.escape(json.dumps(chr(10)))})" in text
+    for name in ("overlap.csv", "uniqueness.csv", "combinations.csv", "depth.csv"):
+        assert f"<code>evaluate/{name}</code>" in text
+
+
+def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
+    charts = specs(text)
+    overlap = [row for row in read_table(results / EVALUATE / "overlap.csv")
+               if (row["group"], row["measure"]) == ("routed", "jaccard")]  # fmt: skip
+    cells = rows_of(charts["s1-routed-jaccard"])
+    for row in overlap:
+        for a, b in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
+            values = {cell["value"] for cell in cells if (cell["row"], cell["column"]) == (a, b)}
+            assert values == {float(row["value"]), float(row["chance"])}
+        assert f"<td class=n>{number(float(row['null_mean_length']))}</td>" in text
+        assert f"<td class=n>{interval(float(row['ci_low']), float(row['ci_high']))}</td>" in text
+    for row in read_table(results / COMPARE / "units.csv"):
+        shown = {cell["change"]: cell["units"] for cell in rows_of(charts[f"s3-{row['group']}-units-by-layer"])
+                 if (cell["category"], cell["layer"]) == (row["category"], int(row["layer"]))}  # fmt: skip
+        assert shown == {change: int(row[change]) for change in ("retained", "gained", "lost")}
+    shifts = [row["wasserstein"] for row in read_table(results / COMPARE / "depth_shift.csv") if row["wasserstein"]]
+    assert shifts
+    for shift in shifts:
+        assert f"<td class=n>{number(float(shift))}</td>" in text
+    ablation = [row for row in read_table(results / ABLATE / "ablation.csv") if row["target"] == "neurons"]
+    for row in ablation:
+        if row["kind"] == "core":
+            labels = [cell["label"].strip("*") for cell in rows_of(charts["s4-neurons-change"])
+                      if (cell["row"], cell["column"]) == (row["category_off"], row["category_measured"])]  # fmt: skip
+            assert number(float(row["delta"])) in labels
+    diagonal = [float(row["delta"]) for row in ablation if row["category_off"] == row["category_measured"]]
+    drawn = [row["value"] for row in rows_of(charts["s4-neurons-against-random"]) if "what" in row]
+    assert sorted(drawn) == sorted(diagonal)
+
+
+def test_headlines_are_means_of_the_table(results: Path, text: str) -> None:
+    jaccard = [row for row in read_table(results / EVALUATE / "overlap.csv") if row["measure"] == "jaccard"]
+    part = text[text.index('id="headlines"') : text.index('id="s1"')]
+    for group in ("mlp", "shared", "routed", "expert"):
+        within, between = (
+            np.mean([float(row["value"]) for row in jaccard
+                     if row["group"] == group and (row["category_a"] == row["category_b"]) == same])
+            for same in (True, False)
+        )  # fmt: skip
+        line = next(row for row in re.findall(r"<tr>.*?</tr>", part) if f"<td>{group}</td>" in row)
+        assert f"<td class=n>{number(float(within))}</td>" in line
+        assert f"<td class=n>{number(float(between))}</td>" in line
+
+
+def test_significance_is_marked(results: Path, text: str) -> None:
+    cells = rows_of(specs(text)["s1-shared-jaccard"])
+    for row in read_table(results / EVALUATE / "overlap.csv"):
+        if (row["group"], row["measure"]) != ("shared", "jaccard"):
+            continue
+        free, by_length = (float(row[key]) < 0.05 for key in ("q_value", "q_value_length"))
+        mark = "*" if by_length else "°" if free else ""
+        labels = [c["label"] for c in cells if (c["row"], c["column"]) == (row["category_a"], row["category_b"])]
+        assert number(float(row["value"])) + mark in labels
+
+
+def test_the_same_results_give_the_same_bytes(results: Path, text: str, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "copy")
+    output = tmp_path / "again.html"
+    assert report(tmp_path / "copy", output) == output
+    assert output.read_text(encoding="utf-8") == text
+
+
+def test_a_result_may_be_the_directory_itself_without_core_units(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [0, 0], groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",),
+                   num_layers=1)  # fmt: skip
+    write_sets(run, {"mlp": np.eye(2, 9, dtype=bool)[:, None]})
+    evaluate(run, tmp_path / "results", rho=1.0, **FEW)
+    page_text = report(tmp_path / "results", tmp_path / "report.html").read_text()
+    assert "<h2>evaluate</h2>" in page_text
+    assert "<code>overlap.csv</code>" in page_text
+    assert "No category has core units" in page_text
+    assert json.loads((tmp_path / "results/summary.json").read_text())["set"]["digest"] not in page_text
+
+
+def test_figures(results: Path, tmp_path: Path) -> None:
+    report(results / ABLATE, tmp_path / "report.html", tmp_path / "figures")
+    charts = specs((tmp_path / "report.html").read_text())
+    files = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    stems = {place.replace("s1-", "ablate-") for place in charts}
+    assert files == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "pdf"))
+    assert "ablate-neurons-change.svg" in files
+    for name in files:
+        content = (tmp_path / "figures" / name).read_bytes()
+        assert content.startswith(b"<svg" if name.endswith("svg") else b"%PDF")
+
+
+def test_the_page_is_written_whole_or_not_at_all(results: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "results"
+    shutil.copytree(results, broken)
+    (broken / ABLATE / "baseline.csv").unlink()
+    with pytest.raises(InputError, match=r"baseline\.csv: cannot be read"):
+        report(broken, tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_launcher_refuses_in_one_line(tmp_path: Path) -> None:
+    refused = launch(f"--results={tmp_path / 'none'}", f"--output={tmp_path / 'other.html'}")
+    assert (refused.returncode, refused.stderr) == (2, f"error: {tmp_path / 'none'}: no such directory\n")
