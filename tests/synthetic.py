@@ -54,10 +54,14 @@ def make_run(
         store.create_array(spec).write(values).result()
     lines = [{"id": f"i{i}", "category": categories[c], "instruction": "x", "token_count": int(t)}
              for i, (c, t) in enumerate(zip(labels, tokens, strict=True))]  # fmt: skip
+    for name in ("instruction", *groups):
+        store.write_group(name)
     store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     store.write_group(attributes={
         "schema_version": 1,
-        "model": {"family": family, "num_layers": num_layers},
+        "model": {"family": family, "num_layers": num_layers, "digest": f"model {seed}"},
+        "tokenizer": {"digest": "tokenizer"},
+        "capture": {},
         "instructions": {"digest": digest},
         "groups": groups,
         "categories": list(categories),

@@ -24,9 +24,10 @@ MAY_IMPORT = {
     "convert": BASE | {"models"},
     "engine": BASE | {"batches", "models"},
     "identify": BASE | {"store", "units"},
+    "select": BASE | {"store", "units"},
     "capture": BASE | {"batches", "convert", "engine", "identify", "instructions", "models", "store", "units"},
     "results": BASE,
-    "analysis": BASE | {"results", "store", "units"},
+    "analysis": BASE | {"results", "select", "store", "units"},
     "causal": BASE | {"batches", "convert", "engine", "instructions", "models", "results", "store", "units"},
     "report": BASE | {"analysis", "results", "store", "units"},
     "verify": BASE | {"batches", "convert", "instructions", "models"},
@@ -36,7 +37,7 @@ MAY_IMPORT = {
     "study": None,
     "__init__": None,
 }
-AFTER_THE_STORE = ("store", "identify", "analysis", "report")
+AFTER_THE_STORE = ("store", "identify", "select", "analysis", "report")
 
 
 def part(path: Path) -> str:
