@@ -5,7 +5,7 @@ from typing import Any
 
 from sparcom_jax.report import charts
 from sparcom_jax.report.markup import Figure, Section, heading, interval, mean, number, paragraph, settings, table
-from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row
+from sparcom_jax.report.results import OF_THE_SET, Number, Result, Row, made_of
 
 CHANGE = "change of NLL (nats per token)"
 HEADLINES = ("result", "model", "switched off", "own category, core", "own category, random", "other categories, core",
@@ -29,10 +29,10 @@ def headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
-    made = settings(summary["set"], OF_THE_SET)
+    made, what = settings(made_of(summary), OF_THE_SET), "Units" if "units" in summary else "Core units"
     parts: list[str | Figure] = [
         paragraph(
-            f"Core units of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
+            f"{what} of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again. Random units, as many in every layer, are the control.",
         )
     ]
@@ -48,9 +48,10 @@ def section(result: Result) -> Section:
 
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories = result.summary["categories"]
+    chosen = result.summary["units"]["selector"] if "units" in result.summary else "core"
     source = [result.path("ablation.csv")]
     panels = {
-        f"core {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
+        f"{chosen} {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
         f"random {target} off, mean of the draws": _cells(found["random_mean"], categories),
     }
     caption = (
@@ -66,7 +67,7 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         for row in result.tables["ablation.csv"]
         if row["target"] == target and row["category_off"] == row["category_measured"] and row["delta"] is not None
     ]
-    named = {"core": "core units", "random": "random draw"}
+    named = {chosen: f"{chosen} units", "random": "random draw"}
     points = [{"category": row["category_off"], "what": named.get(row["kind"], row["kind"]), "value": row["delta"]}
               for row in own]  # fmt: skip
     ranges = [
@@ -75,11 +76,13 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         if found["random_low"][c][c] is not None and found["random_high"][c][c] is not None
     ]
     caption = (
-        "The diagonal: change of NLL (nats per token) on a category when its own core units are off, against every "
-        "draw of random units; the grey bar is the interval of the draws."
+        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are off, against "
+        "every draw of random units; the grey bar is the interval of the draws."
     )
-    yield Figure(f"{target}-against-random", charts.draws(points, ranges, categories, CHANGE), caption, source)
-    columns = ("category", "units off", "change, core", "change, random", "interval of the draws", "p")
+    yield Figure(
+        f"{target}-against-random", charts.draws(points, ranges, categories, f"{chosen} units", CHANGE), caption, source
+    )
+    columns = ("category", "units off", f"change, {chosen}", "change, random", "interval of the draws", "p")
     rows = [
         (category, found["units_off"][c], found["delta"][c][c], found["random_mean"][c][c],
          interval(found["random_low"][c][c], found["random_high"][c][c]), found["p_value"][c][c])

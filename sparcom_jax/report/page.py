@@ -21,7 +21,7 @@ from sparcom_jax.report.markup import (
     table,
     text,
 )
-from sparcom_jax.report.results import OF_THE_SET, Result, find_results
+from sparcom_jax.report.results import OF_THE_SET, Result, find_results, made_of
 
 SECTIONS = {"evaluate": evaluate.section, "compare": compare.section, "ablate": ablate.section}
 """By kind, in the order of the page: what makes its sections."""
@@ -133,7 +133,7 @@ def _page(sections: Sequence[Section]) -> str:
 def _top(results: Sequence[Result]) -> str:
     rows = [
         (result.kind, result.name, role, model_name(side), side["model"].get("num_layers"),
-         settings(side["set"], OF_THE_SET))
+         settings(made_of(side), OF_THE_SET))
         for result in results for role, side in result.sides.items()
     ]  # fmt: skip
     glossary = "".join(f"<dt><code>{name}</code></dt><dd>{meaning}</dd>" for name, meaning in GROUPS.items())

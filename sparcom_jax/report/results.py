@@ -49,14 +49,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "absent": {"*": str},
     },
     "ablate": {
-        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str],
+        "run": str, "model": {"family": str}, "settings": dict, "categories": [str],
         "targets": {"*": {"units_off": [int], "delta": TABLE, "random_mean": TABLE, "random_low": TABLE,
                           "random_high": TABLE, "p_value": TABLE}},
     },
 }  # fmt: skip
 """What a summary must hold: a type, the fields of an object (`*`: any), or a list of one shape."""
-OF_THE_SET = ("schema_version", "groups", "run", "digest")
-"""What is recorded of a set beside how it was made; not shown."""
+OF_THE_SET = ("schema_version", "groups", "run", "digest", "run_digest", "half", "set")
+"""What is recorded of a set, or of units, beside how it was made; not shown."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def find_results(root: Path) -> list[Result]:
                 raise InputError(f"{path}: schema_version is {version!r}, this version reads {RESULTS_VERSION}; make "
                                  f"these results again")  # fmt: skip
             _require(summary, SHAPES[kind], str(path))
+            if kind == "ablate":
+                _require(summary, {"units": SET | {"selector": str}} if "units" in summary else {"set": SET}, str(path))
             _require_sizes(summary, path)
             found.append((list(COLUMNS).index(kind), path.parent.relative_to(root), summary))
     if not found:
@@ -127,15 +129,21 @@ def find_results(root: Path) -> list[Result]:
     return results
 
 
+def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of the set, or of the units, that results were made of; `side` is one of `Result.sides`."""
+    made: dict[str, Any] = side["units"] if "units" in side else side["set"]
+    return made
+
+
 def _require_one_version(results: list[Result]) -> None:
-    """Refuses results of a set beside results of the set that replaced it."""
-    known: dict[tuple[str, str], tuple[str, Path]] = {}
+    """Refuses results of a set, or of units, beside results of what replaced it."""
+    known: dict[tuple[str, str, str], tuple[str, Path]] = {}
     for result in results:
         for side in result.sides.values():
-            made = side["set"]
-            digest, other = known.setdefault((made["run"], made["name"]), (made["digest"], result.directory))
+            made, kind = made_of(side), "units" if "units" in side else "set"
+            digest, other = known.setdefault((kind, made["run"], made["name"]), (made["digest"], result.directory))
             if digest != made["digest"]:
-                raise InputError(f"{other} and {result.directory}: made of two versions of set {made['name']!r} of "
+                raise InputError(f"{other} and {result.directory}: made of two versions of {kind} {made['name']!r} of "
                                  f"{made['run']}; make the results of the earlier one again")  # fmt: skip
 
 

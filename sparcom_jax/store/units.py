@@ -123,16 +123,15 @@ def require_of_run(run: Run, unit_set: UnitSet) -> None:
     Raises:
       InputError: they are another run's.
     """
-    units = f"units {unit_set.name!r}" if unit_set.name else f"the {unit_set.selector} units"
     if unit_set.origin.get("run_digest") != run.digest:
-        raise InputError(f"{run.location}: {units} were chosen by another run (of another model, or of other "
+        raise InputError(f"{run.location}: {unit_set.title} were chosen by another run (of another model, or of other "
                          f"instructions or settings)")  # fmt: skip
     if list(unit_set.categories) != run.categories:
-        raise InputError(f"{run.location}: {units} are of the categories {', '.join(unit_set.categories)}, "
+        raise InputError(f"{run.location}: {unit_set.title} are of the categories {', '.join(unit_set.categories)}, "
                          f"the run has {', '.join(run.categories)}")  # fmt: skip
     for name, group in unit_set.groups.items():
         if run.groups.get(name) != group:
-            raise InputError(f"{run.location}: {units} have a group {name} that is not the run's")
+            raise InputError(f"{run.location}: {unit_set.title} have a group {name} that is not the run's")
 
 
 def unit_names(store: Store) -> list[str]:

@@ -49,7 +49,7 @@ class UnitSet:
     name: str = ""
 
     def __post_init__(self) -> None:
-        where = f"units {self.name!r}" if self.name else "units"
+        where = self.title
         if not self.categories or len({*self.categories}) < len(self.categories):
             raise InputError(f"{where}: categories {list(self.categories)} must be unique, and one at least")
         if not self.groups:
@@ -66,6 +66,11 @@ class UnitSet:
             if np.isnan(score).any():
                 raise InputError(f"{where}: score of {name} is not a number for some units")
         _require_origin(self.origin, where)
+
+    @property
+    def title(self) -> str:
+        """What messages call the units."""
+        return f"units {self.name!r}" if self.name else "the units"
 
     @property
     def selector(self) -> str:

@@ -121,7 +121,7 @@ def test_half_written_units_are_no_units(first: bool, run: Run, monkeypatch: pyt
 
 def test_units_of_another_run_are_refused(run: Run, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", LABELS, groups=MIXED, seed=1)
-    with pytest.raises(InputError, match=r"run: the auroc units were chosen by another run \(of another model"):
+    with pytest.raises(InputError, match=r"run: the units were chosen by another run \(of another model"):
         write_units(run, "auroc", chosen(other))
     write_units(other, "auroc", chosen(other))
     shutil.copytree(Path(other.location) / "units", Path(run.location) / "units")
