@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "store": BASE | {"units"},
     "instructions": BASE,
     "batches": BASE | {"instructions", "models"},
-    "convert": BASE | {"models"},
+    "convert": BASE | {"models", "units"},
     "engine": BASE | {"batches", "models"},
     "identify": BASE | {"store", "units"},
     "select": BASE | {"store", "units"},
