@@ -34,9 +34,7 @@ def default_config() -> ConfigDict:
         "identify": asdict(Selection()),
         "evaluate": {"rho": 0.5, "permutations": 1000, "bootstraps": 1000, "strata": 5, "seed": 0},
         "compare": {"rho": 0.5, "permutations": 1000, "bootstraps": 1000, "seed": 0},
-        "ablate": {
-            name: value for name, value in asdict(AblationSettings()).items() if name not in (*SHARED, "set_name")
-        },
+        "ablate": {name: value for name, value in asdict(AblationSettings()).items() if name not in SHARED},
         "pairs": {},
     })  # fmt: skip
 

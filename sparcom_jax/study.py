@@ -23,6 +23,7 @@ from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
+from sparcom_jax.select.cores import core
 from sparcom_jax.settings import build, checked, shared_with_capture
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
 from sparcom_jax.store.run import open_run
@@ -182,13 +183,19 @@ def _study_model(
         lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]),
         lambda: digest_of_files(results / f"evaluate-{name}"),
     )
-    fields = settings["ablate"] | shared_with_capture(of_capture) | {"set_name": set_name}
+    fields = settings["ablate"] | shared_with_capture(of_capture)
     ablating = build(AblationSettings, fields, "ablate")
+
+    def ablate_cores() -> None:
+        captured = open_run(run_path)
+        units = core(open_sets(captured, set_name), ablating.rho)
+        ablate(open_model(model_path), captured, units, results / f"ablate-{name}", ablating)
+
     stages.run(
         f"ablate-{name}",
-        fields,
+        fields | {"set_name": set_name},
         {"model": model, **made},
-        lambda: ablate(open_model(model_path), open_run(run_path), results / f"ablate-{name}", ablating),
+        ablate_cores,
         lambda: digest_of_files(results / f"ablate-{name}"),
     )
     return made

@@ -114,3 +114,10 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
                     "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
     },
 }  # fmt: skip
+
+MLPS = [
+    *((family, next(iter(cases))) for family, cases in CASES.items()),
+    *(("llama", case) for case in ("biases", "gelu", "relu")), ("gpt_neox", "no_bias"), ("qwen2_moe", "dense_first"),
+    ("deepseek_v2", "groups"), ("gpt_oss", "limits"),
+]  # fmt: skip
+"""One case of every family, and those whose MLPs and experts differ from it."""

@@ -59,6 +59,8 @@ def make_run(
         store.create_array(spec).write(values).result()
     lines = [{"id": f"i{i}", "category": categories[c], "instruction": "x", "token_count": int(t)}
              for i, (c, t) in enumerate(zip(labels, tokens, strict=True))]  # fmt: skip
+    for name in ("instruction", *groups):
+        store.write_group(name)
     store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     manifest = make_manifest(units, list(categories), rows, family=family, num_layers=num_layers, digest=digest)
     total = int(tokens.sum())

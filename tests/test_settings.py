@@ -22,7 +22,9 @@ OTHER = {
 DRIVER = """
 import dataclasses, json, runpy, sys
 import sparcom_jax.capture.engine, sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir
-import sparcom_jax.instructions.rows, sparcom_jax.settings, sparcom_jax.store.run, sparcom_jax.study as study
+import sparcom_jax.instructions.rows, sparcom_jax.select.cores, sparcom_jax.settings, sparcom_jax.store.run
+import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study as study
+from types import SimpleNamespace
 
 def show(*arguments):
     arguments = [sparcom_jax.settings.checked(one) if hasattr(one, "to_dict") else one for one in arguments]
@@ -30,7 +32,11 @@ def show(*arguments):
     print(json.dumps([one for one in made if isinstance(one, dict)]))
 
 sparcom_jax.capture.engine.capture = sparcom_jax.causal.ablate.ablate = study.analyze = show
-sparcom_jax.convert.model_dir.open_model = sparcom_jax.store.run.open_run = lambda path: None
+sparcom_jax.convert.model_dir.open_model = lambda path: None
+sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
+sparcom_jax.store.sets.open_sets = lambda run, name: name
+sparcom_jax.select.cores.core = lambda sets, rho: {"set": sets, "rho": rho}
+sparcom_jax.store.units.open_units = lambda run, name: {"units": name}
 sparcom_jax.instructions.rows.load_instructions = lambda path: None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -76,8 +82,11 @@ def test_every_field_of_an_ablation_arrives() -> None:
     shared = {name: SECTIONS["capture"][name] for name in SHARED}
     flags = [flag(f"ablate.{name}", value) for name, value in SECTIONS["ablate"].items()]
     flags += [flag(f"capture.{name}", value) for name, value in shared.items()]
-    (settings,) = launched("ablate", "--model=m", "--run=r", "--output=o", "--set=s", *flags)
-    assert settings == SECTIONS["ablate"] | shared | {"set_name": "s"}
+    units, settings = launched("ablate", "--model=m", "--run=r", "--output=o", "--set=s", *flags)
+    assert units == {"set": "s", "rho": SECTIONS["ablate"]["rho"]}
+    assert settings == SECTIONS["ablate"] | shared
+    units, _ = launched("ablate", "--model=m", "--run=r", "--output=o", "--units=u", "--config.ablate.draws=3")
+    assert units == {"units": "u"}
 
 
 def test_every_field_of_a_study_arrives() -> None:

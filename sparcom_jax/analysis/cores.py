@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
 from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks
 from sparcom_jax.analysis.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
+from sparcom_jax.select.cores import in_every_core, in_one_core
 from sparcom_jax.store.sets import Sets, required_members
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.device_bits import indicators
@@ -66,8 +67,7 @@ def _core_counts(packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], r
     def one_draw(held: UInt16[Array, "I C"]) -> Int32[Array, "2 C"]:
         members = jnp.matmul(held.T.astype(jnp.float32), bits, precision=jax.lax.Precision.HIGHEST)
         core = members >= required[:, None]
-        unique = core & (core.sum(axis=0, keepdims=True, dtype=jnp.int32) == 1)
-        return jnp.stack([core, unique]).sum(axis=2, dtype=jnp.int32)
+        return jnp.stack([core, in_one_core(core)]).sum(axis=2, dtype=jnp.int32)
 
     return jax.lax.map(one_draw, weights, batch_size=batch)
 
@@ -110,15 +110,14 @@ def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U
       draws: the draws of the run.
       advance: told of every layer that is begun.
     """
-    holders = core.sum(axis=0)
-    core_units, unique_units = core.sum(axis=(1, 2)), (core & (holders == 1)).sum(axis=(1, 2))
+    core_units, unique_units = core.sum(axis=(1, 2)), in_one_core(core).sum(axis=(1, 2))
     value = share(unique_units, core_units)
     sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled_by_length, draws.resampled]), advance)
     drawn = share(unique, sizes)
     shuffled, resampled = np.split(drawn, [len(draws.shuffled_by_length)])
     p_value = two_sided_p(value, shuffled)
     low, high = (np.where(np.isfinite(value), end, np.nan) for end in interval(resampled))
-    general_units = int((holders == len(core)).sum())
+    general_units = int(in_every_core(core).sum())
     return Uniqueness(core_units, unique_units, general_units, value, mean_of_draws(shuffled), p_value,
                       benjamini_hochberg(p_value), low, high)  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Which Hugging Face tensors a parameter is made of."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -24,15 +24,42 @@ class Source:
       name: name of the Hugging Face tensor.
       index: which part of the (stacked) parameter it is: (), (layer,) or (layer, expert).
       shape: shape that the tensor must have in the file.
-      take: makes the part from the tensor.
-      put: makes the tensor from the part; None where the tensor holds other parameters as well.
+      transposed: whether the part is the transpose of what is in the file.
+      axis: axis of the tensor that `rows` are on.
+      rows: which rows of the tensor the part is; None for all of them, of a tensor that holds nothing else.
     """
 
     name: str
     index: tuple[int, ...]
     shape: tuple[int, ...]
-    take: Callable[[np.ndarray], np.ndarray]
-    put: Callable[[np.ndarray], np.ndarray] | None
+    transposed: bool
+    axis: int = 0
+    rows: slice | np.ndarray | None = None
+
+    def take(self, tensor: np.ndarray) -> np.ndarray:
+        """Makes the part from the tensor."""
+        mine = tensor if self.rows is None else tensor[(*[slice(None)] * self.axis, self.rows)]
+        return mine.T if self.transposed else mine
+
+    def put(self, part: np.ndarray) -> np.ndarray:
+        """Makes the tensor from the part; the tensor holds no other parameters."""
+        assert self.rows is None, self.name
+        return part.T if self.transposed else part
+
+    def locate(self, axis: int, at: Sequence[int]) -> tuple[int, list[int]]:
+        """Where something lies in the tensor.
+
+        Args:
+          axis: axis of the part that it is on.
+          at: its places there.
+
+        Returns:
+          The axis of the tensor, and the places there.
+        """
+        axis = len(self.shape) - 1 - axis if self.transposed else axis
+        if self.rows is None or axis != self.axis:
+            return axis, list(at)
+        return axis, np.arange(self.shape[axis])[self.rows][list(at)].tolist()
 
 
 def path_name(path: tuple[object, ...]) -> str:
@@ -85,7 +112,5 @@ def _source(
     config: DecoderConfig, name: str, index: tuple[int, ...], shape: tuple[int, ...], how: bool | Part
 ) -> Source:
     if isinstance(how, Part):
-        return Source(name, index, how.shape(config), lambda tensor: how.take(tensor, config), None)
-    if how:
-        return Source(name, index, shape[::-1], np.transpose, np.transpose)
-    return Source(name, index, shape, lambda tensor: tensor, lambda part: part)
+        return Source(name, index, how.shape(config), how.transposed, how.axis, how.rows(config))
+    return Source(name, index, shape[::-1] if how else shape, how)

@@ -119,7 +119,6 @@ def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
     tensors = {}
     for at, (_, parts) in parameter_sources(config).items():
         for source in parts:
-            assert source.put is not None, source.name
             tensors[source.name] = np.ascontiguousarray(source.put(leaves[at][source.index]))
     save_file(tensors, path, metadata={"format": "pt"})
 

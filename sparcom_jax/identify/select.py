@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -19,13 +18,12 @@ from sparcom_jax.progress import progress, say
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.schema import MAX_COUNT
+from sparcom_jax.store.schema import MAX_COUNT, require_name
 from sparcom_jax.store.sets import SetManifest, Sets, open_sets, set_arrays, sets_path
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
 CHUNK_BYTES = 64 << 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Counts = UInt16[np.ndarray, "_"]
 Sums = Float32[np.ndarray, "_"]
@@ -52,8 +50,7 @@ def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
     kept = run.selection or {}
     selection = Selection(**{**kept, **fields})
     selection.check()
-    if not NAME.fullmatch(name):
-        raise InputError(f"name {name!r} must be letters, digits, '.', '_' and '-'")
+    require_name(name)
     for field, value in kept.items():
         if getattr(selection, field) != value:
             raise InputError(f"{run.location}: keeps the sets of {field} {value}, not counts that {field} "

@@ -59,10 +59,10 @@ HEADLINES = Headlines(
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
-    made = how_made(summary["set"])
+    made, what = how_made(summary), "Units" if "units" in summary else "Core units"
     parts: list[str | Figure] = [
         paragraph(
-            f"Core units of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
+            f"{what} of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again. Random units, as many in every layer, are the control.",
         )
     ]
@@ -76,9 +76,10 @@ def section(result: Result) -> Section:
 
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories = result.summary["categories"]
+    chosen = result.summary["units"]["selector"] if "units" in result.summary else "core"
     source = [result.path(ABLATION)]
     panels = {
-        f"core {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
+        f"{chosen} {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
         f"random {target} off, mean of the draws": _cells(found["random_mean"], categories),
     }
     caption = (
@@ -94,7 +95,7 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         for row in result.tables[ABLATION]
         if row["target"] == target and row["category_off"] == row["category_measured"] and row["delta"] is not None
     ]
-    named = {"core": "core units", "random": "random draw"}
+    named = {chosen: f"{chosen} units", "random": "random draw"}
     points = [{"category": row["category_off"], "what": named.get(row["kind"], row["kind"]), "value": row["delta"]}
               for row in own]  # fmt: skip
     ranges = [
@@ -103,11 +104,12 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         if found["random_low"][c][c] is not None and found["random_high"][c][c] is not None
     ]
     caption = (
-        "The diagonal: change of NLL (nats per token) on a category when its own core units are off, against every "
-        "draw of random units; the grey bar is the interval of the draws."
+        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are off, against "
+        "every draw of random units; the grey bar is the interval of the draws."
     )
-    yield Figure(f"{target}-against-random", charts.draws(points, ranges, categories, CHANGE), caption, source)
-    columns = ("category", "units off", "change, core", "change, random", "interval of the draws", "p")
+    spec = charts.draws(points, ranges, categories, f"{chosen} units", CHANGE)
+    yield Figure(f"{target}-against-random", spec, caption, source)
+    columns = ("category", "units off", f"change, {chosen}", "change, random", "interval of the draws", "p")
     rows = [
         (category, found["units_off"][c], found["delta"][c][c], found["random_mean"][c][c],
          interval(found["random_low"][c][c], found["random_high"][c][c]), found["p_value"][c][c])

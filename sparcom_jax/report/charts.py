@@ -257,17 +257,18 @@ def changed_by_layer(rows: Sequence[Row], categories: Sequence[str]) -> Spec:
     return data.spec(_in_panels(chart))
 
 
-def draws(rows: Sequence[Row], ranges: Sequence[Row], categories: Sequence[str], title: str) -> Spec:
+def draws(rows: Sequence[Row], ranges: Sequence[Row], categories: Sequence[str], chosen: str, title: str) -> Spec:
     """Per category the effect of its own units against that of random draws.
 
     Args:
-      rows: with `category`, `what` (`core units` or `random draw`) and `value`.
+      rows: with `category`, `what` (`chosen` or `random draw`) and `value`.
       ranges: with `category`, `low` and `high`, the interval of the random draws.
       categories: from top to bottom.
+      chosen: what the category's own units are called.
       title: title of the x axis.
     """
     data = _Data()
-    names = ("core units", "random draw")
+    names = (chosen, "random draw")
     y = alt.Y("category:N", scale=_places(categories), title=None)
     x = alt.X("value:Q", title=title, axis=alt.Axis(format="~g"))
     zero = data.chart([{"value": 0}]).mark_rule(color="#aaaaaa", strokeDash=[3, 3]).encode(x=x)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparcom_jax.results.reader import Number, Result
+from sparcom_jax.results.summary import made_of
 
 GROUPS = {
     "mlp": "dense MLP neurons",
@@ -178,9 +179,9 @@ def settings(entries: dict[str, Any], leave_out: Iterable[str] = ()) -> str:
     return ", ".join(f"{name} {_plain(value)}" for name, value in entries.items() if name not in tuple(leave_out))
 
 
-def how_made(of_set: dict[str, Any]) -> str:
-    """How a set was made, in one line; `of_set` is what a summary records of it."""
-    return settings(of_set, ("schema_version", "groups", "run", "digest"))
+def how_made(side: dict[str, Any]) -> str:
+    """How the sets, or the units, of a model were made, in one line; `side` is as in `made_of`."""
+    return settings(made_of(side), ("schema_version", "groups", "run", "digest", "run_digest", "half", "set"))
 
 
 def _plain(value: object) -> str:

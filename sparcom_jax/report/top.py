@@ -15,7 +15,7 @@ def top(results: Sequence[Result]) -> str:
     """What the page is about: the results, their models and sets, the instructions, and the groups of units."""
     rows = [
         (result.kind, result.name, role, model_name(side), side["model"].get("num_layers"),
-         how_made(side["set"]))
+         how_made(side))
         for result in results for role, side in result.sides.items()
     ]  # fmt: skip
     glossary = "".join(f"<dt><code>{name}</code></dt><dd>{meaning}</dd>" for name, meaning in GROUPS.items())

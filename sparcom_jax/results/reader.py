@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault
+from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault, made_of
 from sparcom_jax.results.tables import TABLES, Column, Table
 
 Number = int | float
@@ -82,14 +82,14 @@ def find_results(root: Path) -> list[Result]:
 
 
 def _require_one_version(results: list[Result]) -> None:
-    """Refuses results of a set beside results of the set that replaced it."""
-    known: dict[tuple[str, str], tuple[str, Path]] = {}
+    """Refuses results of a set, or of units, beside results of what replaced it."""
+    known: dict[tuple[str, str, str], tuple[str, Path]] = {}
     for result in results:
         for side in result.sides.values():
-            made = side["set"]
-            digest, other = known.setdefault((made["run"], made["name"]), (made["digest"], result.directory))
+            made, kind = made_of(side), "units" if "units" in side else "set"
+            digest, other = known.setdefault((kind, made["run"], made["name"]), (made["digest"], result.directory))
             if digest != made["digest"]:
-                raise InputError(f"{other} and {result.directory}: made of two versions of set {made['name']!r} of "
+                raise InputError(f"{other} and {result.directory}: made of two versions of {kind} {made['name']!r} of "
                                  f"{made['run']}; make the results of the earlier one again")  # fmt: skip
 
 

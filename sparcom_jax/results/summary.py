@@ -12,6 +12,7 @@ NUMBER = (int, float, type(None))
 """A number; None where it is not defined."""
 MATRIX = [[NUMBER]]
 SET = {"name": str, "run": str, "digest": str}
+UNITS = SET | {"selector": str}
 SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
 SHAPES: dict[str, dict[str, Any]] = {
     "evaluate": {
@@ -24,7 +25,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "absent": {"*": str},
     },
     "ablate": {
-        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str],
+        "run": str, "model": {"family": str}, "settings": dict, "categories": [str],
         "targets": {"*": {"units_off": [int], "delta": MATRIX, "random_mean": MATRIX, "random_low": MATRIX,
                           "random_high": MATRIX, "p_value": MATRIX}},
     },
@@ -35,7 +36,20 @@ SHAPES: dict[str, dict[str, Any]] = {
 def fault(summary: Mapping[str, Any]) -> str | None:
     """What is wrong with a summary, of whatever kind it says that it is; None if nothing is."""
     kind = summary["kind"]
-    return _misshapen(summary, SHAPES[kind], "") or next(_of_another_size(summary, kind), None)
+    shape = SHAPES[kind]
+    if kind == "ablate":
+        shape = shape | ({"units": UNITS} if "units" in summary else {"set": SET})
+    return _misshapen(summary, shape, "") or next(_of_another_size(summary, kind), None)
+
+
+def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of the set, or of the units, that results were made of.
+
+    Args:
+      side: a part of a summary that describes a model, its run and its sets or units.
+    """
+    made: dict[str, Any] = side["units"] if "units" in side else side["set"]
+    return made
 
 
 def _misshapen(value: object, shape: Any, where: str) -> str | None:

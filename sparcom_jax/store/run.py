@@ -1,5 +1,6 @@
 """The reader of a run: what is in it, whether it is whole, and lazy views of its arrays."""
 
+import hashlib
 import json
 import warnings
 from functools import cached_property
@@ -44,6 +45,15 @@ class Run:
     def address(self) -> str:
         """Where the run lies, in whichever way it was named: an absolute path, or the URL."""
         return self.location.rstrip("/") if "://" in self.location else str(Path(self.location).expanduser().resolve())
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells what was captured from what, and how; whether counts were kept or sets is no difference."""
+        manifest = self.manifest
+        captured = {name: value for name, value in manifest.capture.items() if name != "keep"}
+        parts = {"model": manifest.model, "tokenizer": manifest.tokenizer, "instructions": manifest.instructions}
+        digests = {name: part.digest for name, part in parts.items()}
+        return hashlib.sha256(json.dumps({"capture": captured, **digests}, sort_keys=True).encode()).hexdigest()
 
     @property
     def categories(self) -> list[str]:
@@ -149,8 +159,8 @@ class Run:
         from zarr.errors import ZarrUserWarning
 
         with warnings.catch_warnings():
-            # instructions.jsonl lies in the run and is no Zarr array; zarr says so each time.
-            warnings.filterwarnings("ignore", message="Object at instructions.jsonl", category=ZarrUserWarning)
+            # The run has files that are no Zarr arrays, and may have half-written units; zarr says so each time.
+            warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=ZarrUserWarning)
             return xarray.open_datatree(self.location, engine="zarr", consolidated=False)
 
 

@@ -1,15 +1,18 @@
 """What a run holds: its arrays with their dimensions, and how they are divided into chunks."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from sparcom_jax.errors import InputError
 from sparcom_jax.units.groups import Group
 
 SCHEMA_VERSION = 1
 MAX_COUNT = np.iinfo(np.uint16).max
 INNER_CHUNK_BYTES = 1 << 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class ArraySpec:
     dims: tuple[str, ...]
     write_shape: tuple[int, ...]
     read_shape: tuple[int, ...]
+
+
+def require_name(name: str) -> None:
+    """Refuses what cannot be the name of something stored beside a run.
+
+    Raises:
+      InputError: it has other characters than a path and a URL can hold as they are.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(f"name {name!r} must be letters, digits, '.', '_' and '-'")
 
 
 def unit_array(name: str, dtype: str, rows: int, rows_per_write: int, unit_shape: tuple[int, ...],
@@ -62,8 +75,7 @@ def mask_array(name: str, group: Group, rows: int, rows_per_write: int) -> Array
       rows: number of instructions I.
       rows_per_write: instructions in one written block.
     """
-    dims = (*group.dimension_names[:-1], f"{group.dims[-1]}_byte")
-    return unit_array(name, "uint8", rows, rows_per_write, group.packed_shape, dims)
+    return unit_array(name, "uint8", rows, rows_per_write, group.packed_shape, group.packed_dimension_names)
 
 
 def vector(name: str, dtype: str, dim: str, size: int, write_size: int | None = None) -> ArraySpec:

@@ -9,6 +9,13 @@ from sparcom_jax.models.config import DecoderConfig
 NEURON_GROUPS = ("mlp", "shared", "routed")
 EXPERT_GROUP = "expert"
 """Name under which the experts themselves are scored; their counts lie in `routed/selected_count`."""
+DIMS = {
+    "mlp": ("neuron",),
+    "shared": ("neuron",),
+    "routed": ("expert", "neuron"),
+    EXPERT_GROUP: ("expert",),
+}
+"""Names of the unit axes of every group, after `layer`."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Group:
     Attributes:
       name: `mlp`, `shared`, `routed` or `expert`.
       layers: the model's layer numbers that have such units, ascending.
-      dims: names of the unit axes after `layer`: `("neuron",)`, `("expert", "neuron")` or `("expert",)`.
+      dims: names of the unit axes after `layer`, as in `DIMS`.
       sizes: sizes of those axes.
     """
 
@@ -47,6 +54,11 @@ class Group:
         """Names of the axes of `shape`."""
         return ("layer", *self.dims)
 
+    @property
+    def packed_dimension_names(self) -> tuple[str, ...]:
+        """Names of the axes of `packed_shape`."""
+        return (*self.dimension_names[:-1], f"{self.dims[-1]}_byte")
+
     def to_json(self) -> dict[str, Any]:
         """The form kept in the manifest."""
         return {"layers": list(self.layers), **dict(zip(self.dims, self.sizes, strict=True))}
@@ -60,16 +72,16 @@ def group_from_json(name: str, entry: dict[str, Any]) -> Group:
 
 def expert_group(routed: Group) -> Group:
     """The group of the experts themselves, for a model whose routed neurons are `routed`."""
-    return Group(EXPERT_GROUP, routed.layers, ("expert",), routed.sizes[:1])
+    return Group(EXPERT_GROUP, routed.layers, DIMS[EXPERT_GROUP], routed.sizes[:1])
 
 
 def model_groups(config: DecoderConfig) -> list[Group]:
     """The neuron groups of a model, in the order in which they are stored."""
     groups = []
     if dense := config.layers_of("dense"):
-        groups.append(Group("mlp", dense, ("neuron",), (config.mlp_width,)))
+        groups.append(Group("mlp", dense, DIMS["mlp"], (config.mlp_width,)))
     if config.experts and (sparse := config.layers_of("moe")):
         if config.experts.shared_width:
-            groups.append(Group("shared", sparse, ("neuron",), (config.experts.shared_width,)))
-        groups.append(Group("routed", sparse, ("expert", "neuron"), (config.experts.count, config.experts.width)))
+            groups.append(Group("shared", sparse, DIMS["shared"], (config.experts.shared_width,)))
+        groups.append(Group("routed", sparse, DIMS["routed"], (config.experts.count, config.experts.width)))
     return groups

@@ -14,12 +14,18 @@ import torch
 import sparcom_jax as sj
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings, _random_units, ablate
+from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.causal.controls import random_units
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.errors import InputError
+from sparcom_jax.report.page import report
+from sparcom_jax.select.cores import core
+from sparcom_jax.store.units import open_units, origin_of, write_units
+from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.verify.reference import Reference
 
-SETTINGS = AblationSettings(draws=2, rho=0.3, per_category=3, batch_tokens=512)
+RHO = 0.3
+SETTINGS = AblationSettings(draws=2, per_category=3, batch_tokens=512)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
     with torch.no_grad():
         if target == "experts":
             for index, layer in enumerate(sets.groups["expert"].layers):
-                core = torch.tensor(sets.core("expert", SETTINGS.rho)[category, index])
+                core = torch.tensor(sets.core("expert", RHO)[category, index])
                 gate = layers[layer].mlp.gate
 
                 def forward(x: Any, gate: Any = gate, core: Any = core) -> Any:
@@ -61,7 +67,7 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
             return
         for group in ("mlp", "shared", "routed"):
             for index, layer in enumerate(sets.groups[group].layers):
-                core = torch.tensor(sets.core(group, SETTINGS.rho)[category, index])
+                core = torch.tensor(sets.core(group, RHO)[category, index])
                 mlp = layers[layer].mlp
                 if group == "routed":
                     for expert in range(core.shape[0]):
@@ -72,8 +78,8 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
 
 @pytest.mark.parametrize("target", ["neurons", "experts"])
 def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Run, tmp_path: Path) -> None:
-    summary = ablate(moe, run, tmp_path / "out", SETTINGS)
     sets = sj.open_sets(run, "frequency")
+    summary = ablate(moe, run, core(sets, RHO), tmp_path / "out", SETTINGS)
     scored = [[row for row in run.instructions if row["category"] == name][:3] for name in run.categories]
     plain = Reference(hf_moe)
     baseline = [reference_nll(plain, moe, rows).mean() for rows in scored]
@@ -101,35 +107,91 @@ def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: 
     with pytest.raises(
         InputError, match=rf"set 'few' has no core experts of {empty} at rho 1\.0, so nothing to switch off"
     ):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="few", rho=1.0, draws=1, per_category=1))
-    sj.identify(run, name="none", epsilon=0.5, expert_epsilon=1e-9, ties="drop")
-    with pytest.raises(InputError, match=r"set 'none': S\(i\) has no unit of expert for 48 of 48 instructions \(A 16"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="none", draws=1, per_category=1))
+        ablate(moe, run, core(few, 1.0), tmp_path / "out", AblationSettings(draws=1, per_category=1))
     assert not (tmp_path / "out").exists()
 
 
-def test_random_units_match_the_core_layer_by_layer() -> None:
-    core = {"routed": np.random.default_rng(0).random((3, 4, 5)) < 0.3, "mlp": np.ones((2, 6), bool)}
-    core["mlp"][1, 2:] = False
-    first, second = _random_units(core, 2, np.random.default_rng(1))
+def test_random_units_match_those_of_the_category_layer_by_layer() -> None:
+    units = {"routed": np.random.default_rng(0).random((3, 4, 5)) < 0.3, "mlp": np.ones((2, 6), bool)}
+    units["mlp"][1, 2:] = False
+    first, second = random_units(units, 2, np.random.default_rng(1))
     for drawn in (first, second):
-        np.testing.assert_array_equal(drawn["routed"].sum((1, 2)), core["routed"].sum((1, 2)))
-        assert not (drawn["routed"] & core["routed"]).any()
+        np.testing.assert_array_equal(drawn["routed"].sum((1, 2)), units["routed"].sum((1, 2)))
+        assert not (drawn["routed"] & units["routed"]).any()
         np.testing.assert_array_equal(drawn["mlp"].sum(1), [6, 2])
-        assert not (drawn["mlp"][1] & core["mlp"][1]).any()
+        assert not (drawn["mlp"][1] & units["mlp"][1]).any()
     assert (first["routed"] != second["routed"]).any()
 
 
-def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path) -> None:
+    units = core(sj.open_sets(run, "frequency"), RHO)
     with pytest.raises(InputError, match="was captured from another model"):
-        ablate(llama, run, tmp_path / "out")
-    with pytest.raises(InputError, match=r"rho must be within \(0, 1\]"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(rho=0.0))
-    with pytest.raises(InputError, match="no set 'other'"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="other"))
-    sj.identify(run, name="all", epsilon=1.0, expert_epsilon=1.0)
-    with pytest.raises(InputError, match="leave 0 experts in layer 1, but a token needs 2"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="all"))
+        ablate(llama, run, units, tmp_path / "out")
+    with pytest.raises(InputError, match="draws 0 must be positive and per_category 0 not negative"):
+        ablate(moe, run, units, tmp_path / "out", AblationSettings(draws=0))
+    everything = sj.identify(run, name="all", epsilon=1.0, expert_epsilon=1.0)
+    with pytest.raises(
+        InputError, match="the core experts of A leave 0 experts in layer 1, but a token needs 2; use a"
+    ):
+        ablate(moe, run, core(everything, 0.5), tmp_path / "out")
+    windowed = capture(moe, sj.load_instructions(instruction_file), tmp_path / "run", CaptureSettings(count_window=3))
+    with pytest.raises(InputError, match="the units were chosen by another run"):
+        ablate(moe, windowed, units, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def selected(run: sj.Run, groups: tuple[str, ...], *, count: int = 5) -> UnitSet:
+    """The first units of each group, the same for each category."""
+    score = {name: np.zeros((3, *run.groups[name].shape), np.float32) for name in groups}
+    mask = {name: one.astype(bool) for name, one in score.items()}
+    for one in mask.values():
+        one.reshape(3, -1)[:, :count] = True
+    origin = origin_of(run, "first", size=count)
+    return UnitSet(run.categories, {name: run.groups[name] for name in groups}, score, mask, origin)
+
+
+@pytest.mark.parametrize("groups", [("mlp", "routed"), ("expert",)], ids=["neurons", "experts"])
+def test_stored_units(groups: tuple[str, ...], moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    """Of units in some groups only, there is the one target, and the summary names them."""
+    write_units(run, "mine", selected(run, groups))
+    units = open_units(run, "mine")
+    summary = ablate(moe, run, units, tmp_path / "out", SETTINGS)
+    (target,) = summary["targets"]
+    assert target == ("experts" if groups == ("expert",) else "neurons")
+    assert summary["targets"][target]["units_off"] == [5 * len(groups)] * 3
+    assert "set" not in summary
+    assert "rho" not in summary["settings"]
+    assert summary["units"] == {"run": run.address, "name": "mine", "digest": units.digest, **units.origin}
+    assert np.abs(summary["targets"][target]["delta"]).max() > 1e-3
+    with (tmp_path / "out" / "ablation.csv").open() as file:
+        assert {row["kind"] for row in csv.DictReader(file)} == {"first", "random"}
+    assert report(tmp_path / "out", tmp_path / "report.html").exists()
+
+
+def test_stored_cores_are_the_cores_of_the_set(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    """What is switched off does not depend on where the units lay; what is told of them does."""
+    units = core(sj.open_sets(run, "frequency"), RHO)
+    write_units(run, "cores", units)
+    direct, stored = (
+        ablate(moe, run, one, tmp_path / name, SETTINGS)
+        for name, one in (("direct", units), ("stored", open_units(run, "cores")))
+    )
+    assert direct.pop("set") == stored["units"]["set"]
+    assert stored.pop("units")["name"] == "cores"
+    assert direct == stored
+    for table in direct["tables"]:
+        assert (tmp_path / "direct" / table).read_bytes() == (tmp_path / "stored" / table).read_bytes()
+
+
+def test_a_category_without_stored_units_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    units = selected(run, ("mlp", "expert"))
+    units.mask["expert"][1] = False
+    write_units(run, "some", units)
+    with pytest.raises(InputError, match="units 'some' have no experts of B, so nothing to switch off; choose more"):
+        ablate(moe, run, open_units(run, "some"), tmp_path / "out", SETTINGS)
+    write_units(run, "many", selected(run, ("expert",), count=7))
+    with pytest.raises(InputError, match="the first experts of A leave 1 experts in layer 1, but a token needs 2; use"):
+        ablate(moe, run, open_units(run, "many"), tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 
 
@@ -145,9 +207,10 @@ def test_half_precision_follows_full_precision(
         count = run.read(f"{group}/positive_count")[1:10].astype(int)
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()
     sj.identify(half, epsilon=0.1)
-    settings = AblationSettings(draws=1, rho=0.3, per_category=1, dtype="bfloat16")
+    units = core(sj.open_sets(half, "frequency"), RHO)
+    settings = AblationSettings(draws=1, per_category=1, dtype="bfloat16")
     rounded, full = (
-        ablate(moe, half, tmp_path / dtype, dataclasses.replace(settings, dtype=dtype))["baseline"]
+        ablate(moe, half, units, tmp_path / dtype, dataclasses.replace(settings, dtype=dtype))["baseline"]
         for dtype in ("bfloat16", "float32")
     )
     np.testing.assert_allclose(rounded, full, rtol=0.05)
@@ -163,5 +226,6 @@ def test_another_tokenizer_or_rendering_is_refused(moe: ModelDir, run: sj.Run, t
         manifest = json.loads((copy / "zarr.json").read_text())
         manifest["attributes"][section][field] = "another"
         (copy / "zarr.json").write_text(json.dumps(manifest))
+        units = core(sj.open_sets(sj.open_run(copy), "frequency"), RHO)
         with pytest.raises(InputError, match=message):
-            ablate(moe, sj.open_run(copy), tmp_path / "out")
+            ablate(moe, sj.open_run(copy), units, tmp_path / "out")

@@ -20,6 +20,8 @@ from sparcom_jax.convert.model_dir import convert, open_model
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import load_instructions
+from sparcom_jax.select.cores import core
+from sparcom_jax.store.sets import open_sets
 from tests import checkpoints
 from tests.models.test_parity import close, ours, spans
 
@@ -155,7 +157,7 @@ def test_an_embedding_model_without_prefix_and_head(
         capture(model, rows, tmp_path / "generated", settings)
     identify(mine)
     with pytest.raises(InputError, match="has no output head, which ablation needs"):
-        ablate(model, mine, tmp_path / "ablate")
+        ablate(model, mine, core(open_sets(mine, "frequency"), 0.5), tmp_path / "ablate")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -184,6 +184,13 @@ BAD = {
         ("ablate", "--model=m", "--run=r", "--output=x", "--config.capture.template=chat"),
         "--config.capture.template has no effect on this command, which reads the section ablate and batch_tokens",
     ),
+    "two sources of units": (
+        ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--set=s"), "--set and --units are two sources",
+    ),
+    "a field of sets, for units": (
+        ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--config.ablate.rho=0.3"),
+        "--config.ablate.rho has no effect on this command, which reads the section ablate without rho and batch_to",
+    ),
     "a section without its fields": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.capture={'max_tokens': 3}"),
         "config field capture.batch_tokens is missing",

@@ -30,15 +30,19 @@ ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A parameter that shares its tensor with others.
+    """A parameter that shares its tensor with others: it is some of the rows along one axis.
 
     Attributes:
       shape: shape of the tensor in the file.
-      take: the parameter within the tensor, as Flax keeps it.
+      rows: which rows they are, in their order in the parameter.
+      axis: the axis that they are on.
+      transposed: whether the parameter is the transpose of these rows.
     """
 
     shape: Callable[[DecoderConfig], tuple[int, ...]]
-    take: Callable[[np.ndarray, DecoderConfig], np.ndarray]
+    rows: Callable[[DecoderConfig], slice | np.ndarray]
+    axis: int = 0
+    transposed: bool = TRANSPOSED
 
 
 Names = dict[str, tuple[str, bool | Part]]

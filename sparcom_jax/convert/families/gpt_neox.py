@@ -1,5 +1,6 @@
 """GPT-NeoX and Pythia (Black et al. 2022; Biderman et al. 2023): LayerNorm, no second projection, parallel residual."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,21 @@ def translate(hf: Any) -> DecoderConfig:
     )
 
 
-def _heads(tensor: np.ndarray, config: DecoderConfig, which: int) -> np.ndarray:
+def _heads(which: int) -> Callable[[DecoderConfig], np.ndarray]:
     """The tensor holds queries, keys and values of one head after the other."""
-    by_head = tensor.reshape(config.heads, 3, config.head_size, *tensor.shape[1:])
-    return by_head[:, which].reshape(-1, *tensor.shape[1:])
+
+    def rows(config: DecoderConfig) -> np.ndarray:
+        return np.arange(3 * config.width).reshape(config.heads, 3, config.head_size)[:, which].reshape(-1)
+
+    return rows
 
 
 def _kernel(which: int) -> Part:
-    return Part(lambda c: (3 * c.width, c.width), lambda tensor, config: _heads(tensor, config, which).T)
+    return Part(lambda c: (3 * c.width, c.width), _heads(which))
 
 
 def _bias(which: int) -> Part:
-    return Part(lambda c: (3 * c.width,), lambda tensor, config: _heads(tensor, config, which))
+    return Part(lambda c: (3 * c.width,), _heads(which), transposed=AS_IS)
 
 
 MODEL: Names = {

@@ -38,7 +38,7 @@ def _every_other(first: int, *, bias: bool = False) -> Part:
         assert config.experts is not None
         return (config.experts.count, *(() if bias else (config.width,)), 2 * config.experts.width)
 
-    return Part(shape, lambda tensor, config: tensor[..., first::2])
+    return Part(shape, lambda config: slice(first, None, 2), axis=1 if bias else 2, transposed=AS_IS)
 
 
 EXPERTS: Names = {

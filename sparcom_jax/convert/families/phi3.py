@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from sparcom_jax.convert.families.family import (
     ATTENTION,
     MLP,
@@ -28,15 +26,16 @@ def translate(hf: Any) -> DecoderConfig:
 
 
 def _qkv(which: int) -> Part:
-    def take(tensor: np.ndarray, config: DecoderConfig) -> np.ndarray:
+    def rows(config: DecoderConfig) -> slice:
         queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
-        return np.split(tensor, [queries, queries + keys])[which].T
+        ends = (0, queries, queries + keys, queries + 2 * keys)
+        return slice(ends[which], ends[which + 1])
 
-    return Part(lambda c: ((c.heads + 2 * c.kv_heads) * c.head_size, c.width), take)
+    return Part(lambda c: ((c.heads + 2 * c.kv_heads) * c.head_size, c.width), rows)
 
 
 def _half(which: int) -> Part:
-    return Part(lambda c: (2 * c.mlp_width, c.width), lambda tensor, config: np.split(tensor, 2)[which].T)
+    return Part(lambda c: (2 * c.mlp_width, c.width), lambda c: slice(which * c.mlp_width, (which + 1) * c.mlp_width))
 
 
 FUSED: Names = {

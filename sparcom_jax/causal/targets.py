@@ -1,0 +1,74 @@
+"""What is switched off together: all neurons of a category, or all its experts; and what cannot be."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.store.run import Run
+from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
+from sparcom_jax.units.unit_set import UnitSet
+
+TARGETS = {"neurons": NEURON_GROUPS, "experts": (EXPERT_GROUP,)}
+"""By target, the groups whose units are switched off at once."""
+
+Units = Mapping[str, Bool[np.ndarray, "..."]]
+"""Units to switch off: group -> mask over its units."""
+
+
+def targets_of(units: UnitSet) -> dict[str, list[str]]:
+    """The targets that a unit set has, each with the groups that it has of it."""
+    found = {target: [name for name in units.groups if name in groups] for target, groups in TARGETS.items()}
+    return {target: groups for target, groups in found.items() if groups}
+
+
+def units_of(units: UnitSet, groups: list[str], category: int) -> Units:
+    """The units of a category in the groups of a target."""
+    return {group: units.mask[group][category] for group in groups}
+
+
+def cores_of_a_set(units: UnitSet) -> bool:
+    """Whether the units are the cores of a set, and not kept under a name of their own."""
+    return units.selector == "core" and not units.name
+
+
+def require_units_to_switch_off(run: Run, units: UnitSet, targets: Mapping[str, list[str]]) -> None:
+    """Refuses units of which a category has none in a target.
+
+    Args:
+      run: the run that they were chosen by.
+      units: the units.
+      targets: from `targets_of`.
+
+    Raises:
+      InputError: it names the categories.
+    """
+    lacks, advice = f"{units.title} have no", ", so nothing to switch off; choose more"
+    if cores_of_a_set(units):
+        lacks = f"set {units.origin['set']['name']!r} has no core"
+        advice = f" at rho {units.origin['rho']}, so nothing to switch off; take a smaller rho or larger sets"
+    for target, groups in targets.items():
+        units.require_units(groups, f"{run.location}: {lacks} {target}", advice)
+
+
+def require_enough_experts(run: Run, units: UnitSet) -> None:
+    """Refuses units that leave a layer with fewer experts than a token is routed to.
+
+    Args:
+      run: the run that they were chosen by.
+      units: the units.
+
+    Raises:
+      InputError: it names the first such category and layer.
+    """
+    if EXPERT_GROUP not in units.groups:
+        return
+    group, needed = run.groups[EXPERT_GROUP], run.manifest.model.num_experts_per_tok
+    left = group.sizes[0] - units.layer_counts(EXPERT_GROUP)
+    for category, layer in np.argwhere(left < needed):
+        raise InputError(
+            f"{run.location}: the {units.selector} experts of {run.categories[category]} leave "
+            f"{left[category, layer]} experts in layer {group.layers[layer]}, but a token needs {needed}; "
+            f"use {'a set' if cores_of_a_set(units) else 'units'} with fewer"
+        )
