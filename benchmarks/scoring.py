@@ -57,7 +57,7 @@ def make_run(location: Path, instructions: int, layers: int, neurons: int) -> Ru
     store.write("instructions.jsonl", b"\n".join(b"{}" for _ in rows))
     store.write_group("", {"schema_version": SCHEMA_VERSION, "groups": {GROUP: group.to_json()},
                            "categories": categories, "rows_per_write": ROWS_PER_WRITE,
-                           "model": {"num_experts_per_tok": 0, "digest": ""}, "capture": {},
+                           "model": {"num_experts_per_tok": 0, "digest": ""}, "capture": {}, "execution": {},
                            "tokenizer": {"digest": ""}, "instructions": {"digest": ""}})  # fmt: skip
     return open_run(location)
 

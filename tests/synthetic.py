@@ -9,7 +9,7 @@ import numpy as np
 
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import capture_arrays, vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, capture_arrays, vector
 from sparcom_jax.store.sets import set_arrays, sets_path
 from sparcom_jax.units.groups import Group, group_from_json
 
@@ -56,7 +56,7 @@ def make_run(
              for i, (c, t) in enumerate(zip(labels, tokens, strict=True))]  # fmt: skip
     store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     store.write_group(attributes={
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "model": {"family": family, "num_layers": num_layers},
         "instructions": {"digest": digest},
         "groups": groups,
@@ -80,8 +80,8 @@ def write_sets(run: Run, masks: Masks, name: str = "frequency", **attributes: ob
         for spec in set_arrays(name, group, len(mask), ROWS_PER_WRITE, len(run.categories)):
             run.store.create_array(spec).write(values[spec.name.split("/")[-1]].astype(spec.dtype)).result()
     digest = hashlib.sha256(b"".join(mask.tobytes() for mask in masks.values())).hexdigest()
-    made = {"schema_version": 1, "selector": "frequency", "epsilon": 0.05, "ties": "include", "groups": list(masks),
-            "digest": digest}  # fmt: skip
+    made = {"schema_version": SCHEMA_VERSION, "selector": "frequency", "epsilon": 0.05, "ties": "include",
+            "groups": list(masks), "digest": digest}  # fmt: skip
     run.store.write_group(sets_path(name), made | attributes)
 
 

@@ -4,7 +4,6 @@ import collections
 import io
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import Placement, Step, make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
@@ -56,8 +56,9 @@ def capture(
     model: ModelDir,
     instructions: InstructionSet,
     output: str | Path,
-    settings: CaptureSettings | None = None,
-    selection: Selection | None = None,
+    settings: CaptureSettings = CaptureSettings(),
+    selection: Selection = Selection(),
+    execution: ExecutionSettings = ExecutionSettings(),
 ) -> Run:
     """Captures the statistics of a model over instructions.
 
@@ -70,6 +71,7 @@ def capture(
       output: path or URL of the run.
       settings: how to capture.
       selection: how the neurons are cut where `settings.keep` is `sets`; of no effect where it is `counts`.
+      execution: where and how the model runs.
 
     Returns:
       The run, complete if this is the only process.
@@ -77,40 +79,39 @@ def capture(
     Raises:
       InputError: the input is at fault, or the output holds a run of something else.
     """
-    settings = settings or CaptureSettings()
     settings.check()
+    execution.check()
+    selection.check()
     if settings.scope == "generated":
         model.require_head("scope 'generated'")
-    kept = selection or Selection()
-    kept.check()
-    selection = kept if settings.keep == "sets" else None
+    cut_by = selection if settings.keep == "sets" else None
     config = model.config
-    placement = make_placement(settings.placement, settings.model_parallel, config)
-    dtype = compute_dtype(settings.dtype, model.dtype)
+    placement = make_placement(execution.placement, config)
+    dtype = compute_dtype(execution.dtype, model.dtype)
     tokenizer = model.tokenizer()
     template = make_template(settings.template, tokenizer)
     texts = _tokenize(config, instructions, tokenizer, template, settings)
     stop = model.stop_token_ids() if settings.scope == "generated" else ()
     groups = model_groups(config)
     names = [row["id"] for row in instructions.rows]
-    if selection:
+    if cut_by:
         require_whole_bytes(groups, placement)
     rows_per_block = settings.rows_per_block or _rows_per_block(groups, settings)
     with only_writer(output, jax.process_index(), jax.process_count()):
         store = Store(output)
-        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, asdict(settings),
-                                                 selection, stop, placement, dtype, rows_per_block))  # fmt: skip
+        resumed = open_or_create(store, describe(model, instructions, texts, template, groups, settings, execution,
+                                                 cut_by, stop, placement, dtype, rows_per_block))  # fmt: skip
 
         @cache
         def params() -> Params:
             return model.restore(placement.param_shardings(config), dtype)
 
         if settings.scope == "generated":
-            how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
+            how = GenerateSettings(settings.new_tokens, stop, execution.batch_tokens, rows_per_block)
             texts = generate(config, params, placement, texts, names, store, how)
         generated = texts if settings.scope == "generated" else None
         texts = texts.last(settings.count_window)
-        plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
+        plan = make_plan(texts.lengths, rows_per_block, execution.batch_tokens)
         if jax.process_index() == 0:
             record_tokens(store, texts, plan)
             _write_rows(store, instructions, texts, generated, tokenizer)
@@ -126,7 +127,7 @@ def capture(
             say(f"{output}: {int(done.sum())} of {done.size} instructions are done already")
         _announce(plan, rows_per_block, texts)
         if mine:
-            engine = _Engine(config, params(), placement, settings, selection, groups, texts, names)
+            engine = _Engine(config, params(), placement, settings, cut_by, groups, texts, names)
             with progress("capture", len(texts.ids), "instructions", int(done.sum())) as bar:
                 _write_blocks(engine, plan, mine, rows_per_block, arrays, store.location, bar)
         done = np.asarray(finished(arrays["instruction/done"].read(), store.location))
@@ -190,7 +191,7 @@ class _Engine:
     def _require_finite(self, bins: list[Bin], fault: np.ndarray) -> None:
         for device, one in enumerate(bins):
             require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
-                           "--config.capture.dtype")  # fmt: skip
+                           "--config.execution.dtype")  # fmt: skip
 
     @staticmethod
     def _collect(bins: list[Bin], statistics: Any, results: dict[str, np.ndarray], first_row: int, rows: int) -> None:

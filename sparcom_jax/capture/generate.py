@@ -193,7 +193,7 @@ def _continue(
         step = generate_step(config, bins[0].shape, settings.new_tokens, settings.stop, placement)
         token, length, fault = jax.device_get(step(params, stack(bins, placement.data, lay), None))
         for device, one in enumerate(bins):
-            require_finite(fault[device], one.texts, names, config.num_layers, params, "--config.capture.dtype")
+            require_finite(fault[device], one.texts, names, config.num_layers, params, "--config.execution.dtype")
             at = np.asarray(one.texts) - part.start
             made.token[at], made.length[at] = token[device, : len(at)], length[device, : len(at)]
     return made

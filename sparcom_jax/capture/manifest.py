@@ -12,8 +12,10 @@ import jax
 from sparcom_jax.batches.packing import Plan
 from sparcom_jax.batches.templates import Template
 from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import Placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
@@ -29,7 +31,8 @@ def describe(
     texts: TokenizedSet,
     template: Template,
     groups: list[Group],
-    settings: dict[str, Any],
+    settings: CaptureSettings,
+    execution: ExecutionSettings,
     selection: Selection | None,
     stop: tuple[int, ...],
     placement: Placement,
@@ -44,7 +47,8 @@ def describe(
       texts: what is fed; for scope `generated`, what is continued.
       template: what stands around an instruction.
       groups: the model's neuron groups.
-      settings: of the capture.
+      settings: what is fed, counted and kept.
+      execution: where and how the model runs.
       selection: how the device cuts the counts of neurons, or None where they are kept.
       stop: token ids that end a continuation.
       placement: where the model lies.
@@ -79,12 +83,13 @@ def describe(
         "groups": {group.name: group.to_json() for group in groups},
         "rows_per_write": rows_per_block,
         "capture": {
-            **settings,
+            **asdict(settings),
             "template_digest": template.digest,
             "bos": "as the tokenizer adds it" if template.adds_special else "once, by the template or before it",
             "padding": "never counted, never routed",
             "stop_token_ids": list(stop),
         },
+        "execution": asdict(execution),
         "selection": selection.of_neurons() if selection else None,
         "dtype": dtype,
         "devices": {
@@ -114,10 +119,10 @@ def record_tokens(store: Store, texts: TokenizedSet, plan: Plan) -> None:
 # What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes is
 # not among it, because every device computes the same batches.
 IDENTITY = (
-    ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"), ("categories",),
-    ("groups",), ("rows_per_write",), ("capture",), ("selection",), ("dtype",), ("devices", "platform"),
-    ("devices", "mesh", "model"), ("devices", "kernels"), ("versions", "jax"), ("versions", "sparcom_jax"),
-    ("schema_version",),
+    ("schema_version",), ("model", "digest"), ("model", "family"), ("tokenizer", "digest"), ("instructions", "digest"),
+    ("categories",), ("groups",), ("rows_per_write",), ("capture",), ("execution",), ("selection",), ("dtype",),
+    ("devices", "platform"), ("devices", "mesh", "model"), ("devices", "kernels"), ("versions", "jax"),
+    ("versions", "sparcom_jax"),
 )  # fmt: skip
 
 

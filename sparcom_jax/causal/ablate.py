@@ -1,7 +1,6 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,18 @@ from jaxtyping import Bool, Float64
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 TABLES = {
@@ -33,34 +34,15 @@ Units = dict[str, Bool[np.ndarray, "..."]]
 """Units to switch off: group -> mask over its units."""
 
 
-@dataclass(frozen=True)
-class AblationSettings:
-    """How units are switched off and what is measured.
-
-    Attributes:
-      set_name: which sets.
-      rho: share of a category's instructions that must hold a core unit.
-      draws: random sets of the same size, for each category.
-      per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
-      batch_tokens: token slots of a batch, per device.
-      placement: `pmap` or `mesh`.
-      model_parallel: devices that share one batch, for `mesh`.
-      dtype: as for capture.
-      seed: of the random sets.
-    """
-
-    set_name: str = "frequency"
-    rho: float = 0.5
-    draws: int = 20
-    per_category: int = 0
-    batch_tokens: int = 1024
-    placement: str = "pmap"
-    model_parallel: int = 1
-    dtype: str = "auto"
-    seed: int = 0
-
-
-def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings | None = None) -> dict[str, Any]:
+def ablate(
+    model: ModelDir,
+    run: Run,
+    output: Path,
+    settings: AblationSettings = AblationSettings(),
+    execution: ExecutionSettings = ExecutionSettings(),
+    *,
+    set_name: str = DEFAULT_SET,
+) -> dict[str, Any]:
     """Switches off the core neurons, then the core experts, of each category, against random units.
 
     Neurons are multiplied by 0 at the input of down_proj; experts have their router logits set to minus infinity. The
@@ -71,6 +53,8 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
       run: a complete run with sets, whose instructions have responses.
       output: directory of `ablation.csv`, `baseline.csv` and `summary.json`, written last.
       settings: what to switch off and how to measure.
+      execution: where and how the model runs.
+      set_name: which sets.
 
     Returns:
       The content of `summary.json`.
@@ -79,20 +63,15 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
       InputError: the run is incomplete, lacks the sets or responses, or was captured from another model; there is
         nothing to switch off; or a likelihood is not finite.
     """
-    settings = settings or AblationSettings()
-    if not 0 < settings.rho <= 1:
-        raise InputError(f"rho must be within (0, 1], got {settings.rho}")
-    if settings.draws < 1 or settings.per_category < 0:
-        raise InputError(
-            f"draws {settings.draws} must be positive and per_category {settings.per_category} not negative"
-        )
+    settings.check()
+    execution.check()
     model.require_head("ablation")
     run.require_complete()
     if run.attributes["model"]["digest"] != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
     if run.attributes["tokenizer"]["digest"] != model.tokenizer_digest:
         raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
-    sets = open_sets(run, settings.set_name)
+    sets = open_sets(run, set_name)
     sets.require_units()
     targets = {"neurons": [group for group in sets.groups if group != EXPERT_GROUP]}
     if EXPERT_GROUP in sets.groups:
@@ -102,11 +81,11 @@ def ablate(model: ModelDir, run: Run, output: Path, settings: AblationSettings |
     _require_enough_experts(run, cores)
     rows = _scored_rows(run, settings.per_category)
     texts = _texts(model, run, rows)
-    placement = make_placement(settings.placement, settings.model_parallel, model.config)
+    placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate", TABLES)
-    params = model.restore(placement.param_shardings(model.config), compute_dtype(settings.dtype, model.dtype))
+    params = model.restore(placement.param_shardings(model.config), compute_dtype(execution.dtype, model.dtype))
     names = [run.instructions[row]["id"] for row in rows]
-    likelihood = Likelihood(model.config, params, placement, texts, names, settings.batch_tokens)
+    likelihood = Likelihood(model.config, params, placement, texts, names, execution.batch_tokens)
 
     category = run.category[rows]
     baseline = _by_category(

@@ -70,7 +70,7 @@ class Likelihood:
             values, fault = map(np.asarray, stacked)
             for device, one in enumerate(bins):
                 require_finite(fault[device], one.texts, self._names, self._config.num_layers, self._params,
-                               "--config.capture.dtype", when)  # fmt: skip
+                               "--config.execution.dtype", when)  # fmt: skip
                 sums[list(one.texts)] = values[device, : len(one.texts)]
         return sums / self._texts.counted
 

@@ -20,7 +20,7 @@ from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import MAX_COUNT, SCHEMA_VERSION
-from sparcom_jax.store.sets import Sets, open_sets, set_arrays, sets_path
+from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets, set_arrays, sets_path
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
@@ -32,7 +32,7 @@ Sums = Float32[np.ndarray, "_"]
 Mask = Bool[np.ndarray, "_"]
 
 
-def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
+def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
     Reads the run in chunks of bounded size. A set of the same name is replaced, which is said if it was another. Where
@@ -100,6 +100,7 @@ def _digest(run: Run, selection: Selection, masks: dict[str, str]) -> str:
     made_of = {
         "selection": asdict(selection),
         "capture": {name: value for name, value in attributes["capture"].items() if name != "keep"},
+        "execution": attributes["execution"],
         **{part: attributes[part]["digest"] for part in ("model", "tokenizer", "instructions")},
         "masks": masks,
     }

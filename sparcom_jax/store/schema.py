@@ -7,7 +7,7 @@ import numpy as np
 
 from sparcom_jax.units.groups import Group, expert_group
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_COUNT = np.iinfo(np.uint16).max
 INNER_CHUNK_BYTES = 1 << 20
 

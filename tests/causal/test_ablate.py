@@ -13,19 +13,20 @@ import torch
 
 import sparcom_jax as sj
 from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings, _random_units, ablate
+from sparcom_jax.causal.ablate import _random_units, ablate
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.verify.reference import Reference
 
-SETTINGS = AblationSettings(draws=2, rho=0.3, per_category=3, batch_tokens=512)
+SETTINGS, EXECUTION = AblationSettings(draws=2, rho=0.3, per_category=3), ExecutionSettings(batch_tokens=512)
 
 
 @pytest.fixture(scope="module")
 def run(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> sj.Run:
     path = tmp_path_factory.mktemp("ablate") / "run"
-    run = capture(moe, sj.load_instructions(instruction_file), path, CaptureSettings(batch_tokens=512))
+    run = capture(moe, sj.load_instructions(instruction_file), path, execution=EXECUTION)
     sj.identify(run, epsilon=0.1)
     return run
 
@@ -72,7 +73,7 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
 
 @pytest.mark.parametrize("target", ["neurons", "experts"])
 def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Run, tmp_path: Path) -> None:
-    summary = ablate(moe, run, tmp_path / "out", SETTINGS)
+    summary = ablate(moe, run, tmp_path / "out", SETTINGS, EXECUTION)
     sets = sj.open_sets(run, "frequency")
     scored = [[row for row in run.instructions if row["category"] == name][:3] for name in run.categories]
     plain = Reference(hf_moe)
@@ -101,10 +102,10 @@ def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: 
     with pytest.raises(
         InputError, match=rf"set 'few' has no core experts of {empty} at rho 1\.0, so nothing to switch off"
     ):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="few", rho=1.0, draws=1, per_category=1))
+        ablate(moe, run, tmp_path / "out", AblationSettings(rho=1.0, draws=1), set_name="few")
     sj.identify(run, name="none", epsilon=0.5, expert_epsilon=1e-9, ties="drop")
     with pytest.raises(InputError, match=r"set 'none': S\(i\) has no unit of expert for 48 of 48 instructions \(A 16"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="none", draws=1, per_category=1))
+        ablate(moe, run, tmp_path / "out", AblationSettings(draws=1), set_name="none")
     assert not (tmp_path / "out").exists()
 
 
@@ -123,13 +124,21 @@ def test_random_units_match_the_core_layer_by_layer() -> None:
 def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, tmp_path / "out")
-    with pytest.raises(InputError, match=r"rho must be within \(0, 1\]"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(rho=0.0))
+    for settings, message in (
+        (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
+        (AblationSettings(draws=0), "draws 0 must be positive and per_category 0 not negative"),
+        (AblationSettings(per_category=-1), "draws 20 must be positive and per_category -1 not negative"),
+        (AblationSettings(seed=-1), "seed must not be negative, got -1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ablate(moe, run, tmp_path / "out", settings)
+    with pytest.raises(InputError, match=r"execution\.batch_tokens must be positive, got 0"):
+        ablate(moe, run, tmp_path / "out", execution=ExecutionSettings(batch_tokens=0))
     with pytest.raises(InputError, match="no set 'other'"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="other"))
+        ablate(moe, run, tmp_path / "out", set_name="other")
     sj.identify(run, name="all", epsilon=1.0, expert_epsilon=1.0)
     with pytest.raises(InputError, match="leave 0 experts in layer 1, but a token needs 2"):
-        ablate(moe, run, tmp_path / "out", AblationSettings(set_name="all"))
+        ablate(moe, run, tmp_path / "out", set_name="all")
     assert not (tmp_path / "out").exists()
 
 
@@ -139,15 +148,15 @@ def test_half_precision_follows_full_precision(
     """Capture and ablation in bfloat16: the arithmetic stays in it, and the numbers stay close."""
     instructions = sj.load_instructions(instruction_file)
     few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
-    half = capture(moe, few, tmp_path / "run", CaptureSettings(dtype="bfloat16"))
+    half = capture(moe, few, tmp_path / "run", execution=ExecutionSettings(dtype="bfloat16"))
     assert half.attributes["dtype"] == "bfloat16"
     for group in ("mlp", "shared", "routed"):
         count = run.read(f"{group}/positive_count")[1:10].astype(int)
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()
     sj.identify(half, epsilon=0.1)
-    settings = AblationSettings(draws=1, rho=0.3, per_category=1, dtype="bfloat16")
+    settings = AblationSettings(draws=1, rho=0.3, per_category=1)
     rounded, full = (
-        ablate(moe, half, tmp_path / dtype, dataclasses.replace(settings, dtype=dtype))["baseline"]
+        ablate(moe, half, tmp_path / dtype, settings, ExecutionSettings(dtype=dtype))["baseline"]
         for dtype in ("bfloat16", "float32")
     )
     np.testing.assert_allclose(rounded, full, rtol=0.05)

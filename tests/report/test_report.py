@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import html
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.report import page
 from sparcom_jax.report.evaluate import _members
@@ -30,7 +32,8 @@ ROOT = Path(__file__).parents[2]
 EVIL = "</script><b>x&"
 CATEGORIES = (EVIL, "\"q\" 'r' \u2028", "SUM")
 LABELS = [i % 3 for i in range(18)]
-FEW = {"permutations": 9, "bootstraps": 9}
+EVALUATED = EvaluateSettings(permutations=9, bootstraps=9)
+COMPARED = CompareSettings(permutations=9, bootstraps=9)
 EVALUATE, COMPARE, ACROSS, ABLATE = "evaluate", "compare/tuned & <i>more</i>", "compare/across", "ablate"
 
 
@@ -68,9 +71,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base, tuned, _, _ = make_pair(root / "runs", LABELS, groups=MIXED, categories=CATEGORIES)
     other = make_run(root / "other", LABELS, family="mistral", categories=CATEGORIES)
     write_sets(other, random_masks(other))
-    evaluate(base, root / "results" / EVALUATE, **FEW)
-    compare(base, tuned, root / "results" / COMPARE, **FEW)
-    compare(base, other, root / "results" / ACROSS, **FEW)
+    evaluate(base, root / "results" / EVALUATE, EVALUATED)
+    compare(base, tuned, root / "results" / COMPARE, COMPARED)
+    compare(base, other, root / "results" / ACROSS, COMPARED)
     write_ablation(root / "results" / ABLATE)
     return root / "results"
 
@@ -229,7 +232,7 @@ def test_a_result_may_be_the_directory_itself_without_core_units(tmp_path: Path)
     run = make_run(tmp_path / "run", [0, 0], groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",),
                    num_layers=1)  # fmt: skip
     write_sets(run, {"mlp": np.eye(2, 9, dtype=bool)[:, None]})
-    evaluate(run, tmp_path / "results", rho=1.0, **FEW)
+    evaluate(run, tmp_path / "results", dataclasses.replace(EVALUATED, rho=1.0))
     page_text = report(tmp_path / "results", tmp_path / "report.html").read_text()
     assert "<h2>evaluate</h2>" in page_text
     assert "<code>overlap.csv</code>" in page_text
@@ -344,11 +347,11 @@ def test_bad_results_are_named(results: Path, tmp_path: Path, break_it: Callable
 def test_results_of_two_versions_of_a_set_are_not_mixed(tmp_path: Path) -> None:
     base, tuned, before, _ = make_pair(tmp_path / "runs", LABELS, categories=CATEGORIES)
     results = tmp_path / "results"
-    evaluate(base, results / "evaluate", **FEW)
+    evaluate(base, results / "evaluate", EVALUATED)
     again = before["mlp"].copy()
     again[0, 0, 0] ^= True
     write_sets(base, {"mlp": again})
-    compare(open_run(f"{base.location}/"), tuned, results / "pair", **FEW)
+    compare(open_run(f"{base.location}/"), tuned, results / "pair", COMPARED)
     with pytest.raises(InputError) as error:
         report(results, tmp_path / "report.html")
     assert str(error.value) == (
@@ -356,7 +359,7 @@ def test_results_of_two_versions_of_a_set_are_not_mixed(tmp_path: Path) -> None:
         f"make the results of the earlier one again"
     )
     assert not (tmp_path / "report.html").exists()
-    evaluate(base, results / "evaluate", **FEW)
+    evaluate(base, results / "evaluate", EVALUATED)
     report(results, tmp_path / "report.html")
     page_text = (tmp_path / "report.html").read_text()
     digest = json.loads((results / "evaluate/summary.json").read_text())["set"]["digest"]
