@@ -117,8 +117,7 @@ class ConfigFlag:
         flag = flags.FLAGS["config"]
         settings = checked(flag.value)
         read = [path for part in self._reads if part.is_read(settings) for path in part.paths]
-        *others, last = (part.in_words() for part in self._reads)
-        require_read(flag.override_values, read, " and ".join([*([", ".join(others)] if others else []), last]))
+        require_read(flag.override_values, read, ", ".join(part.in_words() for part in self._reads))
         for name, path in self._short.items():
             if (value := flags.FLAGS[name].value) is not None:
                 settings = _replaced(settings, path, value)
@@ -133,7 +132,7 @@ class ConfigFlag:
         settings = self.settings()
         short = {path for name, path in self._short.items() if flags.FLAGS[name].value is not None}
         overridden = set(map(_name, flags.FLAGS["config"].override_values))
-        named = {path for path in Part(section).paths if {path, section} & (short | overridden)}
+        named = [path for path in Part(section).paths if {path, section} & (short | overridden)]
         chosen = Part(section).paths if self._names_file else named
         return {path.partition(".")[2]: _look_up(settings, path) for path in chosen}
 

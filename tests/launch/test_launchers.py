@@ -179,7 +179,7 @@ BAD = {
     "an empty study": (("analyze", f"--config={ROOT / 'configs/default.py'}", "--output=x"), "pairs is empty"),
     "a field that this command does not read": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.identify.epsilon=0.1"),
-        "--config.identify.epsilon has no effect on this command, which reads execution, capture and selector, "
+        "--config.identify.epsilon has no effect on this command, which reads execution, capture, selector, "
         "epsilon, threshold, ties, pool of identify (only with capture.keep=sets)",
     ),
     "a field of experts, whose counts a capture keeps": (
@@ -188,7 +188,7 @@ BAD = {
     ),
     "a field that only a capture reads": (
         ("ablate", "--model=m", "--run=r", "--output=x", "--config.capture.template=chat"),
-        "--config.capture.template has no effect on this command, which reads set_name, execution and ablate",
+        "--config.capture.template has no effect on this command, which reads set_name, execution, ablate",
     ),
     "a section without its fields": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.capture={'max_tokens': 3}"),
@@ -232,7 +232,7 @@ BAD = {
     ),
     "a field that only a study reads": (
         ("identify", "--run=r", "--config.instructions=x"),
-        "--config.instructions has no effect on this command, which reads set_name and identify",
+        "--config.instructions has no effect on this command, which reads set_name, identify",
     ),
     "no results": (("report", "--results=nowhere", "--output=x.html"), "nowhere"),
 }  # fmt: skip
