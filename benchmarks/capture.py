@@ -16,7 +16,6 @@ import argparse
 import os
 import shutil
 import statistics
-from dataclasses import replace
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +37,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
@@ -50,9 +50,9 @@ class ModelInMemory(ModelDir):
 
     @cached_property
     def _params(self) -> Params:
-        settings = CaptureSettings()
-        placement = make_placement(settings.placement, settings.model_parallel, self.config)
-        return super().restore(placement.param_shardings(self.config), compute_dtype(settings.dtype, self.dtype))
+        execution = ExecutionSettings()
+        placement = make_placement(execution.placement, self.config)
+        return super().restore(placement.param_shardings(self.config), compute_dtype(execution.dtype, self.dtype))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -76,13 +76,13 @@ class ModelInMemory(ModelDir):
 class BareForward:
     """The engine's forward pass over the batches of a capture, of which nothing is kept but one number a layer."""
 
-    def __init__(self, model: ModelInMemory, instructions: InstructionSet, settings: CaptureSettings) -> None:
+    def __init__(self, model: ModelInMemory, instructions: InstructionSet, execution: ExecutionSettings) -> None:
         config, tokenizer = model.config, model.tokenizer()
-        placement = self._placement = make_placement(settings.placement, settings.model_parallel, config)
+        placement = self._placement = make_placement(execution.placement, config)
         reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
         texts = tokenize_prompts(instructions, reader)
         self._params = model.restore(None, "")
-        fed = feeds_of(texts, 512, settings.batch_tokens, placement)
+        fed = feeds_of(texts, 512, execution.batch_tokens, placement)
         self._steps = [(bare_step(config, feed.shape, placement), feed.batch) for feed in fed]
 
     def run(self) -> None:
@@ -118,7 +118,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side that are counted")
     parser.add_argument(
-        "--batch-tokens", type=int, default=CaptureSettings().batch_tokens, help="token slots of a batch, on both sides"
+        "--batch-tokens",
+        type=int,
+        default=ExecutionSettings.batch_tokens,
+        help="token slots of a batch, on both sides",
     )
     parser.add_argument("--peers", default="hooks", help=f"of {', '.join(PEERS)}; hooks alone for --model=moe")
     parser.add_argument("--workdir", type=Path, help="where temporary files go")
@@ -163,7 +166,7 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     texts = read_texts(args.instructions, args.count, args.seed)
     instructions = instruction_set(texts)
-    settings = CaptureSettings(batch_tokens=args.batch_tokens)
+    execution = ExecutionSettings(batch_tokens=args.batch_tokens)
     with workspace(args.workdir) as work:
         checkpoint = CHECKPOINTS[args.model, args.size](work / "hf", read_texts(args.instructions, count=0))
         converted = convert(checkpoint, work / "model")
@@ -172,14 +175,13 @@ def main() -> None:
         groups = model_groups(model.config)
         peers = {name: PEERS[name](checkpoint, groups, args.batch_tokens) for name in args.peers}
 
-        sides = {"engine": settings, "engine, keeping sets": replace(settings, keep="sets")}
+        captured = partial(capture, model, instructions, execution=execution)
+        sides = {"engine": CaptureSettings(), "engine, keeping sets": CaptureSettings(keep="sets")}
         runs, colds = {}, []
         for name, of_side in sides.items():
-            once, runs[name] = timed(
-                lambda name=name, of_side=of_side: capture(model, instructions, work / name, of_side)
-            )
+            once, runs[name] = timed(partial(captured, work / name, of_side))
             colds.append(once)
-        bare_forward = BareForward(model, instructions, settings)
+        bare_forward = BareForward(model, instructions, execution)
         bare_forward.run()
         for peer in peers.values():
             peer.count(texts)
@@ -189,7 +191,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for name, of_side in sides.items():
                 shutil.rmtree(work / name)
-                once, _ = timed(lambda name=name, of_side=of_side: capture(model, instructions, work / name, of_side))
+                once, _ = timed(partial(captured, work / name, of_side))
                 seconds[name].append(once)
             seconds["bare forward"].append(timed(bare_forward.run)[0])
             for name, peer in peers.items():

@@ -125,7 +125,7 @@ def main() -> None:
     table = []
     for name, raw in MODELS.items():
         config = translate(raw)
-        placement = make_placement("mesh", args.model_parallel, config)
+        placement = make_placement(f"mesh:{args.model_parallel}", config)
         sent = sent_values(compiled_step(config, placement, Shape(args.slots, 512, 64)).as_text())
         held = parameter_values(config, placement)
         each = sum(sent.values()) / args.slots

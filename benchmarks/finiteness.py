@@ -48,7 +48,7 @@ def compiled(kind: str, directory: Path) -> tuple[Step, Step, tuple[object, ...]
     CHECKPOINTS[kind](directory / "hf", texts)
     model = convert(directory / "hf", directory / "model")
     config, tokenizer = model.config, model.tokenizer()
-    placement = make_placement("pmap", 1, config)
+    placement = make_placement("pmap", config)
     template = make_template("none", tokenizer)
     reader = Reader(tokenizer, template, config.vocab_size, Limit(config.max_positions))
     tokens = tokenize_prompts(models.instruction_set(texts), reader)

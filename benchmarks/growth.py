@@ -37,7 +37,7 @@ class Point:
     at: int
     model: ModelInMemory
     instructions: InstructionSet
-    settings: CaptureSettings | None = None
+    settings: CaptureSettings = CaptureSettings()
 
 
 def model_of(work: Path, size: str, layers: int) -> ModelInMemory:

@@ -167,7 +167,7 @@ def main() -> None:
             f"--model={work / 'model'}",
             f"--instructions={work / 'instructions.jsonl'}",
             f"--config.capture.rows_per_block={args.rows_per_block}",
-            f"--config.capture.batch_tokens={args.batch_tokens}",
+            f"--config.execution.batch_tokens={args.batch_tokens}",
         ]
         cache = {
             "JAX_COMPILATION_CACHE_DIR": str(work / "compiled"),

@@ -53,7 +53,7 @@ def main() -> None:
             rows, run = work / f"{count}.jsonl", work / f"run-{count}"
             write_instructions(rows, count)
             capture = ("launch/capture.py", f"--model={model}", f"--instructions={rows}", f"--output={run}",
-                       "--config.capture.batch_tokens=8192")  # fmt: skip
+                       "--config.execution.batch_tokens=8192")  # fmt: skip
             seconds, capturing = timed(lambda capture=capture: peak_megabytes(*capture))
             identifying = peak_megabytes("launch/identify.py", f"--run={run}")
             table.append((f"{count:,}", f"{capturing:.0f}", f"{identifying:.0f}", f"{seconds:.0f}"))

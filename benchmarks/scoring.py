@@ -73,6 +73,7 @@ def make_manifest(group: Group, categories: list[str], instructions: int) -> Man
         categories=categories,
         groups={group.name: group},
         rows_per_write=ROWS_PER_WRITE,
+        execution={},
         capture={},
         selection=None,
         dtype="float32",

@@ -11,8 +11,8 @@ no time is promised.
 - Units: `mlp` 1 x 10,944 = 10,944, `shared` 26 x 2,816 = 73,216, `routed` 26 x 64 x 1,408 = 2,342,912, `expert` 26 x
   64 = 1,664. At epsilon 0.05 S(i) is the top 548 and 3,661 and 117,146 neurons, and ties.
 - Arrays: 4,864,128 bytes an instruction before compression, 5.8 GB for the 1,200 of HexaInst.
-- Memory of a device: 31.4 GB of parameters in bfloat16 with `pmap`; with `--config.capture.placement=mesh`, by
-  `--config.capture.model_parallel`: 16.2 GB (2), 8.5 GB (4), 4.7 GB (8). To these come about 1 GB for activations at
+- Memory of a device: 31.4 GB of parameters in bfloat16 with `pmap`; with `--config.execution.placement=mesh:N`, by N:
+  16.2 GB (2), 8.5 GB (4), 4.7 GB (8). To these come about 1 GB for activations at
   8,192 token slots and 4.9 MB of counts for each text of a batch.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 9.2 GB.
 """
@@ -28,5 +28,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "deepseek-v2-lite": {"base": "deepseek-ai/DeepSeek-V2-Lite", "tuned": "deepseek-ai/DeepSeek-V2-Lite-Chat"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

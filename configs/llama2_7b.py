@@ -13,10 +13,10 @@ Not run on the real weights yet: all sizes below are computed from the published
   masks of a set 44,032 bytes an instruction.
 - Memory of a device: 13.5 GB of parameters in the checkpoint's float16; at 8,192 token slots about 1 GB for attention
   (window 512, for texts of up to 385 tokens; it grows with the window) and 0.1 GB of counts for 128 texts. 24 GB are
-  enough. With 16 GB: `--config.capture.placement=mesh --config.capture.model_parallel=2`, 7.0 GB of parameters each.
+  enough. With 16 GB: `--config.execution.placement=mesh:2`, 7.0 GB of parameters each.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 2.8 GB.
 
-On TPUs, which compute in bfloat16, add `--config.capture.dtype=bfloat16`.
+On TPUs, which compute in bfloat16, add `--config.execution.dtype=bfloat16`.
 """
 
 from ml_collections import ConfigDict
@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "llama2-7b": {"base": "meta-llama/Llama-2-7b-hf", "tuned": "meta-llama/Llama-2-7b-chat-hf"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

@@ -10,8 +10,8 @@ no time is promised.
 
 - Units: `mlp` 32 x 14,336 = 458,752. At epsilon 0.05 S(i) is the top 22,938 neurons, and ties.
 - Arrays: 917,504 bytes an instruction before compression, 1.1 GB for the 1,200 of HexaInst.
-- Memory of a device: 16.1 GB of parameters in bfloat16 with `pmap`; with `--config.capture.placement=mesh`, by
-  `--config.capture.model_parallel`: 9.1 GB (2), 5.6 GB (4), 3.8 GB (8). To these come about 1 GB for activations at
+- Memory of a device: 16.1 GB of parameters in bfloat16 with `pmap`; with `--config.execution.placement=mesh:N`, by N:
+  9.1 GB (2), 5.6 GB (4), 3.8 GB (8). To these come about 1 GB for activations at
   8,192 token slots and 0.9 MB of counts for each text of a batch.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 3.6 GB.
 """
@@ -27,5 +27,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "llama31-8b": {"base": "meta-llama/Llama-3.1-8B", "tuned": "meta-llama/Llama-3.1-8B-Instruct"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

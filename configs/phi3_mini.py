@@ -10,8 +10,8 @@ no time is promised.
 
 - Units: `mlp` 32 x 8,192 = 262,144. At epsilon 0.05 S(i) is the top 13,108 neurons, and ties.
 - Arrays: 524,288 bytes an instruction before compression, 0.6 GB for the 1,200 of HexaInst.
-- Memory of a device: 7.6 GB of parameters in bfloat16 with `pmap`; with `--config.capture.placement=mesh`, by
-  `--config.capture.model_parallel`: 4.0 GB (2), 2.2 GB (4), 1.3 GB (8). To these come about 1 GB for activations at
+- Memory of a device: 7.6 GB of parameters in bfloat16 with `pmap`; with `--config.execution.placement=mesh:N`, by N:
+  4.0 GB (2), 2.2 GB (4), 1.3 GB (8). To these come about 1 GB for activations at
   8,192 token slots and 0.5 MB of counts for each text of a batch.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 1.6 GB.
 """
@@ -27,5 +27,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "phi3-mini": {"tuned": "microsoft/Phi-3-mini-4k-instruct"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

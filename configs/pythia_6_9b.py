@@ -10,8 +10,8 @@ no time is promised.
 
 - Units: `mlp` 32 x 16,384 = 524,288. At epsilon 0.05 S(i) is the top 26,215 neurons, and ties.
 - Arrays: 1,048,576 bytes an instruction before compression, 1.3 GB for the 1,200 of HexaInst.
-- Memory of a device: 13.7 GB of parameters in bfloat16 with `pmap`; with `--config.capture.placement=mesh`, by
-  `--config.capture.model_parallel`: 7.3 GB (2), 4.0 GB (4), 2.4 GB (8). To these come about 1 GB for activations at
+- Memory of a device: 13.7 GB of parameters in bfloat16 with `pmap`; with `--config.execution.placement=mesh:N`, by N:
+  7.3 GB (2), 4.0 GB (4), 2.4 GB (8). To these come about 1 GB for activations at
   8,192 token slots and 1.0 MB of counts for each text of a batch.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 4.2 GB.
 """
@@ -27,5 +27,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "pythia-6-9b": {"base": "EleutherAI/pythia-6.9b", "tuned": "databricks/dolly-v2-7b"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

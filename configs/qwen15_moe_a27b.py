@@ -14,8 +14,8 @@ and no time is promised.
   `selected_count` 2,880, `gate_sum` 5,760: 5.2 GB for the 1,200 instructions of HexaInst, in blocks of 128.
 - Memory of a device: 28.6 GB of parameters in bfloat16; at 8,192 token slots about 0.5 GB for attention (window 512,
   for texts of up to 385 tokens; it grows with the window) and 4.3 MB of counts for each text of a batch (0.55 GB for
-  128), two batches at a time. 40 GB are enough. On smaller devices: `--config.capture.placement=mesh` with
-  `--config.capture.model_parallel=2` (14.9 GB of parameters each) or 4 (8.1 GB).
+  128), two batches at a time. 40 GB are enough. On smaller devices:
+  `--config.execution.placement=mesh:2` (14.9 GB of parameters each) or `mesh:4` (8.1 GB).
 - Memory of the host: convert holds the largest stack of layers, 7.9 GB; capture holds a few blocks of 0.55 GB.
 """
 
@@ -30,5 +30,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "qwen15-moe": {"base": "Qwen/Qwen1.5-MoE-A2.7B", "tuned": "Qwen/Qwen1.5-MoE-A2.7B-Chat"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

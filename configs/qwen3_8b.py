@@ -9,8 +9,8 @@ no time is promised.
 
 - Units: `mlp` 36 x 12,288 = 442,368. At epsilon 0.05 S(i) is the top 22,119 neurons, and ties.
 - Arrays: 884,736 bytes an instruction before compression, 1.1 GB for the 1,200 of HexaInst.
-- Memory of a device: 16.4 GB of parameters in bfloat16 with `pmap`; with `--config.capture.placement=mesh`, by
-  `--config.capture.model_parallel`: 9.4 GB (2), 6.0 GB (4), 4.2 GB (8). To these come about 1 GB for activations at
+- Memory of a device: 16.4 GB of parameters in bfloat16 with `pmap`; with `--config.execution.placement=mesh:N`, by N:
+  9.4 GB (2), 6.0 GB (4), 4.2 GB (8). To these come about 1 GB for activations at
   8,192 token slots and 0.9 MB of counts for each text of a batch.
 - Memory of the host: convert holds 1 GB of parameters at a time, or the largest stack of layers, 3.5 GB.
 """
@@ -26,5 +26,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({
         "qwen3-8b": {"base": "Qwen/Qwen3-8B-Base", "tuned": "Qwen/Qwen3-8B"},
     })  # fmt: skip
-    config.capture.batch_tokens = 8192
+    config.execution.batch_tokens = 8192
     return config

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from absl import flags
 
-from sparcom_jax.command import define_config, run_command
+from sparcom_jax.command import run_command
+from sparcom_jax.config_flag import WHOLE_STUDY, ConfigFlag
 
 _OUTPUT = flags.DEFINE_string("output", None, "directory of everything that is made", required=True)
-_CONFIG = define_config("the study")
+_CONFIG = ConfigFlag(*WHOLE_STUDY, required=True)
 
 
 def main() -> None:
     """Runs the command."""
     from sparcom_jax.study import analyze
 
-    print(analyze(_CONFIG.value, Path(_OUTPUT.value)))
+    print(analyze(_CONFIG.settings(), Path(_OUTPUT.value)))
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    run_command(main)
+    run_command(main, _CONFIG)

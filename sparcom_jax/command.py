@@ -6,34 +6,22 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
-from ml_collections.config_flags import DEFINE_config_file, config_path
+from ml_collections.config_flags import config_path
 
+from sparcom_jax.config_flag import ConfigFlag
 from sparcom_jax.errors import InputError
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
 INTERRUPTED = 130
 
-
 flags.disclaim_key_flags()  # what is defined here is the launcher's flag
 
 
-def define_config(use: str) -> Any:
-    """Defines the flag `--config`.
-
-    Args:
-      use: which sections of the file the command reads.
-    """
-    # The flag reads the arguments and all flagfiles as soon as it is defined; faults of these are to be one line.
-    sys.argv[:] = _with_flagfiles(sys.argv)
-    return DEFINE_config_file("config", None, use)
-
-
-def run_command(main: Callable[[], None], default_config: Path | None = None) -> None:
+def run_command(main: Callable[[], None], config: ConfigFlag | None = None) -> None:
     """Runs a launcher.
 
     Exit 0 when `main` returns, 2 and one line on stderr when the input is at fault, 130 and one line after Ctrl-C. So
@@ -41,17 +29,20 @@ def run_command(main: Callable[[], None], default_config: Path | None = None) ->
 
     Args:
       main: the body of the command; it reads its flags itself.
-      default_config: the file that `--config` names if the user does not.
+      config: its flag `--config`, where it has one.
     """
+    if config:
+        # The flag reads the arguments and all flagfiles as soon as it is defined; faults of these are to be one line.
+        sys.argv[:] = _with_flagfiles(sys.argv)
+        config.define()
 
     def parse(argv: list[str]) -> list[str]:
         logging.set_verbosity(logging.ERROR)  # config_flags has more to say than the one line
         argv = _with_flagfiles(argv)
         names = [flag.lstrip("-").partition("=")[0] for flag in argv[1:] if flag.startswith("-")]
-        _show_help(names)
+        _show_help(names, config)
         _refuse_foreign(names)
-        if default_config and "config" not in names:
-            argv = [argv[0], f"--config={default_config}", *argv[1:]]
+        argv = config.complete(argv) if config else argv
         sys.argv[:] = argv  # where config_flags looks for the fields that are overridden
         rest = _parsed(argv)
         if len(rest) > 1:
@@ -98,12 +89,14 @@ def _with_flagfiles(argv: list[str]) -> list[str]:
     return whole
 
 
-def _show_help(names: list[str]) -> None:
+def _show_help(names: list[str], config: ConfigFlag | None) -> None:
     """Ends the command, with exit code 0, where help is asked for."""
     for name in names:
         if name in HELP:
             with contextlib.suppress(SystemExit):  # with exit code 1
                 flags.FLAGS[name].parse("true")
+            if config and name != "helpxml":
+                print(f"\n{config.help()}")
             raise SystemExit(0)
 
 

@@ -1,46 +1,72 @@
-"""The config of a study: every step's settings with their defaults, and the models to study."""
+"""The settings of a study: those of every step, and the models to study; and the config file that they come from."""
 
 import json
-from collections.abc import Collection, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
-from ml_collections.config_flags import config_path
 
+from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings
+from sparcom_jax.causal.settings import AblationSettings
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.store.sets import DEFAULT_SET
 
 T = TypeVar("T")
 
-SHARED = ("batch_tokens", "placement", "model_parallel", "dtype")
+
+@dataclass(frozen=True)
+class StudySettings:
+    """A study; the fields of a config, and its sections, are those of this class.
+
+    Attributes:
+      instructions: `hexainst`, or a JSONL file.
+      set_name: name of the sets of a run, below RUN/sets/.
+      execution: where and how a model runs, for capture and ablate.
+      capture: what is fed, counted and kept.
+      identify: how S(i) is chosen.
+      evaluate: how generality and uniqueness are measured.
+      compare: how two models are compared.
+      ablate: how units are switched off and what is measured.
+      pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
+        out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
+        {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.
+    """
+
+    instructions: str = "hexainst"
+    set_name: str = DEFAULT_SET
+    execution: ExecutionSettings = ExecutionSettings()
+    capture: CaptureSettings = CaptureSettings()
+    identify: Selection = Selection()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    compare: CompareSettings = CompareSettings()
+    ablate: AblationSettings = AblationSettings()
+    pairs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The settings of every step, by name."""
+        return {name: value for name, value in vars(self).items() if is_dataclass(value)}
+
+    def check(self) -> None:
+        """Refuses values that mean nothing, in any section.
+
+        Raises:
+          InputError: it names the field at fault.
+        """
+        for section in self.sections.values():
+            section.check()
 
 
 def default_config() -> ConfigDict:
-    """A config with the default of every field.
-
-    `capture`, `identify` and `ablate` are the fields of `CaptureSettings`, `Selection` and `AblationSettings`;
-    `evaluate` and `compare` the keyword arguments of the functions of these names; `pairs` is filled by a study:
-    name -> `{"base": ..., "tuned": ...}`, either of which may be left out, or `{"train": {...}}`. Each is a checkpoint
-    (a Hugging Face directory, a GGUF file or a hub id), or `{"source": ..., "adapter": ..., "dtype": ...}`, as
-    `convert` takes them.
-    """
-    return ConfigDict({
-        "instructions": "hexainst",
-        "set_name": "frequency",
-        "capture": asdict(CaptureSettings()),
-        "identify": asdict(Selection()),
-        "evaluate": {"rho": 0.5, "permutations": 1000, "bootstraps": 1000, "strata": 5, "seed": 0},
-        "compare": {"rho": 0.5, "permutations": 1000, "bootstraps": 1000, "seed": 0},
-        "ablate": {name: value for name, value in asdict(AblationSettings()).items() if name not in SHARED},
-        "pairs": {},
-    })  # fmt: skip
+    """A config with the default of every field of `StudySettings`; a study fills `pairs`."""
+    return ConfigDict(asdict(StudySettings()))
 
 
-def checked(config: ConfigDict) -> dict[str, Any]:
-    """A config as plain values, once it has all the fields of `default_config`, no others, and of the same types.
+def checked(config: ConfigDict) -> StudySettings:
+    """The settings that a config holds, once it has all their fields, no others, and of the same types.
 
     Raises:
       InputError: it names the field at fault.
@@ -49,36 +75,13 @@ def checked(config: ConfigDict) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(config.to_json())  # in the order of the file, which `to_dict` does not keep
     except TypeError as error:
         raise InputError(f"the config cannot be recorded: {error}") from error
-    default = default_config().to_dict()
-    parts: dict[str, tuple[Any, dict[str, Any]]] = {"": (values, default)}
-    parts |= {f"{name}.": (values.get(name), part) for name, part in default.items() if part and type(part) is dict}
-    for prefix, (given, wanted) in parts.items():
-        if lacking := wanted.keys() - (given or {}).keys():
-            raise InputError(f"config field {prefix}{min(lacking)} is missing")
-        _require_like(given, wanted, prefix)
-    return values
-
-
-def require_read(overrides: Iterable[str], read: Collection[str], reads: str) -> None:
-    """Refuses flags that override fields of a config which the command does not read.
-
-    Args:
-      overrides: the fields, as `override_values` of the flag names them.
-      read: the fields that are read, `section.field`.
-      reads: which these are, in words, for the message.
-
-    Raises:
-      InputError: it names the flag.
-    """
-    for override in overrides:
-        name = ".".join(map(str, config_path.split(override)))
-        if name not in read and not any(field.startswith(f"{name}.") for field in read):
-            raise InputError(f"--config.{name} has no effect on this command, which reads {reads}")
-
-
-def shared_with_capture(capture: dict[str, Any]) -> dict[str, Any]:
-    """The settings that ablation takes from the section `capture`: where and how the model runs."""
-    return {name: capture[name] for name in SHARED}
+    default = StudySettings()
+    _require_all(values, asdict(default), "")
+    _require_like(values, asdict(default), "")
+    for name, section in default.sections.items():
+        _require_all(values[name], asdict(section), f"{name}.")
+        values[name] = build(type(section), values[name], name)
+    return StudySettings(**values)
 
 
 def build(kind: type[T], values: dict[str, Any], section: str) -> T:
@@ -92,8 +95,14 @@ def build(kind: type[T], values: dict[str, Any], section: str) -> T:
     Raises:
       InputError: a field is not one of the dataclass's, or of another type.
     """
-    _require_like(values, asdict(kind()), f"{section}.")  # type: ignore[call-overload]
-    return kind(**values)
+    default = asdict(kind())  # type: ignore[call-overload]
+    _require_like(values, default, f"{section}.")
+    return kind(**{name: float(value) if type(default[name]) is float else value for name, value in values.items()})
+
+
+def _require_all(values: dict[str, Any], default: dict[str, Any], prefix: str) -> None:
+    if lacking := default.keys() - values.keys():
+        raise InputError(f"config field {prefix}{min(lacking)} is missing")
 
 
 def _require_like(values: dict[str, Any], default: dict[str, Any], prefix: str) -> None:

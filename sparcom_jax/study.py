@@ -8,23 +8,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
-from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
 from sparcom_jax.select.cores import core
-from sparcom_jax.settings import build, checked, shared_with_capture
+from sparcom_jax.settings import StudySettings, build
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
@@ -37,7 +33,7 @@ Checkpoint = dict[str, str]
 """Arguments of `convert`: `source`, and `adapter` and `dtype` where they are given."""
 
 
-def analyze(config: ConfigDict, output: Path) -> Path:
+def analyze(study: StudySettings, output: Path) -> Path:
     """Runs a study: train (if asked), convert, capture, identify, evaluate, compare, ablate, report.
 
     When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
@@ -45,7 +41,7 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     the run is deleted and begun anew.
 
     Args:
-      config: as `settings.default_config` describes it.
+      study: its settings.
       output: directory of everything that is made: `hf/`, `models/`, `runs/`, `results/` and `report.html`.
 
     Returns:
@@ -54,18 +50,18 @@ def analyze(config: ConfigDict, output: Path) -> Path:
     Raises:
       InputError: the input is at fault, or a finished stage was made with another config.
     """
-    settings = checked(config)
-    if not settings["pairs"]:
+    study.check()
+    if not study.pairs:
         raise InputError("config field pairs is empty: a study needs at least one pair of models")
-    instructions = load_instructions(settings["instructions"])
+    instructions = load_instructions(study.instructions)
     stages = Stages(output / "stages")
-    roles = {name: _roles(name, pair) for name, pair in settings["pairs"].items()}
+    roles = {name: _roles(name, pair) for name, pair in study.pairs.items()}
     made: dict[str, Inputs] = {}
-    for name, pair in settings["pairs"].items():
-        made |= _study_pair(stages, output, settings, name, pair, roles[name], instructions)
+    for name, pair in study.pairs.items():
+        made |= _study_pair(stages, output, study, name, pair, roles[name], instructions)
     for first, second in itertools.pairwise(roles):
         for role in (role for role in roles[first] if role in roles[second]):
-            _compare(stages, output, settings, made, f"{first}-{role}", f"{second}-{role}")
+            _compare(stages, output, study, made, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
     say(f"report: {page}")
     return report(output / "results", page)
@@ -88,7 +84,7 @@ def _roles(name: str, pair: dict[str, Any]) -> list[str]:
 def _study_pair(
     stages: Stages,
     output: Path,
-    settings: dict[str, Any],
+    study: StudySettings,
     name: str,
     pair: dict[str, Any],
     roles: list[str],
@@ -112,11 +108,11 @@ def _study_pair(
         checkpoints = [_checkpoint(f"pairs.{name}.{role}", pair[role]) for role in roles]
         sources = [(one, _listing(one["source"], one.get("adapter"))) for one in checkpoints]
     made = {
-        f"{name}-{role}": _study_model(stages, output, settings, f"{name}-{role}", checkpoint, digest, instructions)
+        f"{name}-{role}": _study_model(stages, output, study, f"{name}-{role}", checkpoint, digest, instructions)
         for role, (checkpoint, digest) in zip(roles, sources, strict=True)
     }
     if roles == list(ROLES):
-        _compare(stages, output, settings, made, f"{name}-base", f"{name}-tuned")
+        _compare(stages, output, study, made, f"{name}-base", f"{name}-tuned")
     return made
 
 
@@ -138,14 +134,14 @@ def _listing(*locations: str | None) -> str | None:
 def _study_model(
     stages: Stages,
     output: Path,
-    settings: dict[str, Any],
+    study: StudySettings,
     name: str,
     checkpoint: Checkpoint,
     listing: str | None,
     instructions: InstructionSet,
 ) -> Inputs:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
-    set_name, of_capture = settings["set_name"], settings["capture"]
+    of_set, execution = {"set_name": study.set_name}, asdict(study.execution)
 
     def convert_anew() -> None:
         shutil.rmtree(model_path, ignore_errors=True)
@@ -158,42 +154,38 @@ def _study_model(
         convert_anew,
         lambda: _model_digest(model_path),
     )
-    capturing = build(CaptureSettings, of_capture, "capture")
-    selection = build(Selection, settings["identify"], "identify")
     run = stages.run(
         f"capture-{name}",
-        of_capture | (selection.of_neurons() if capturing.keep == "sets" else {}),
+        asdict(study.capture) | execution | (study.identify.of_neurons() if study.capture.keep == "sets" else {}),
         {"model": model, "instructions": instructions.digest},
-        lambda: capture(open_model(model_path), instructions, run_path, capturing, selection),
+        lambda: capture(open_model(model_path), instructions, run_path, study.capture, study.identify, study.execution),
         lambda: _run_digest(run_path),
         stale=run_path,
     )
     sets = stages.run(
         f"identify-{name}",
-        settings["identify"] | {"set_name": set_name},
+        asdict(study.identify) | of_set,
         {"run": run},
-        lambda: identify(open_run(run_path), name=set_name, **settings["identify"]),
-        lambda: open_sets(open_run(run_path), set_name).digest,
+        lambda: identify(open_run(run_path), name=study.set_name, **asdict(study.identify)),
+        lambda: open_sets(open_run(run_path), study.set_name).digest,
     )
     made: Inputs = {"run": run, "set": sets}
     stages.run(
         f"evaluate-{name}",
-        settings["evaluate"] | {"set_name": set_name},
+        asdict(study.evaluate) | of_set,
         made,
-        lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", set_name=set_name, **settings["evaluate"]),
+        lambda: evaluate(open_run(run_path), results / f"evaluate-{name}", study.evaluate, **of_set),
         lambda: digest_of_files(results / f"evaluate-{name}"),
     )
-    fields = settings["ablate"] | shared_with_capture(of_capture)
-    ablating = build(AblationSettings, fields, "ablate")
 
     def ablate_cores() -> None:
         captured = open_run(run_path)
-        units = core(open_sets(captured, set_name), ablating.rho)
-        ablate(open_model(model_path), captured, units, results / f"ablate-{name}", ablating)
+        units = core(open_sets(captured, study.set_name), study.ablate.rho)
+        ablate(open_model(model_path), captured, units, results / f"ablate-{name}", study.ablate, study.execution)
 
     stages.run(
         f"ablate-{name}",
-        fields | {"set_name": set_name},
+        asdict(study.ablate) | execution | of_set,
         {"model": model, **made},
         ablate_cores,
         lambda: digest_of_files(results / f"ablate-{name}"),
@@ -202,19 +194,19 @@ def _study_model(
 
 
 def _compare(
-    stages: Stages, output: Path, settings: dict[str, Any], made: dict[str, Inputs], first: str, second: str
+    stages: Stages, output: Path, study: StudySettings, made: dict[str, Inputs], first: str, second: str
 ) -> None:
     runs, name = output / "runs", f"compare-{first}-{second}"
     stages.run(
         name,
-        settings["compare"] | {"set_name": settings["set_name"]},
+        asdict(study.compare) | {"set_name": study.set_name},
         {f"{what} of {model}": digest for model in (first, second) for what, digest in made[model].items()},
         lambda: compare(
             open_run(runs / first),
             open_run(runs / second),
             output / "results" / name,
-            set_name=settings["set_name"],
-            **settings["compare"],
+            study.compare,
+            set_name=study.set_name,
         ),
         lambda: digest_of_files(output / "results" / name),
     )

@@ -84,7 +84,7 @@ def make_manifest(
         categories=categories,
         groups={group.name: group for group in groups},
         rows_per_write=rows_per_write,
-        capture={"convention": "gate", "keep": "counts"},
+        execution={}, capture={"convention": "gate", "keep": "counts"},
         selection=None,
         dtype="float32",
         devices=Devices(platform="cpu", kind="cpu", mesh={"data": 1, "model": 1}, kernels={"counting": "scatter16"},

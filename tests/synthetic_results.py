@@ -10,6 +10,7 @@ import numpy as np
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
 from sparcom_jax.results.files import write_table
 from sparcom_jax.results.tables import ABLATION, BASELINE
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
@@ -17,7 +18,8 @@ from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
 EVIL = "</script><b>x&"
 CATEGORIES = (EVIL, "\"q\" 'r' \u2028", "SUM")
 LABELS = [i % 3 for i in range(18)]
-FEW = {"permutations": 9, "bootstraps": 9}
+EVALUATED = EvaluateSettings(permutations=9, bootstraps=9)
+COMPARED = CompareSettings(permutations=9, bootstraps=9)
 EVALUATE, COMPARE, ACROSS, ABLATE = "evaluate", "compare/tuned & <i>more</i>", "compare/across", "ablate"
 
 
@@ -26,9 +28,9 @@ def make_results(root: Path) -> Path:
     base, tuned, _, _ = make_pair(root / "runs", LABELS, groups=MIXED, categories=CATEGORIES)
     other = make_run(root / "other", LABELS, family="mistral", categories=CATEGORIES)
     write_sets(other, random_masks(other))
-    evaluate(base, root / "results" / EVALUATE, **FEW)
-    compare(base, tuned, root / "results" / COMPARE, **FEW)
-    compare(base, other, root / "results" / ACROSS, **FEW)
+    evaluate(base, root / "results" / EVALUATE, EVALUATED)
+    compare(base, tuned, root / "results" / COMPARE, COMPARED)
+    compare(base, other, root / "results" / ACROSS, COMPARED)
     write_ablation(root / "results" / ABLATE)
     return root / "results"
 

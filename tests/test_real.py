@@ -16,7 +16,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.convert.weights import save_params
 from sparcom_jax.instructions.rows import InstructionSet, load_hexainst
-from sparcom_jax.settings import default_config
+from sparcom_jax.settings import checked, default_config
 from sparcom_jax.study import analyze
 from sparcom_jax.verify.verify import verify
 
@@ -89,7 +89,7 @@ def test_a_whole_small_study(tmp_path: Path) -> None:
     config.capture.template = "chat"
     config.evaluate.permutations = config.evaluate.bootstraps = 50
     config.ablate.per_category, config.ablate.draws = 1, 1
-    page = analyze(config, tmp_path / "study").read_text()
+    page = analyze(checked(config), tmp_path / "study").read_text()
     assert "SmolLM2-135M-Instruct.Q4_1.gguf" in page
     assert "dequantised" in page
     summary = json.loads((tmp_path / "study" / "results" / "ablate-smollm2-tuned" / "summary.json").read_text())

@@ -1,5 +1,7 @@
 """The config: every field from the command line of every launcher that reads it, and what is refused by name."""
 
+import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -9,29 +11,37 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from sparcom_jax.analysis.compare import compare
+from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.capture.engine import capture
+from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
+from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import OF_NEURONS
-from sparcom_jax.settings import SHARED, checked, default_config, require_read
+from sparcom_jax.settings import StudySettings, checked, default_config
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
-    "keep": "sets", "placement": "mesh", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
+    "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
-import sparcom_jax.capture.engine, sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir
-import sparcom_jax.instructions.rows, sparcom_jax.select.cores, sparcom_jax.settings, sparcom_jax.store.run
-import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study as study
+import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.engine
+import sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir, sparcom_jax.identify.select
+import sparcom_jax.instructions.rows, sparcom_jax.select.cores, sparcom_jax.store.run, sparcom_jax.store.sets
+import sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
 
-def show(*arguments):
-    arguments = [sparcom_jax.settings.checked(one) if hasattr(one, "to_dict") else one for one in arguments]
-    made = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in arguments]
-    print(json.dumps([one for one in made if isinstance(one, dict)]))
+def show(*arguments, **more):
+    settings = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in arguments]
+    settings = [one for one in settings if isinstance(one, dict)]
+    print(json.dumps([*settings, *([more] if more else [])]))
 
-sparcom_jax.capture.engine.capture = sparcom_jax.causal.ablate.ablate = study.analyze = show
+for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.engine", "capture"),
+                     ("causal.ablate", "ablate"), ("identify.select", "identify"), ("study", "analyze")):
+    setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
 sparcom_jax.store.sets.open_sets = lambda run, name: name
@@ -51,7 +61,11 @@ def other(name: str, value: Any) -> Any:
 
 
 def flag(name: str, value: Any) -> str:
-    return f"--config.{name}={json.dumps(value) if not isinstance(value, str) else value}"
+    return f"--{name}={json.dumps(value) if not isinstance(value, str) else value}"
+
+
+def overrides(section: str, fields: dict[str, Any]) -> list[str]:
+    return [flag(f"config.{section}.{name}", value) for name, value in fields.items()]
 
 
 def launched(launcher: str, *flags: str) -> list[dict[str, Any]]:
@@ -62,38 +76,70 @@ def launched(launcher: str, *flags: str) -> list[dict[str, Any]]:
     return made
 
 
-SECTIONS: dict[str, dict[str, Any]] = {
-    section: {name: other(name, value) for name, value in fields.items()}
-    for section, fields in default_config().to_dict().items()
-    if isinstance(fields, dict) and section != "pairs"
+DEFAULT = {name: dataclasses.asdict(section) for name, section in StudySettings().sections.items()}
+SECTIONS = {
+    section: {name: other(name, value) for name, value in fields.items()} for section, fields in DEFAULT.items()
+}
+OF_A_STEP = {
+    "evaluate": ("--run=r", "--output=o"),
+    "compare": ("--base=r", "--tuned=r", "--output=o"),
+    "ablate": ("--model=m", "--run=r", "--output=o"),
 }
 
 
 def test_every_field_of_a_capture_arrives() -> None:
     of_neurons = {name: SECTIONS["identify"][name] for name in OF_NEURONS}
-    flags = [flag(f"capture.{name}", value) for name, value in SECTIONS["capture"].items()]
-    flags += [flag(f"identify.{name}", value) for name, value in of_neurons.items()]
-    settings, selection = launched("capture", "--model=m", "--instructions=i", "--output=o", *flags)
-    assert settings == SECTIONS["capture"]
-    assert selection == default_config().identify.to_dict() | of_neurons
+    flags = [*overrides("capture", SECTIONS["capture"]), *overrides("execution", SECTIONS["execution"])]
+    flags += overrides("identify", of_neurons)
+    settings, selection, execution = launched("capture", "--model=m", "--instructions=i", "--output=o", *flags)
+    assert (settings, execution) == (SECTIONS["capture"], SECTIONS["execution"])
+    assert selection == DEFAULT["identify"] | of_neurons
 
 
 def test_every_field_of_an_ablation_arrives() -> None:
-    shared = {name: SECTIONS["capture"][name] for name in SHARED}
-    flags = [flag(f"ablate.{name}", value) for name, value in SECTIONS["ablate"].items()]
-    flags += [flag(f"capture.{name}", value) for name, value in shared.items()]
-    units, settings = launched("ablate", "--model=m", "--run=r", "--output=o", "--set=s", *flags)
+    flags = [*overrides("ablate", SECTIONS["ablate"]), *overrides("execution", SECTIONS["execution"])]
+    units, settings, execution = launched("ablate", *OF_A_STEP["ablate"], *flags, "--config.set_name=s")
     assert units == {"set": "s", "rho": SECTIONS["ablate"]["rho"]}
-    assert settings == SECTIONS["ablate"] | shared
-    units, _ = launched("ablate", "--model=m", "--run=r", "--output=o", "--units=u", "--config.ablate.draws=3")
+    assert (settings, execution) == (SECTIONS["ablate"], SECTIONS["execution"])
+    units, *_ = launched("ablate", *OF_A_STEP["ablate"], "--units=u", "--config.ablate.draws=3")
     assert units == {"units": "u"}
+
+
+@pytest.mark.parametrize("step", ["evaluate", "compare"])
+def test_every_field_of_an_analysis_arrives_by_the_config_and_by_short_flags(step: str) -> None:
+    by_config = overrides(step, SECTIONS[step])
+    assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], {"set_name": "frequency"}]
+    short = [flag(name, value) for name, value in DEFAULT[step].items()]
+    made = launched(step, *OF_A_STEP[step], *by_config, "--config.set_name=of_config", *short, "--set=s")
+    assert made == [DEFAULT[step], {"set_name": "s"}]  # a short flag wins, also with the default
+
+
+def test_every_field_of_a_selection_arrives_by_the_config_and_by_short_flags() -> None:
+    fields, of_set = SECTIONS["identify"], {"name": "frequency"}
+    assert launched("identify", "--run=r", *overrides("identify", fields)) == [of_set | fields]
+    short = [flag(name, value) for name, value in fields.items()]
+    assert launched("identify", "--run=r", *short, "--name=s") == [fields | {"name": "s"}]
+
+
+def test_a_field_of_a_selection_that_is_not_given_is_left_to_the_run(tmp_path: Path) -> None:
+    """All that a file says is given, whatever it says; without a file, what flags name."""
+    given = ("--run=r", "--config.identify.epsilon=0.05", "--ties=drop")
+    assert launched("identify", *given) == [{"name": "frequency", "epsilon": 0.05, "ties": "drop"}]
+    assert launched("identify", "--run=r", "--nopool") == [{"name": "frequency", "pool": False}]
+    whole = {"name": "frequency"} | DEFAULT["identify"]
+    assert launched("identify", "--config=configs/default.py", "--run=r") == [whole]
+    (tmp_path / "flags.txt").write_text(
+        "--config=configs/default.py\n--config.set_name=s\n--config.identify.epsilon=0.2\n"
+    )
+    named = launched("identify", "--run=r", f"--flagfile={tmp_path / 'flags.txt'}", "--epsilon=0.3")
+    assert named == [whole | {"name": "s", "epsilon": 0.3}]
 
 
 def test_every_field_of_a_study_arrives() -> None:
     wanted = SECTIONS | {name: OTHER[name] for name in ("instructions", "set_name")} | {"pairs": {"a": {"base": "x"}}}
     assert wanted.keys() == set(default_config())
-    flags = [flag(f"{section}.{name}", value) for section, fields in SECTIONS.items() for name, value in fields.items()]
-    flags += [flag(name, wanted[name]) for name in ("instructions", "set_name", "pairs")]
+    flags = [one for section, fields in SECTIONS.items() for one in overrides(section, fields)]
+    flags += [flag(f"config.{name}", wanted[name]) for name in ("instructions", "set_name", "pairs")]
     (settings,) = launched("analyze", "--config=configs/default.py", "--output=o", *flags)
     assert settings == wanted
 
@@ -104,14 +150,40 @@ def test_a_field_of_a_pair_arrives() -> None:
     assert settings["pairs"]["moe"]["train"]["base_steps"] == 7
 
 
-@pytest.mark.parametrize("override", ["identify.epsilon", "identify", "set_name", "capture.x", "pairs", "capture2.a"])
-def test_overrides_that_are_not_read(override: str) -> None:
-    with pytest.raises(InputError, match=rf"^--config\.{override} has no effect on this command, which reads this$"):
-        require_read(["capture.a", override], ["capture.a", "capture.b"], "this")
+def test_sections_in_order() -> None:
+    assert list(StudySettings.__dataclass_fields__) == [
+        "instructions", "set_name", "execution", "capture", "identify", "evaluate", "compare", "ablate", "pairs",
+    ]  # fmt: skip
 
 
-def test_overrides_that_are_read_in_any_spelling() -> None:
-    require_read(["capture.a", "capture['b']", "capture"], ["capture.a", "capture.b"], "this")
+def test_defaults_of_functions_are_those_of_the_config() -> None:
+    """Without arguments, each step does what the default config says."""
+    default = StudySettings()
+    for step, kinds in ((capture, ("settings", "selection", "execution")), (evaluate, ("settings",)),
+                        (compare, ("settings",)), (ablate, ("settings", "execution"))):  # fmt: skip
+        parameters = inspect.signature(step).parameters
+        section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
+        assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
+        assert step is capture or parameters["set_name"].default == default.set_name
+    assert inspect.signature(identify).parameters["name"].default == default.set_name
+
+
+@pytest.mark.parametrize(("section", "change", "message"), [
+    ("execution", {"batch_tokens": 0}, "execution.batch_tokens must be positive, got 0"),
+    ("capture", {"rows_per_block": 3}, "capture.rows_per_block must be a power of two, got 3"),
+    ("identify", {"epsilon": 0.0}, "epsilon must be within (0, 1], got 0.0"),
+    ("evaluate", {"strata": 0}, "strata is 0: it must be 1 or more"),
+    ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
+    ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
+])  # fmt: skip
+def test_a_study_is_checked_in_every_section(section: str, change: dict[str, Any], message: str) -> None:
+    StudySettings().check()
+    study = dataclasses.replace(
+        StudySettings(), **{section: dataclasses.replace(StudySettings().sections[section], **change)}
+    )
+    with pytest.raises(InputError) as error:
+        study.check()
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
@@ -123,7 +195,8 @@ def test_overrides_that_are_read_in_any_spelling() -> None:
     ("evaluate.shuffles", 3, "config field evaluate.shuffles is not known; known: bootstraps, permutations"),
     ("evaluation", 3, "config field evaluation is not known"),
     ("capture", None, "config field capture must be of type dict, got None"),
-    ("capture", {"max_tokens": 3}, "config field capture.batch_tokens is missing"),
+    ("capture", {"max_tokens": 3}, "config field capture.convention is missing"),
+    ("capture.placement", "pmap", "config field capture.placement is not known; known: convention, count_window"),
     ("pairs", [], r"config field pairs must be of type dict, got \[\]"),
 ])  # fmt: skip
 def test_fields_of_a_study_file_at_fault(field: str, value: Any, message: str) -> None:
@@ -144,7 +217,8 @@ def test_what_a_run_could_not_record() -> None:
 def test_a_section_that_is_missing_and_a_whole_number_for_a_float() -> None:
     values = default_config().to_dict()
     values["identify"]["epsilon"] = 1
-    assert checked(ConfigDict(values))["identify"]["epsilon"] == 1
+    epsilon = checked(ConfigDict(values)).identify.epsilon
+    assert (epsilon, type(epsilon)) == (1.0, float)
     del values["compare"]
     with pytest.raises(InputError, match=r"^config field compare is missing"):
         checked(ConfigDict(values))

@@ -20,8 +20,7 @@ from sparcom_jax import stages
 from sparcom_jax import study as study_module
 from sparcom_jax.convert.model_dir import open_model
 from sparcom_jax.errors import InputError
-from sparcom_jax.settings import default_config
-from sparcom_jax.study import analyze
+from sparcom_jax.settings import checked, default_config
 
 FIELDS = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -34,7 +33,7 @@ def study(file: Path) -> ConfigDict:
     config = default_config()
     training = {"corpus_characters": 20_000, "batch_tokens": 512, "base_steps": 3, "tuned_steps": 3}
     config.instructions = str(file)
-    config.capture.batch_tokens = 512
+    config.execution.batch_tokens = 512
     for section in (config.evaluate, config.compare):
         section.permutations = section.bootstraps = 20
     config.ablate.update({"per_category": 1, "draws": 1, "rho": 0.4})
@@ -44,6 +43,10 @@ def study(file: Path) -> ConfigDict:
         "moe": {"train": {"fields": {"model_type": "qwen2_moe", **FIELDS, **MOE}, **training}},
     })  # fmt: skip
     return config
+
+
+def analyze(config: ConfigDict, output: Path) -> Path:
+    return study_module.analyze(checked(config), output)
 
 
 @pytest.fixture(scope="module", autouse=True)

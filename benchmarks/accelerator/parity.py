@@ -10,7 +10,7 @@ two of them, which `ON_CPU` names; on an accelerator, everything for all.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.models.config import DecoderConfig
@@ -159,11 +160,14 @@ class Case:
         """The model in torch, on the same card where there is one."""
         return Reference(self.checkpoint, dtype, torch_device())
 
-    def capture(self, name: str, ids: list[Int32[np.ndarray, "_"]] | None = None, **settings: Any) -> Run:
+    def capture(
+        self, name: str, ids: list[Int32[np.ndarray, "_"]] | None = None, *, placement: str = "pmap", **settings: Any
+    ) -> Run:
         """Captures the texts, or others, in float32, into a run of this name."""
         texts = instruction_set([small.written(text) for text in ids or self.ids])
-        chosen = CaptureSettings(dtype="float32", batch_tokens=small.BATCH_TOKENS)
-        return capture(self.model, texts, self.work / f"{self.family}-{name}", replace(chosen, **settings))
+        execution = ExecutionSettings(small.BATCH_TOKENS, placement, "float32")
+        return capture(self.model, texts, self.work / f"{self.family}-{name}", CaptureSettings(**settings),
+                       execution=execution)  # fmt: skip
 
 
 def torch_device() -> str:
@@ -250,7 +254,7 @@ def ablation(record: Record, case: Case) -> None:
     ids = small.texts(SCORED, seed=2)
     lengths = np.asarray([len(text) for text in ids], np.int32)
     texts = TokenizedSet(ids, np.maximum(lengths // 2, 1), lengths, {})
-    placement = make_placement("pmap", 1, case.config)
+    placement = make_placement("pmap", case.config)
     model = place_model(case.model, placement, "float32")
     names = [f"text {row}" for row in range(len(ids))]
     likelihood = Likelihood(model, texts, names, small.BATCH_TOKENS)
@@ -309,11 +313,11 @@ def gradients(record: Record, case: Case) -> None:
 def placements(record: Record, case: Case) -> None:
     """Captures over all local devices: the default again, which must give the same bits, and the mesh."""
     counts = stored_counts(case.captured)
-    again = stored_counts(case.capture("again", placement="pmap"))
+    again = stored_counts(case.capture("again"))
     record.figure("pmap counts differ", differing(counts, again), "share", goal=0, strict=True)
     parts = most_parts(case.config)
     record.fact(f"{case.family} mesh", f"{jax.local_device_count() // parts} x {parts}")
-    mesh = stored_counts(case.capture("mesh", placement="mesh", model_parallel=parts))
+    mesh = stored_counts(case.capture("mesh", placement=f"mesh:{parts}"))
     _take_down_counts(record, "mesh", case, mesh, counts)
 
 
@@ -386,7 +390,7 @@ def most_parts(config: DecoderConfig) -> int:
     """The most local devices that can share a batch of the model."""
     for parts in range(jax.local_device_count(), 1, -1):
         try:
-            return make_placement("mesh", parts, config).model
+            return make_placement(f"mesh:{parts}", config).model
         except InputError:
             continue
     return 1

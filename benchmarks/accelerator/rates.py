@@ -40,6 +40,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import Placement, make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Batch, Params
 from sparcom_jax.models.kernels.choice import OTHER_GPU, TPU, Kernels
@@ -135,7 +136,8 @@ class Subject:
         fields, share = fitting(SHAPES[MODELS[part]])
         self.config = decoder_config(fields)
         self.dtype = "float32" if on_cpu() else "bfloat16"
-        self.placement = make_placement("mesh" if share > 1 else "pmap", share, self.config)
+        self._asked = f"mesh:{share}" if share > 1 else "pmap"
+        self.placement = make_placement(self._asked, self.config)
         self.long_tokens, self.long_texts = (256, 4) if on_cpu() else (2048, 64)
         self.slots = 512 if on_cpu() else 8192
         self._rounds = 2 if on_cpu() else 3
@@ -188,13 +190,13 @@ class Subject:
 
     def whole(self, name: str, slots: int, rate_of_steps: float, trace: Path | None, keeping: tuple[str, ...]) -> None:
         """Times captures from texts to a durable run, for each value of `capture.keep`."""
-        settings = CaptureSettings(batch_tokens=slots, dtype=self.dtype, placement=self.placement.kind,
-                                   model_parallel=self.placement.model, rows_per_block=ROWS)  # fmt: skip
+        settings = CaptureSettings(rows_per_block=ROWS)
+        execution = ExecutionSettings(batch_tokens=slots, placement=self._asked, dtype=self.dtype)
         instructions = instruction_set(_texts(0, 0))
 
         def job(settings: CaptureSettings) -> int:
             shutil.rmtree(self._work / "run", ignore_errors=True)
-            run = capture(self._model, instructions, self._work / "run", settings)
+            run = capture(self._model, instructions, self._work / "run", settings, execution=execution)
             return int(run.token_count.sum())
 
         for keep in keeping:

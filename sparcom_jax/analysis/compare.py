@@ -1,14 +1,15 @@
 """Compares two models over the same instructions: what tuning changed, or what two architectures have in common."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparcom_jax.analysis import change, likeness
-from sparcom_jax.analysis.evaluate import require_settings
 from sparcom_jax.analysis.resampling import bootstrap_weights
+from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
@@ -24,7 +25,7 @@ from sparcom_jax.results.tables import (
     Table,
 )
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
 
 OF_ANY_TWO = (DEPTH_PROFILE, MATRIX_CORRELATION)
 IN_SUMMARY = (CATEGORY_OVERLAP, DEPTH_SHIFT, MATRIX_CORRELATION)
@@ -32,8 +33,9 @@ IN_SUMMARY = (CATEGORY_OVERLAP, DEPTH_SHIFT, MATRIX_CORRELATION)
 Rows = list[Sequence[object]]
 
 
-def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency", rho: float = 0.5,
-            permutations: int = 1000, bootstraps: int = 1000, seed: int = 0) -> dict[str, Any]:  # fmt: skip
+def compare(
+    base: Run, tuned: Run, output: Path, settings: CompareSettings = CompareSettings(), *, set_name: str = DEFAULT_SET
+) -> dict[str, Any]:
     """Compares two models over the same instructions, and writes the tables.
 
     Models of one family with the same groups of units are compared unit by unit; any two by the depth of their units
@@ -43,11 +45,8 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
       base: a complete run with sets.
       tuned: another, of the tuned model or of any other model.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
+      settings: how to compare.
       set_name: which sets; both runs must have them, made in the same way.
-      rho: share of a category's instructions that must hold a unit for it to be core, in (0, 1].
-      permutations: most relabellings of the categories in the test of a matrix correlation.
-      bootstraps: bootstrap samples of the instructions.
-      seed: of all draws; the same seed gives the same files.
 
     Returns:
       The content of `summary.json`.
@@ -56,7 +55,7 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
       InputError: a run is incomplete or has no such sets, one of these is empty, the two do not compare, or a setting
         is out of range.
     """
-    require_settings(rho, permutations=permutations, bootstraps=bootstraps)
+    settings.check()
     for run in (base, tuned):
         run.require_complete()
     before, after = open_sets(base, set_name), open_sets(tuned, set_name)
@@ -65,20 +64,20 @@ def compare(base: Run, tuned: Run, output: Path, *, set_name: str = "frequency",
         sets.require_units()
     start_results(output, "compare")
     absent = _absent(before, after)
-    sides = measure_side("base", before, rho), measure_side("tuned", after, rho)
-    tables = {DEPTH_PROFILE: list(likeness.depth_profile(*sides)),
-              MATRIX_CORRELATION: list(likeness.matrix_correlation(*sides, permutations, seed))}  # fmt: skip
+    sides = measure_side("base", before, settings.rho), measure_side("tuned", after, settings.rho)
+    correlation = likeness.matrix_correlation(*sides, settings.permutations, settings.seed)
+    tables = {DEPTH_PROFILE: list(likeness.depth_profile(*sides)), MATRIX_CORRELATION: list(correlation)}
     if UNITS.name not in absent:
-        tables |= _changes(*sides, bootstraps, seed, absent)
+        tables |= _changes(*sides, settings, absent)
     for table, rows in tables.items():
         write_table(output, table, rows)
     return write_summary(output, {
         "kind": "compare",
         "base": _describe(before),
         "tuned": _describe(after),
-        "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "seed": seed},
+        "settings": asdict(settings),
         "categories": base.categories,
-        "capture_differences": differences(base.manifest.capture, tuned.manifest.capture),
+        "capture_differences": differences(_how_captured(base), _how_captured(tuned)),
         "tables": [table.name for table in TABLES["compare"] if table in tables],
         "absent": absent,
         "core_units": _unit_totals(tables.get(UNITS, [])),
@@ -98,9 +97,13 @@ def _absent(base: Sets, tuned: Sets) -> dict[str, str]:
     return absent
 
 
-def _changes(base: Side, tuned: Side, bootstraps: int, seed: int, absent: dict[str, str]) -> dict[Table, Rows]:
-    run = base.run
-    resampled = bootstrap_weights(run.category, len(run.categories), bootstraps, np.random.default_rng(seed))
+def _how_captured(run: Run) -> dict[str, Any]:
+    return run.manifest.capture | run.manifest.execution
+
+
+def _changes(base: Side, tuned: Side, settings: CompareSettings, absent: dict[str, str]) -> dict[Table, Rows]:
+    run, random = base.run, np.random.default_rng(settings.seed)
+    resampled = bootstrap_weights(run.category, len(run.categories), settings.bootstraps, random)
     overlaps = list(change.instruction_overlap(base, tuned))
     tables: dict[Table, Rows] = {
         INSTRUCTION_OVERLAP: overlaps,

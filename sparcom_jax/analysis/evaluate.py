@@ -1,7 +1,7 @@
 """Generality and uniqueness of the units of every category, against chance, shuffled labels and length."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sparcom_jax.analysis.resampling import (
     pair_counts,
     two_sided_p,
 )
-from sparcom_jax.errors import InputError
+from sparcom_jax.analysis.settings import EvaluateSettings
 from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
@@ -37,7 +37,7 @@ from sparcom_jax.results.tables import (
     UNIQUENESS,
 )
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP, Group
 
 
@@ -60,8 +60,9 @@ class GroupResult:
     uniqueness: Uniqueness
 
 
-def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float = 0.5, permutations: int = 1000,
-             bootstraps: int = 1000, strata: int = 5, seed: int = 0) -> dict[str, Any]:  # fmt: skip
+def evaluate(
+    run: Run, output: Path, settings: EvaluateSettings = EvaluateSettings(), *, set_name: str = DEFAULT_SET
+) -> dict[str, Any]:
     """Measures generality and uniqueness of every category in every group of units, and writes the tables.
 
     Uniqueness rests on the same draws as the overlaps; it costs
@@ -70,12 +71,8 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
     Args:
       run: a complete run with sets.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
+      settings: how to measure.
       set_name: which sets.
-      rho: share of a category's instructions that must hold a unit for it to be core, in (0, 1].
-      permutations: shuffles of the labels, for each of the two null models.
-      bootstraps: bootstrap samples of the instructions.
-      strata: strata of token_count within which labels are shuffled for the length-controlled null model.
-      seed: of all draws; the same seed gives the same files.
 
     Returns:
       The content of `summary.json`.
@@ -84,39 +81,25 @@ def evaluate(run: Run, output: Path, *, set_name: str = "frequency", rho: float 
       InputError: the run is incomplete or has no such set, the set of an instruction is empty, or a setting is out of
         range.
     """
-    require_settings(rho, permutations=permutations, bootstraps=bootstraps, strata=strata)
+    settings.check()
     run.require_complete()
     sets = open_sets(run, set_name)
     sets.require_units()
     start_results(output, "evaluate")
-    draws = make_draws(run.category, run.token_count, len(run.categories), permutations=permutations,
-                       bootstraps=bootstraps, strata=strata, seed=seed)  # fmt: skip
-    results = [_evaluate_group(sets, group, rho, draws) for group in sets.groups.values()]
+    draws = make_draws(run.category, run.token_count, len(run.categories), permutations=settings.permutations,
+                       bootstraps=settings.bootstraps, strata=settings.strata, seed=settings.seed)  # fmt: skip
+    results = [_evaluate_group(sets, group, settings.rho, draws) for group in sets.groups.values()]
     _write_tables(output, sets, results)
     return write_summary(output, {
         "kind": "evaluate",
         **run.record(),
         "set": sets.record(),
-        "settings": {"rho": rho, "permutations": permutations, "bootstraps": bootstraps, "strata": strata,
-                     "seed": seed},
+        "settings": asdict(settings),
         "categories": run.categories,
         "instructions": sets.category_sizes,
         "tables": [table.name for table in TABLES["evaluate"]],
         "groups": {result.group.name: _group_summary(sets, result) for result in results},
     })  # fmt: skip
-
-
-def require_settings(rho: float, **counts: int) -> None:
-    """Checks the settings that evaluate and compare share.
-
-    Raises:
-      InputError: rho is not in (0, 1], or one of the counts is below 1.
-    """
-    if not 0 < rho <= 1:
-        raise InputError(f"rho is {rho}: it must be above 0 and at most 1")
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}: it must be 1 or more")
 
 
 def category_table(overlap: Float64[np.ndarray, "I I"], chance: Float64[np.ndarray, "I I"], draws: Draws

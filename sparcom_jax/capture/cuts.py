@@ -123,7 +123,7 @@ def require_whole_bytes(groups: Sequence[Group], placement: Placement) -> None:
     """
     for group in groups:
         if placement.model > 1 and len(group.sizes) == 1 and group.sizes[0] % (8 * placement.model):
-            raise InputError(f"model_parallel {placement.model} leaves a device of {group.name} "
+            raise InputError(f"placement mesh:{placement.model} leaves a device of {group.name} "
                              f"{group.sizes[0] // placement.model} neurons, which is no multiple of 8, as "
                              f"capture.keep=sets needs")  # fmt: skip
 

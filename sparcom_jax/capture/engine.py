@@ -1,7 +1,7 @@
 """The capture: instructions through the model, statistics into the store, resumable block by block."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.processes import own_blocks
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
@@ -47,8 +48,9 @@ def capture(
     model: ModelDir,
     instructions: InstructionSet,
     output: str | Path,
-    settings: CaptureSettings | None = None,
-    selection: Selection | None = None,
+    settings: CaptureSettings = CaptureSettings(),
+    selection: Selection = Selection(),
+    execution: ExecutionSettings = ExecutionSettings(),
 ) -> Run:
     """Captures the statistics of a model over instructions.
 
@@ -61,6 +63,7 @@ def capture(
       output: path or URL of the run.
       settings: how to capture.
       selection: how the neurons are cut where `settings.keep` is `sets`; of no effect where it is `counts`.
+      execution: where and how the model runs.
 
     Returns:
       The run, complete if this is the only process.
@@ -68,16 +71,15 @@ def capture(
     Raises:
       InputError: the input is at fault, or the output holds a run of something else.
     """
-    settings = settings or CaptureSettings()
     settings.check()
+    execution.check()
+    selection.check()
     if settings.scope == "generated":
         model.require_head("scope 'generated'")
-    selection = selection or Selection()
-    selection.check()
     kept = Kept(settings.convention, settings.value_statistics, selection if settings.keep == "sets" else None)
     config = model.config
-    placement = make_placement(settings.placement, settings.model_parallel, config)
-    dtype = compute_dtype(settings.dtype, model.dtype)
+    placement = make_placement(execution.placement, config)
+    dtype = compute_dtype(execution.dtype, model.dtype)
     tokenizer = model.tokenizer()
     template = make_template(settings.template, tokenizer)
     texts = texts_to_feed(config, instructions, tokenizer, template, settings)
@@ -95,6 +97,7 @@ def capture(
         groups={group.name: group for group in groups},
         rows_per_write=rows_per_block,
         capture=describe_settings(settings, template, stop),
+        execution=asdict(execution),
         selection=kept.selection.of_neurons() if kept.selection else None,
         dtype=dtype,
         devices=describe_devices(placement),
@@ -106,10 +109,10 @@ def capture(
         placed = cache(lambda: place_model(model, placement, dtype))  # not before something is left to do
         generated = None
         if settings.scope == "generated":
-            how = GenerateSettings(settings.new_tokens, stop, settings.batch_tokens, rows_per_block)
+            how = GenerateSettings(settings.new_tokens, stop, execution.batch_tokens, rows_per_block)
             texts = generated = generate(placed, texts, names, store, how)
         texts = texts.last(settings.count_window)
-        plan = make_plan(texts.lengths, rows_per_block, settings.batch_tokens)
+        plan = make_plan(texts.lengths, rows_per_block, execution.batch_tokens)
         if jax.process_index() == 0:
             record_tokens(store, texts, plan)
             write_rows(store, instructions, texts, generated, tokenizer)

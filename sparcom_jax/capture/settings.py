@@ -3,32 +3,29 @@
 from dataclasses import dataclass
 
 from sparcom_jax.batches.tokens import SCOPES
-from sparcom_jax.capture.statistics import CONVENTIONS
 from sparcom_jax.errors import InputError
+
+CONVENTIONS = ("gate", "product")
 
 
 @dataclass(frozen=True)
 class CaptureSettings:
-    """How a run is captured; all of it is recorded in the run.
+    """What is fed, counted and kept; all of it is recorded in the run.
 
     Attributes:
       max_tokens: longest text that is fed; 0 takes the model's own limit.
       truncate: cut longer texts at the end instead of refusing them.
-      scope: which tokens count. `prompt`: all that the model reads; `instruction`: the user's words, without template
-        and special tokens; `response`: the reference response, which the model reads after the prompt; `generated`: the
-        model's own greedy continuation, likewise.
-      new_tokens: for `generated`, the most tokens that a prompt is continued by; 0 for other scopes.
-      template: what stands around an instruction: `none`, `plain` or `chat` (`data/templates.py`).
+      scope: which tokens count: `prompt`, `instruction`, `response` or `generated`. The prompt is all that the model
+        reads; the instruction, the user's words without template and special tokens; the response, the reference that
+        the model reads after the prompt; and what is generated, the model's own greedy continuation, read likewise.
+      new_tokens: for scope `generated`, the most tokens that a prompt is continued by; 0 for other scopes.
+      template: what stands around an instruction: `none`, `plain` or `chat` (`batches/templates.py`).
       count_window: count only the last so many of these tokens; 0 counts all.
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
-      keep: `counts` stores the counts of all neurons, which `identify` cuts in whatever way. `sets` cuts them on the
-        device and stores who is in S(i): a sixteenth of the bytes, for one way to cut.
+      keep: `counts` of all neurons, or the `sets` that they are cut to. Counts are cut by `identify`, in whatever way;
+        sets are cut on the device and take a sixteenth of the bytes, for one way to cut.
       value_statistics: store sums and maxima of the activations too, for `counts`.
-      batch_tokens: token slots of a batch, per device.
-      rows_per_block: instructions that are written together; 0 chooses by size.
-      placement: `pmap` or `mesh`.
-      model_parallel: devices that share one batch, for `mesh`.
-      dtype: `auto` is float32 on CPU and the checkpoint's own dtype on accelerators.
+      rows_per_block: instructions that are written together, a power of two; 0 chooses by size.
     """
 
     max_tokens: int = 0
@@ -40,11 +37,7 @@ class CaptureSettings:
     convention: str = "gate"
     keep: str = "counts"
     value_statistics: bool = False
-    batch_tokens: int = 1024
     rows_per_block: int = 0
-    placement: str = "pmap"
-    model_parallel: int = 1
-    dtype: str = "auto"
 
     def check(self) -> None:
         """Refuses values that mean nothing, and settings without effect.
@@ -55,10 +48,8 @@ class CaptureSettings:
         for field in ("max_tokens", "new_tokens", "count_window", "rows_per_block"):
             if getattr(self, field) < 0:
                 raise InputError(f"capture.{field} must not be negative, got {getattr(self, field)}")
-        if self.batch_tokens < 1:
-            raise InputError(f"capture.batch_tokens must be positive, got {self.batch_tokens}")
         if self.convention not in CONVENTIONS:
-            raise InputError(f"capture.convention {self.convention!r} is not known; known: gate, product")
+            raise InputError(f"capture.convention {self.convention!r} is not known; known: {', '.join(CONVENTIONS)}")
         if self.keep not in ("counts", "sets"):
             raise InputError(f"capture.keep {self.keep!r} is not known; known: counts, sets")
         if self.keep == "sets" and self.value_statistics:

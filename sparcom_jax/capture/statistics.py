@@ -16,8 +16,6 @@ from sparcom_jax.models.kernels.choice import CountingKernel
 from sparcom_jax.models.kernels.counting import count_by_row, count_by_row_and_expert
 from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
 
-CONVENTIONS = ("gate", "product")
-
 
 @dataclass(frozen=True)
 class Statistics:

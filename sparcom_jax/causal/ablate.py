@@ -1,7 +1,6 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from jaxtyping import Float64
 
 from sparcom_jax.causal.controls import random_units
 from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.tables import Measured, origin_summary, write_tables
 from sparcom_jax.causal.targets import (
     TARGETS,
@@ -24,6 +24,7 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress
@@ -38,33 +39,13 @@ Score = Callable[[Edits, str], Float64[np.ndarray, "C"]]
 """Mean negative log likelihood of each category under edits; the text says what they do, for an error."""
 
 
-@dataclass(frozen=True)
-class AblationSettings:
-    """How units are switched off and what is measured.
-
-    Attributes:
-      rho: share of a category's instructions that must hold a core unit, where the cores of a set are switched off.
-      draws: random sets of the same size, for each category.
-      per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
-      batch_tokens: token slots of a batch, per device.
-      placement: `pmap` or `mesh`.
-      model_parallel: devices that share one batch, for `mesh`.
-      dtype: as for capture.
-      seed: of the random sets.
-    """
-
-    rho: float = 0.5
-    draws: int = 20
-    per_category: int = 0
-    batch_tokens: int = 1024
-    placement: str = "pmap"
-    model_parallel: int = 1
-    dtype: str = "auto"
-    seed: int = 0
-
-
 def ablate(
-    model: ModelDir, run: Run, units: UnitSet, output: Path, settings: AblationSettings | None = None
+    model: ModelDir,
+    run: Run,
+    units: UnitSet,
+    output: Path,
+    settings: AblationSettings = AblationSettings(),
+    execution: ExecutionSettings = ExecutionSettings(),
 ) -> dict[str, Any]:
     """Switches off the neurons, then the experts, of each category, against random units.
 
@@ -77,6 +58,7 @@ def ablate(
       units: what to switch off: the cores of a set (`select/cores.py`), or any other units that the run chose.
       output: directory of `ablation.csv`, `baseline.csv` and `summary.json`, written last.
       settings: how to switch off and how to measure.
+      execution: where and how the model runs.
 
     Returns:
       The content of `summary.json`.
@@ -85,11 +67,8 @@ def ablate(
       InputError: the run is incomplete, lacks responses, or was captured from another model; the units are of another
         run; there is nothing to switch off; or a likelihood is not finite.
     """
-    settings = settings or AblationSettings()
-    if settings.draws < 1 or settings.per_category < 0:
-        raise InputError(
-            f"draws {settings.draws} must be positive and per_category {settings.per_category} not negative"
-        )
+    settings.check()
+    execution.check()
     model.require_head("ablation")
     run.require_complete()
     if run.manifest.model.digest != model.digest:
@@ -102,11 +81,11 @@ def ablate(
     require_enough_experts(run, units)
     rows = scored_rows(run, settings.per_category)
     texts = scored_texts(model, run, rows)
-    placement = make_placement(settings.placement, settings.model_parallel, model.config)
+    placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
-    placed = place_model(model, placement, compute_dtype(settings.dtype, model.dtype))
+    placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
     names = [run.instructions[row]["id"] for row in rows]
-    likelihood = Likelihood(placed, texts, names, settings.batch_tokens)
+    likelihood = Likelihood(placed, texts, names, execution.batch_tokens)
     category = run.category[rows]
 
     def score(edits: Edits, when: str) -> Float64[np.ndarray, "C"]:

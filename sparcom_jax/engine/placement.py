@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sparcom_jax.engine.settings import parse_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
@@ -144,24 +145,21 @@ class Placement:
         return jax.jit(sharded)
 
 
-def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
+def make_placement(placement: str, config: DecoderConfig) -> Placement:
     """Arranges this process's devices.
 
     Args:
-      kind: `pmap` or `mesh`.
-      model: devices along "model"; 1 for `pmap`.
+      placement: `pmap`, `mesh` or `mesh:N`, as in `ExecutionSettings`.
       config: the model to be placed.
 
     Raises:
-      InputError: the kind is unknown, or the devices, heads, neurons or experts cannot be divided.
+      InputError: the placement is unknown, or the devices, heads, neurons or experts cannot be divided.
     """
     devices = jax.local_devices()
-    if kind not in ("pmap", "mesh"):
-        raise InputError(f"placement {kind!r} is not known; known: pmap, mesh")
-    if kind == "pmap" and model != 1:
-        raise InputError(f"placement 'pmap' keeps the model whole: model_parallel must be 1, not {model}")
-    if model < 1 or len(devices) % model:
-        raise InputError(f"model_parallel {model} does not divide the {len(devices)} local devices")
+    kind, sharing = parse_placement(placement)
+    model = sharing or len(devices)
+    if len(devices) % model:
+        raise InputError(f"execution.placement {placement!r}: {model} does not divide the {len(devices)} local devices")
     divided = {"num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads}
     if config.layers_of("dense"):
         divided["intermediate_size"] = config.mlp_width
@@ -169,7 +167,7 @@ def make_placement(kind: str, model: int, config: DecoderConfig) -> Placement:
         divided |= {"num_experts": config.experts.count, "shared_expert_intermediate_size": config.experts.shared_width}
     for name, size in divided.items():
         if size % model:
-            raise InputError(f"model_parallel {model} does not divide {name} {size}")
+            raise InputError(f"execution.placement {placement!r}: {model} does not divide {name} {size}")
     return Placement(kind, _grid(devices, model), kernels_of(devices[0]))
 
 

@@ -18,7 +18,7 @@ from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Step
 from sparcom_jax.models.faults import require_finite
 
-DTYPE_FLAG = "--config.capture.dtype"
+DTYPE_FLAG = "--config.execution.dtype"
 
 
 class BinResults(NamedTuple):

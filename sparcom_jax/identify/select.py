@@ -19,7 +19,7 @@ from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import MAX_COUNT, require_name
-from sparcom_jax.store.sets import SetManifest, Sets, open_sets, set_arrays, sets_path
+from sparcom_jax.store.sets import DEFAULT_SET, SetManifest, Sets, open_sets, set_arrays, sets_path
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
@@ -30,7 +30,7 @@ Sums = Float32[np.ndarray, "_"]
 Mask = Bool[np.ndarray, "_"]
 
 
-def identify(run: Run, *, name: str = "frequency", **fields: Any) -> Sets:
+def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
     Reads the run in chunks of bounded size. A set of the same name is replaced, which is said if it was another. Where
@@ -96,6 +96,7 @@ def _digest(run: Run, selection: Selection, masks: dict[str, str]) -> str:
     made_of = {
         "selection": asdict(selection),
         "capture": {name: value for name, value in manifest.capture.items() if name != "keep"},
+        "execution": manifest.execution,
         "model": manifest.model.digest,
         "tokenizer": manifest.tokenizer.digest,
         "instructions": manifest.instructions.digest,

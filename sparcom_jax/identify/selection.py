@@ -16,12 +16,12 @@ class Selection:
     """How S(i) is chosen; recorded with the sets.
 
     Attributes:
-      selector: `frequency` takes the top `epsilon` share of the units by activation frequency; `threshold` takes those
-        whose frequency reaches `threshold`.
+      selector: `frequency`, the top share of the units by activation frequency, or `threshold`, all that reach one.
       epsilon: share of the units of a group, in (0, 1], for the selector `frequency`: k = ceil(epsilon U).
       threshold: least activation frequency, in (0, 1], for the selector `threshold`.
-      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k, by falling
-        mean activation where it is stored, then by index. With the selector `threshold` it holds for experts alone.
+      ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k. Those come
+        by falling mean activation, where it is stored, then by index. With the selector `threshold` it holds for
+        experts alone.
       pool: cut all neuron groups together instead of each by itself, for the selector `frequency`.
       expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
       expert_epsilon: if above 0, experts are taken as a top share over all layers instead.

@@ -28,6 +28,7 @@ FIELDS = {
     "devices": ("devices",),
     "versions": ("versions",),
     "capture settings": ("capture",),
+    "execution settings": ("execution",),
 }
 """What is shown of a run, and where its attributes hold it."""
 

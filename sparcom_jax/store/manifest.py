@@ -11,9 +11,9 @@ from sparcom_jax.strict_json import typed
 from sparcom_jax.units.groups import Group, group_from_json
 
 IDENTITY = (
-    "model.digest", "model.family", "tokenizer.digest", "instructions.digest", "categories", "groups", "rows_per_write",
-    "capture", "selection", "dtype", "devices.platform", "devices.mesh.model", "devices.kernels", "versions.jax",
-    "versions.sparcom_jax", "schema_version",
+    "schema_version", "model.digest", "model.family", "tokenizer.digest", "instructions.digest", "categories", "groups",
+    "rows_per_write", "capture", "execution", "selection", "dtype", "devices.platform", "devices.mesh.model",
+    "devices.kernels", "versions.jax", "versions.sparcom_jax",
 )  # fmt: skip
 """What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes
 is not among it, because every device computes the same batches."""
@@ -125,6 +125,7 @@ class Manifest:
       rows_per_write: instructions in one written block.
       capture: the settings of the capture, and what they came to: the digest of the template, how texts begin, what
         is done with padding, and which tokens end a continuation.
+      execution: the settings of where and how the model ran.
       selection: how the device cut the counts of neurons; None where the run keeps the counts.
       dtype: that the model ran in.
       devices: that it ran on.
@@ -139,6 +140,7 @@ class Manifest:
     groups: dict[str, Group]
     rows_per_write: int
     capture: dict[str, Any]
+    execution: dict[str, Any]
     selection: dict[str, Any] | None
     dtype: str
     devices: Devices

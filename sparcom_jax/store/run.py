@@ -51,9 +51,9 @@ class Run:
         """Tells what was captured from what, and how; whether counts were kept or sets is no difference."""
         manifest = self.manifest
         captured = {name: value for name, value in manifest.capture.items() if name != "keep"}
-        parts = {"model": manifest.model, "tokenizer": manifest.tokenizer, "instructions": manifest.instructions}
-        digests = {name: part.digest for name, part in parts.items()}
-        return hashlib.sha256(json.dumps({"capture": captured, **digests}, sort_keys=True).encode()).hexdigest()
+        made_of = {"capture": captured, "execution": manifest.execution, "model": manifest.model.digest,
+                   "tokenizer": manifest.tokenizer.digest, "instructions": manifest.instructions.digest}  # fmt: skip
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     @property
     def categories(self) -> list[str]:

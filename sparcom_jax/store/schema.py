@@ -9,7 +9,7 @@ import numpy as np
 from sparcom_jax.errors import InputError
 from sparcom_jax.units.groups import Group
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_COUNT = np.iinfo(np.uint16).max
 INNER_CHUNK_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -15,6 +15,9 @@ from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, mask_array, vect
 from sparcom_jax.units.bits import unpack
 from sparcom_jax.units.groups import Group
 
+DEFAULT_SET = "frequency"
+"""Name of the set that is written and read where none is named."""
+
 
 def sets_path(name: str) -> str:
     """Path of a set below its run."""

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sparcom_jax.analysis import depth, drift
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.correlation import correlate_tables, pearson, spearman
+from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.results.tables import TABLES
 from sparcom_jax.units.groups import EXPERT_GROUP
@@ -23,7 +25,7 @@ CATEGORIES = ("CLS", "QA", "SUM")
 ROOT = Path(__file__).parents[2]
 NAMES = [table.name for table in TABLES["compare"]]
 ANY_TWO = ["depth_profile.csv", "matrix_correlation.csv"]
-FEW = {"permutations": 9, "bootstraps": 40}
+FEW = CompareSettings(permutations=9, bootstraps=40)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -145,7 +147,7 @@ def test_frequency_drift_is_streamed(block: int, tmp_path: Path, monkeypatch: py
 def test_tables_of_a_tuned_model(tmp_path: Path) -> None:
     base, tuned, before, after = make_pair(tmp_path, LABELS, groups=MIXED)
     output = tmp_path / "out"
-    summary = compare(base, tuned, output, **FEW)
+    summary = compare(base, tuned, output, FEW)
     assert summary == json.loads((output / "summary.json").read_text())
     assert (summary["kind"], summary["absent"], summary["tables"]) == ("compare", {}, NAMES)
     assert {path.name for path in output.iterdir()} == {*NAMES, "summary.json"}
@@ -217,7 +219,7 @@ def test_tables_of_a_tuned_model(tmp_path: Path) -> None:
 
 def test_a_model_compared_with_itself(tmp_path: Path) -> None:
     base, _, _, _ = make_pair(tmp_path, LABELS)
-    summary = compare(base, base, tmp_path / "out", **FEW)
+    summary = compare(base, base, tmp_path / "out", FEW)
     assert all(row["jaccard"] == row["ci_low"] == 1 for row in summary["category_overlap"])
     assert all(row["gained"] == row["lost"] == 0 < row["retained"] for row in summary["core_units"])
     assert all(row["wasserstein"] == row["jensen_shannon"] == 0 for row in summary["depth_shift"])
@@ -233,8 +235,8 @@ def test_two_architectures(tmp_path: Path) -> None:
     for run, mask in masks.items():
         write_sets(run, mask)
     output = tmp_path / "out"
-    compare(dense, dense, output, **FEW)
-    summary = compare(dense, mixed, output, **FEW)
+    compare(dense, dense, output, FEW)
+    summary = compare(dense, mixed, output, FEW)
     assert {path.name for path in output.iterdir()} == {*ANY_TWO, "summary.json"}
     assert set(summary["absent"]) == set(NAMES) - set(ANY_TWO)
     assert "different families (llama and qwen2_moe)" in summary["absent"]["units.csv"]
@@ -265,7 +267,7 @@ def _category_table(mask: np.ndarray, measure: str) -> np.ndarray:
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     base, tuned, _, _ = make_pair(tmp_path, LABELS)
     for name in ("one", "two"):
-        compare(base, tuned, tmp_path / name, seed=3, **FEW)
+        compare(base, tuned, tmp_path / name, dataclasses.replace(FEW, seed=3))
     for name in [path.name for path in (tmp_path / "one").iterdir()]:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -286,7 +288,7 @@ def test_runs_that_do_not_compare(tmp_path: Path, options: dict, attributes: dic
     write_sets(base, random_masks(base))
     write_sets(tuned, random_masks(tuned), **attributes)
     with pytest.raises(InputError, match=named):
-        compare(base, tuned, tmp_path / "out", **FEW)
+        compare(base, tuned, tmp_path / "out", FEW)
     assert not (tmp_path / "out").exists()
 
 
@@ -297,7 +299,7 @@ def test_models_of_one_family_that_differ_in_size(tmp_path: Path) -> None:
         run = make_run(tmp_path / name, LABELS, **options)
         for each in (base, run):
             write_sets(each, random_masks(each))
-        assert reason in compare(base, run, tmp_path / f"{name}-out", **FEW)["absent"]["units.csv"]
+        assert reason in compare(base, run, tmp_path / f"{name}-out", FEW)["absent"]["units.csv"]
 
 
 def test_the_launcher(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from sparcom_jax.analysis import compare, cores, overlap, resampling
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.settings import EvaluateSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.progress import progress
 from sparcom_jax.results.tables import TABLES
@@ -25,7 +27,7 @@ from tests.synthetic import DENSE, MIXED, make_run, random_masks, write_sets
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 1, 2, 2, 1, 0, 0, 2]
 ROOT = Path(__file__).parents[2]
 NAMES = [table.name for table in TABLES["evaluate"]]
-FEW = {"permutations": 39, "bootstraps": 40}
+FEW = EvaluateSettings(permutations=39, bootstraps=40)
 
 
 @pytest.fixture(params=["dense", "mixed"])
@@ -80,7 +82,7 @@ def test_wrong_sizes_are_refused(run: Run, tmp_path: Path) -> None:
     ts.open(size, open=True).result()[4].write(999).result()
     write_stale_summary(tmp_path / "out")
     with pytest.raises(InputError, match=rf"sets/frequency/{name}/size: row 4 "):
-        evaluate(run, tmp_path / "out", **FEW)
+        evaluate(run, tmp_path / "out", FEW)
     assert not (tmp_path / "out/summary.json").exists()
 
 
@@ -162,7 +164,7 @@ def test_combinations(categories: int) -> None:
 
 def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    summary = evaluate(run, output, **FEW)
+    summary = evaluate(run, output, FEW)
     assert summary == json.loads((output / "summary.json").read_text())
     assert summary["kind"] == "evaluate"
     assert {path.name for path in output.iterdir()} == {*NAMES, "summary.json"}
@@ -221,10 +223,10 @@ def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_files(run: Run, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        evaluate(run, tmp_path / name, seed=3, **FEW)
+        evaluate(run, tmp_path / name, dataclasses.replace(FEW, seed=3))
     for name in (*NAMES, "summary.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    evaluate(run, tmp_path / "one", seed=4, **FEW)
+    evaluate(run, tmp_path / "one", dataclasses.replace(FEW, seed=4))
     assert (tmp_path / "one/overlap.csv").read_bytes() != (tmp_path / "two/overlap.csv").read_bytes()
 
 
@@ -236,7 +238,7 @@ def test_the_order_of_instructions_does_not_matter(tmp_path: Path) -> None:
     write_sets(first, masks)
     second = make_run(tmp_path / "b", [LABELS[i] for i in order])
     write_sets(second, {name: mask[order] for name, mask in masks.items()})
-    one, two = (evaluate(run, tmp_path / f"{at}", **FEW)["groups"]["mlp"] for at, run in enumerate((first, second)))
+    one, two = (evaluate(run, tmp_path / f"{at}", FEW)["groups"]["mlp"] for at, run in enumerate((first, second)))
     for measure in ("jaccard", "overlap_coefficient"):
         for key in ("value", "chance"):
             np.testing.assert_allclose(one["overlap"][measure][key], two["overlap"][measure][key], rtol=1e-12)
@@ -248,7 +250,8 @@ def test_planted_units_are_found_and_noise_is_not(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", labels)
     write_sets(run, random_masks(run, signal=0.9), "planted")
     write_sets(run, random_masks(run, signal=0.0), "noise")
-    planted, noise = (evaluate(run, tmp_path / name, set_name=name, permutations=199, bootstraps=50)["groups"]["mlp"]
+    settings = EvaluateSettings(permutations=199, bootstraps=50)
+    planted, noise = (evaluate(run, tmp_path / name, settings, set_name=name)["groups"]["mlp"]
                       for name in ("planted", "noise"))  # fmt: skip
     table = planted["overlap"]["jaccard"]
     for c in range(3):
@@ -266,7 +269,7 @@ def test_length_alone_is_not_significant_within_strata(tmp_path: Path) -> None:
     labels = [i // 20 for i in range(60)]
     run = make_run(tmp_path / "run", labels, token_count=[10 + 20 * c for c in labels])
     write_sets(run, random_masks(run, signal=0.9))
-    table = evaluate(run, tmp_path / "out", strata=3, **FEW)["groups"]["mlp"]["overlap"]["jaccard"]
+    table = evaluate(run, tmp_path / "out", dataclasses.replace(FEW, strata=3))["groups"]["mlp"]["overlap"]["jaccard"]
     assert table["p_value"][0][0] == pytest.approx(2 / 40)
     assert table["p_value_length"][0][0] == 1.0
 
@@ -277,7 +280,7 @@ def test_small_categories_leave_cells_empty(tmp_path: Path) -> None:
     mask = np.zeros((4, 1, 5), bool)
     mask[2:, 0, :2] = mask[0, 0, 4] = mask[1, 0, 3] = True
     write_sets(run, {"mlp": mask})
-    summary = evaluate(run, tmp_path / "out", **FEW)["groups"]["mlp"]
+    summary = evaluate(run, tmp_path / "out", FEW)["groups"]["mlp"]
     rows = {(row["category_a"], row["category_b"]): row for row in read_table(tmp_path / "out/overlap.csv")
             if row["measure"] == "jaccard"}  # fmt: skip
     for cell in (("one", "one"), ("one", "none"), ("none", "none")):
@@ -297,11 +300,11 @@ def test_a_set_with_an_empty_s_of_i_is_refused(run: Run, tmp_path: Path) -> None
     write_sets(run, masks)
     named = rf"set 'frequency': S\(i\) has no unit of {name} for 3 of 18 instructions \(CLS 2, QA 1\); identify with"
     with pytest.raises(InputError, match=named):
-        evaluate(run, tmp_path / "out", **FEW)
+        evaluate(run, tmp_path / "out", FEW)
     write_sets(run, random_masks(run), "other")
     for sides in (("frequency", "other"), ("other", "frequency")):
         with pytest.raises(InputError, match=named):
-            compare.compare(*(_named(run, tmp_path / side, side) for side in sides), tmp_path / "out", **FEW)
+            compare.compare(*(_named(run, tmp_path / side, side) for side in sides), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -323,10 +326,12 @@ def write_stale_summary(output: Path, kind: str = "evaluate") -> None:
 def test_bad_input_is_named(run: Run, tmp_path: Path) -> None:
     for rho in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(InputError, match="rho is"):
-            evaluate(run, tmp_path / "out", rho=rho)
+            evaluate(run, tmp_path / "out", EvaluateSettings(rho=rho))
     for name in ("permutations", "bootstraps", "strata"):
-        with pytest.raises(InputError, match=f"{name} is 0"):
-            evaluate(run, tmp_path / "out", **{name: 0})
+        with pytest.raises(InputError, match=f"{name} is 0: it must be 1 or more"):
+            evaluate(run, tmp_path / "out", EvaluateSettings(**{name: 0}))
+    with pytest.raises(InputError, match="seed is -1: it must be 0 or more"):
+        evaluate(run, tmp_path / "out", EvaluateSettings(seed=-1))
     with pytest.raises(InputError, match="no set 'other'"):
         evaluate(run, tmp_path / "out", set_name="other")
     unfinished = make_run(tmp_path / "unfinished", LABELS, done=False)
@@ -335,10 +340,10 @@ def test_bad_input_is_named(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     write_stale_summary(tmp_path / "other", "compare")
     with pytest.raises(InputError, match="kind 'compare'"):
-        evaluate(run, tmp_path / "other", **FEW)
+        evaluate(run, tmp_path / "other", FEW)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file: cannot hold results"):
-        evaluate(run, tmp_path / "file", **FEW)
+        evaluate(run, tmp_path / "file", FEW)
 
 
 def launch(name: str, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -47,11 +47,11 @@ def test_depth_is_cut_in_every_field() -> None:
     assert cut.layers == shapes.decoder_config(shapes.GPT_OSS_20B).layers[:5]
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, "pmap") for name in shapes.SHAPES] + [("Llama-3.1-8B", "mesh")])
-def test_random_weights(name: str, kind: str) -> None:
+@pytest.mark.parametrize(("name", "placed"), [(name, "pmap") for name in shapes.SHAPES] + [("Llama-3.1-8B", "mesh:2")])
+def test_random_weights(name: str, placed: str) -> None:
     fields = shapes.small(shapes.SHAPES[name])
     config = shapes.decoder_config(fields, layers=2)
-    placement = make_placement(kind, 2 if kind == "mesh" else 1, config)
+    placement = make_placement(placed, config)
     shardings = placement.param_shardings(config)
     params = shapes.random_params(config, "bfloat16", shardings, seed=1)
     abstract = abstract_params(config)
@@ -68,7 +68,7 @@ def test_random_weights(name: str, kind: str) -> None:
 
 def test_weights_as_large_as_their_inputs_ask() -> None:
     config = shapes.decoder_config(shapes.small(shapes.QWEN1_5_MOE_A2_7B), layers=3)
-    params = shapes.random_params(config, "float32", make_placement("pmap", 1, config).param_shardings(config), 0)
+    params = shapes.random_params(config, "float32", make_placement("pmap", config).param_shardings(config), 0)
     gate = np.asarray(params["runs"][0]["moe"]["routed"]["gate"])
     assert gate.std() == pytest.approx(config.width**-0.5, rel=0.01)
     assert abs(np.corrcoef(gate.reshape(len(gate), -1))[0, 1]) < 0.01  # layers are drawn apart

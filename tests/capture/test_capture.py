@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import resource
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts, tokenize_responses
 from sparcom_jax.capture import engine
-from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.store.lock import only_writer
@@ -22,7 +23,8 @@ from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.verify.reference import Reference
 from tests import oracles
 
-SMALL = CaptureSettings(batch_tokens=512, rows_per_block=16)
+SMALL = CaptureSettings(rows_per_block=16)
+capture = partial(engine.capture, execution=ExecutionSettings(batch_tokens=512))
 
 
 def arrays(run: Run) -> dict[str, np.ndarray]:
@@ -77,18 +79,20 @@ def test_counts_equal_forward_hooks(
 
 
 @pytest.mark.parametrize("name", ["llama", "moe"])
-@pytest.mark.parametrize("settings", [
-    CaptureSettings(batch_tokens=1024, rows_per_block=64),
-    CaptureSettings(placement="mesh", model_parallel=1, batch_tokens=512),
-    CaptureSettings(placement="mesh", model_parallel=2, batch_tokens=512),
-    CaptureSettings(placement="mesh", model_parallel=4),
+@pytest.mark.parametrize(("execution", "rows_per_block", "sharing"), [
+    (ExecutionSettings(batch_tokens=1024), 64, 1),
+    (ExecutionSettings(placement="mesh:1", batch_tokens=512), 0, 1),
+    (ExecutionSettings(placement="mesh:2", batch_tokens=512), 0, 2),
+    (ExecutionSettings(placement="mesh:4"), 0, 4),
 ], ids=["pmap", "mesh4x1", "mesh2x2", "mesh1x4"])  # fmt: skip
 def test_placements_and_batch_shapes_agree(
-    name: str, settings: CaptureSettings, request: pytest.FixtureRequest, runs: dict[str, Run],
-    instruction_file: Path, tmp_path: Path,
+    name: str, execution: ExecutionSettings, rows_per_block: int, sharing: int, request: pytest.FixtureRequest,
+    runs: dict[str, Run], instruction_file: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
-    run = capture(request.getfixturevalue(name), load_instructions(instruction_file), tmp_path / "run", settings)
-    assert run.manifest.devices.mesh["model"] == settings.model_parallel
+    run = capture(request.getfixturevalue(name), load_instructions(instruction_file), tmp_path / "run",
+                  CaptureSettings(rows_per_block=rows_per_block), execution=execution)  # fmt: skip
+    assert run.manifest.devices.mesh["model"] == sharing
+    assert run.manifest.execution == dataclasses.asdict(execution)
     for array, values in arrays(run).items():
         expected = arrays(runs[name])[array]
         if values.dtype == np.float32:
@@ -176,6 +180,8 @@ def test_a_changed_input_is_refused_by_name(
     capture(llama, instructions, tmp_path / "run", SMALL)
     with pytest.raises(InputError, match=r"another capture\.count_window \(0, now 7\)"):
         capture(llama, instructions, tmp_path / "run", dataclasses.replace(SMALL, count_window=7))
+    with pytest.raises(InputError, match=r"another execution\.batch_tokens \(512, now 256\)"):
+        capture(llama, instructions, tmp_path / "run", SMALL, execution=ExecutionSettings(batch_tokens=256))
     with pytest.raises(InputError, match=r"another model\.digest"):
         capture(moe, instructions, tmp_path / "run", SMALL)
     other = dataclasses.replace(instructions, rows=[{**row, "note": 1} for row in instructions.rows])
@@ -315,13 +321,8 @@ def test_scopes_count_their_tokens(
     ({"template": "chat"}, "the tokenizer has no chat template"),
     ({"template": "plain", "truncate": True}, r"capture\.truncate would cut off the template"),
     ({"scope": "response", "truncate": True}, r"capture\.truncate would cut off the template or the response"),
-    ({"placement": "ring"}, "placement 'ring' is not known"),
-    ({"model_parallel": 2}, "'pmap' keeps the model whole"),
-    ({"placement": "mesh", "model_parallel": 3}, "does not divide the 4 local devices"),
-    ({"dtype": "int8"}, "capture.dtype 'int8'"),
     ({"convention": "up"}, "capture.convention 'up'"),
     ({"rows_per_block": 12}, "power of two"),
-    ({"batch_tokens": 0}, "batch_tokens must be positive"),
     ({"max_tokens": -1}, "max_tokens must not be negative"),
 ])  # fmt: skip
 def test_bad_settings(llama: ModelDir, instruction_file: Path, tmp_path: Path, change: dict, message: str) -> None:
@@ -329,14 +330,26 @@ def test_bad_settings(llama: ModelDir, instruction_file: Path, tmp_path: Path, c
         capture(llama, load_instructions(instruction_file), tmp_path / "run", dataclasses.replace(SMALL, **change))
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    ({"placement": "ring"}, r"execution\.placement 'ring' is not known; known: pmap, mesh, and mesh:N"),
+    ({"placement": "mesh:3"}, r"execution\.placement 'mesh:3': 3 does not divide the 4 local devices"),
+    ({"dtype": "int8"}, r"execution\.dtype 'int8' is not supported; supported: auto, float32, bfloat16, float16"),
+    ({"batch_tokens": 0}, r"execution\.batch_tokens must be positive, got 0"),
+])  # fmt: skip
+def test_bad_execution(llama: ModelDir, instruction_file: Path, tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        capture(llama, load_instructions(instruction_file), tmp_path / "run", execution=ExecutionSettings(**change))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_mesh_that_does_not_divide_the_heads(hf_llama: Path, tmp_path: Path, instruction_file: Path) -> None:
     from sparcom_jax.convert.model_dir import convert
     from tests import checkpoints
 
     model = convert(checkpoints.llama(tmp_path / "hf", num_key_value_heads=2), tmp_path / "model")
-    with pytest.raises(InputError, match="model_parallel 4 does not divide num_key_value_heads 2"):
+    with pytest.raises(InputError, match=r"execution\.placement 'mesh': 4 does not divide num_key_value_heads 2"):
         capture(model, load_instructions(instruction_file), tmp_path / "run",
-                CaptureSettings(placement="mesh", model_parallel=4))  # fmt: skip
+                execution=ExecutionSettings(placement="mesh"))  # fmt: skip
 
 
 def test_a_tokenizer_that_does_not_fit(tmp_path: Path, instruction_file: Path) -> None:

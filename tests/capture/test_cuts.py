@@ -4,6 +4,7 @@ import dataclasses
 import math
 import shutil
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from jax.sharding import PartitionSpec as P
 
 import sparcom_jax as sj
 from sparcom_jax.analysis.compare import compare
+from sparcom_jax.analysis.settings import CompareSettings
+from sparcom_jax.capture import engine
 from sparcom_jax.capture.cuts import SetCut
-from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import load_instructions
@@ -30,8 +33,10 @@ from sparcom_jax.units.groups import Group
 from tests import checkpoints, oracles
 
 GROUPS = (Group("mlp", (0, 3), ("neuron",), (64,)), Group("routed", (1, 2), ("expert", "neuron"), (4, 11)))
-SETS = CaptureSettings(keep="sets", batch_tokens=512, rows_per_block=16)
+SETS = CaptureSettings(keep="sets", rows_per_block=16)
 COUNTS = dataclasses.replace(SETS, keep="counts")
+SMALL = ExecutionSettings(batch_tokens=512)
+capture = partial(engine.capture, execution=SMALL)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -89,9 +94,9 @@ def by_counts(
 ) -> Any:
     root, instructions, runs = tmp_path_factory.mktemp("counts"), load_instructions(instruction_file), {}
     for model_name, model in (("llama", llama), ("even_moe", even_moe)):
-        for placement, parallel in (("pmap", 1), ("mesh", 2)):
-            settings = dataclasses.replace(COUNTS, placement=placement, model_parallel=parallel)
-            run = capture(model, instructions, root / f"{model_name}-{placement}", settings)
+        for placement in ("pmap", "mesh:2"):
+            run = capture(model, instructions, root / f"{model_name}-{placement}", COUNTS,
+                          execution=dataclasses.replace(SMALL, placement=placement))  # fmt: skip
             runs[model_name, placement] = run
     return runs
 
@@ -99,21 +104,19 @@ def by_counts(
 @pytest.mark.parametrize(("model_name", "placement", "fields"), [
     ("llama", "pmap", {}),
     ("llama", "pmap", {"ties": "exact", "epsilon": 0.2}),
-    ("llama", "mesh", {"ties": "exact", "epsilon": 0.2}),
+    ("llama", "mesh:2", {"ties": "exact", "epsilon": 0.2}),
     ("even_moe", "pmap", {"selector": "threshold", "threshold": 0.6}),
     ("even_moe", "pmap", {"ties": "drop", "expert_per_layer": 1}),
-    ("even_moe", "mesh", {"pool": True, "ties": "exact", "epsilon": 0.1, "expert_epsilon": 0.3}),
-    ("even_moe", "mesh", {"epsilon": 0.02}),
+    ("even_moe", "mesh:2", {"pool": True, "ties": "exact", "epsilon": 0.1, "expert_epsilon": 0.3}),
+    ("even_moe", "mesh:2", {"epsilon": 0.02}),
 ])  # fmt: skip
 def test_kept_sets_are_those_of_identify_bit_by_bit(
     model_name: str, placement: str, fields: dict[str, Any], by_counts: dict[tuple[str, str], Run],
     request: pytest.FixtureRequest, instruction_file: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     counts = by_counts[model_name, placement]
-    settings = dataclasses.replace(SETS, **{key: counts.manifest.capture[key]
-                                            for key in ("placement", "model_parallel")})  # fmt: skip
-    kept = capture(request.getfixturevalue(model_name), load_instructions(instruction_file), tmp_path / "run", settings,
-                   Selection(**fields))  # fmt: skip
+    kept = capture(request.getfixturevalue(model_name), load_instructions(instruction_file), tmp_path / "run", SETS,
+                   Selection(**fields), execution=ExecutionSettings(**counts.manifest.execution))  # fmt: skip
     wanted = sj.identify(counts, name="same", **fields)
     of_experts = {name: value for name, value in fields.items() if name.startswith("expert")}
     found = sj.identify(kept, name="same", **of_experts)  # the rest is what the run was cut by
@@ -145,7 +148,8 @@ def test_counts_that_were_not_kept_are_refused_by_name(
 def test_what_is_compared_without_counts(kept: Run, tmp_path: Path) -> None:
     sj.identify(kept)
     shutil.copytree(kept.location, tmp_path / "other")
-    summary = compare(kept, open_run(tmp_path / "other"), tmp_path / "out", permutations=20, bootstraps=20)
+    few = CompareSettings(permutations=20, bootstraps=20)
+    summary = compare(kept, open_run(tmp_path / "other"), tmp_path / "out", few)
     assert summary["absent"]["frequency_drift.csv"] == "the capture of base and tuned kept sets, not counts"
     assert not (tmp_path / "out" / "frequency_drift.csv").exists()
     assert all(row["jaccard"] == 1 for row in summary["category_overlap"])
@@ -155,11 +159,18 @@ def test_what_is_compared_without_counts(kept: Run, tmp_path: Path) -> None:
     ({"keep": "all"}, {}, "capture.keep 'all' is not known"),
     ({"value_statistics": True}, {}, "capture.value_statistics belongs to the counts"),
     ({}, {"ties": "maybe"}, "ties 'maybe' is not known"),
-    ({"placement": "mesh", "model_parallel": 4}, {}, "leaves a device of mlp 20 neurons, which is no multiple of 8"),
 ])  # fmt: skip
 def test_bad_settings(llama: ModelDir, instruction_file: Path, tmp_path: Path, change: dict[str, Any],
                       selection: dict[str, Any], message: str) -> None:  # fmt: skip
     settings = dataclasses.replace(SETS, **change)
     with pytest.raises(InputError, match=message):
         capture(llama, load_instructions(instruction_file), tmp_path / "run", settings, Selection(**selection))
+    assert not (tmp_path / "run" / "zarr.json").exists()
+
+
+def test_a_mesh_that_would_cut_a_byte(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    message = "placement mesh:4 leaves a device of mlp 20 neurons, which is no multiple of 8"
+    with pytest.raises(InputError, match=message):
+        capture(llama, load_instructions(instruction_file), tmp_path / "run", SETS,
+                execution=ExecutionSettings(placement="mesh"))  # fmt: skip
     assert not (tmp_path / "run" / "zarr.json").exists()

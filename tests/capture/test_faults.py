@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from safetensors.numpy import load_file, save_file
 
 import sparcom_jax as sj
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture import engine
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal import ablate as ablation
-from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
@@ -35,9 +38,12 @@ from sparcom_jax.store.run import open_run
 from tests import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-HALF = CaptureSettings(batch_tokens=512, rows_per_block=8, dtype="float16")
+SMALL = CaptureSettings(rows_per_block=8)
+HALF = ExecutionSettings(batch_tokens=512, dtype="float16")
+FULL = dataclasses.replace(HALF, dtype="float32")
+capture = partial(engine.capture, execution=HALF)
 MARK = "~"
-TRY_HALF = r"; try --config\.capture\.dtype=bfloat16 or float32$"
+TRY_HALF = r"; try --config\.execution\.dtype=bfloat16 or float32$"
 
 Spoil = Callable[[dict[str, np.ndarray]], None]
 
@@ -85,9 +91,11 @@ def mark(model_dir: Path) -> int:
     return int(tokenizer["model"]["vocab"][MARK])
 
 
-def refused(model: ModelDir, path: Path, message: str, settings: CaptureSettings = HALF) -> None:
+def refused(
+    model: ModelDir, path: Path, message: str, settings: CaptureSettings = SMALL, execution: ExecutionSettings = HALF
+) -> None:
     with pytest.raises(InputError, match=message):
-        capture(model, rows(), path, settings)
+        capture(model, rows(), path, settings, execution=execution)
     assert not open_run(path).done.any()
 
 
@@ -118,16 +126,16 @@ LLAMA: dict[str, tuple[Spoil, str]] = {
 }
 
 
-@pytest.mark.parametrize(("case", "placement", "parts"), [
-    *((case, "pmap", 1) for case in LLAMA),
-    ("a gate of the last layer", "mesh", 2),
-    ("the stream after an MLP", "mesh", 4),
+@pytest.mark.parametrize(("case", "placement"), [
+    *((case, "pmap") for case in LLAMA),
+    ("a gate of the last layer", "mesh:2"),
+    ("the stream after an MLP", "mesh:4"),
 ])  # fmt: skip
-def test_a_layer_that_overflows(case: str, placement: str, parts: int, hf_llama: Path, tmp_path: Path) -> None:
+def test_a_layer_that_overflows(case: str, placement: str, hf_llama: Path, tmp_path: Path) -> None:
     spoil, place = LLAMA[case]
-    settings = dataclasses.replace(HALF, placement=placement, model_parallel=parts)
+    execution = dataclasses.replace(HALF, placement=placement)
     message = rf"^not finite in float16: instruction r\d+ \({place}\), .*{TRY_HALF}"
-    refused(spoilt(tmp_path, hf_llama, spoil), tmp_path / "run", message, settings)
+    refused(spoilt(tmp_path, hf_llama, spoil), tmp_path / "run", message, execution=execution)
 
 
 def one_expert(number: int) -> Spoil:
@@ -152,31 +160,30 @@ MOE: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("case", MOE)
-@pytest.mark.parametrize(("placement", "parts", "keep"), [("pmap", 1, "counts"), ("mesh", 4, "counts"),
-                                                          ("mesh", 1, "sets")])  # fmt: skip
-def test_experts_that_overflow(case: str, placement: str, parts: int, keep: str, hf_moe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("placement", "keep"), [("pmap", "counts"), ("mesh:4", "counts"), ("mesh:1", "sets")])
+def test_experts_that_overflow(case: str, placement: str, keep: str, hf_moe: Path, tmp_path: Path) -> None:
     spoil, place = MOE[case]
-    settings = dataclasses.replace(HALF, placement=placement, model_parallel=parts, keep=keep)
+    settings, execution = dataclasses.replace(SMALL, keep=keep), dataclasses.replace(HALF, placement=placement)
     message = rf"^not finite in float16: instruction r\d+ \({place}\)"
-    refused(spoilt(tmp_path, hf_moe, spoil), tmp_path / "run", message, settings)
+    refused(spoilt(tmp_path, hf_moe, spoil), tmp_path / "run", message, settings, execution)
 
 
 def test_only_what_is_counted_of_the_last_layer(hf_llama: Path, tmp_path: Path) -> None:
     """Nothing else of its MLP is computed."""
     model = spoilt(tmp_path, hf_llama, scaled(1e6, *layer(2, "mlp.up_proj")))
-    gates = capture(model, rows(), tmp_path / "gate", HALF)
+    gates = capture(model, rows(), tmp_path / "gate", SMALL)
     gates.require_complete()
-    product = dataclasses.replace(HALF, convention="product")
+    product = dataclasses.replace(SMALL, convention="product")
     refused(model, tmp_path / "product", r"instruction r\d+ \(layer 2\)", product)
 
 
-@pytest.mark.parametrize(("placement", "parts"), [("pmap", 1), ("mesh", 4)])
-def test_a_text_does_not_reach_another(hf_llama: Path, placement: str, parts: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", ["pmap", "mesh:4"])
+def test_a_text_does_not_reach_another(hf_llama: Path, placement: str, tmp_path: Path) -> None:
     """The texts share a batch, and a weight of 0 times infinity is NaN."""
     model = spoilt(tmp_path, hf_llama, marked_values(hf_llama))
-    settings = dataclasses.replace(HALF, placement=placement, model_parallel=parts, rows_per_block=16)
-    refused(model, tmp_path / "run", r"^not finite in float16: instruction r6 \(layer 0\); try", settings)
-    without = capture(model, rows(marked=()), tmp_path / "without", settings)
+    settings, execution = CaptureSettings(rows_per_block=16), dataclasses.replace(HALF, placement=placement)
+    refused(model, tmp_path / "run", r"^not finite in float16: instruction r6 \(layer 0\); try", settings, execution)
+    without = capture(model, rows(marked=()), tmp_path / "without", settings, execution=execution)
     without.require_complete()
 
 
@@ -186,17 +193,17 @@ def test_a_token_that_overflows(hf_llama: Path, tmp_path: Path) -> None:
 
     model = spoilt(tmp_path, hf_llama, spoil)
     refused(model, tmp_path / "run", rf"^not finite in float16: instruction r6 \(the embedding\){TRY_HALF}",
-            dataclasses.replace(HALF, rows_per_block=16))  # fmt: skip
+            CaptureSettings(rows_per_block=16))  # fmt: skip
     two = rows(marked=(6, 9))
     with pytest.raises(InputError, match=r"instruction r6 \(the embedding\), r9 \(the embedding\); try"):
-        capture(model, two, tmp_path / "two", dataclasses.replace(HALF, rows_per_block=16))
+        capture(model, two, tmp_path / "two", CaptureSettings(rows_per_block=16))
 
 
 def test_squares_that_overflow_in_float32(hf_llama: Path, tmp_path: Path) -> None:
     """The values are finite, but a norm would make zeros of them."""
     model = spoilt(tmp_path, hf_llama, scaled(1e25, *layer(1, "self_attn.o_proj")))
     message = r"^not finite in float32: instruction r\d+ \(layer 1\), .*; the weights themselves lead there$"
-    refused(model, tmp_path / "run", message, dataclasses.replace(HALF, dtype="float32"))
+    refused(model, tmp_path / "run", message, execution=FULL)
     norm = Norm(4, 1e-6, "rms")
     assert np.isnan(norm(jnp.full((1, 4), 1e20))).all()
     assert np.isfinite(norm(jnp.full((1, 4), 1e18))).all()
@@ -211,7 +218,7 @@ def test_the_first_point_of_each_text() -> None:
 
 
 def continued(model: ModelDir, path: Path, new: int = 3) -> TokenizedSet:
-    placement = make_placement("mesh", 4, model.config)
+    placement = make_placement("mesh:4", model.config)
     params = model.restore(placement.param_shardings(model.config), "float16")
     ids = [np.asarray([0, 7, 9 + row], np.int32) for row in range(3)]
     texts = TokenizedSet(ids, np.zeros(3, np.int32), np.full(3, 3, np.int32), {})
@@ -234,13 +241,13 @@ def test_a_continuation_that_is_no_number(spoil: Spoil, place: str, hf_llama: Pa
 def test_a_capture_of_continuations_that_are_no_numbers(hf_llama: Path, tmp_path: Path) -> None:
     """Nothing of the block is kept, and the same command ends in the same way."""
     model = spoilt(tmp_path, hf_llama, scaled(1e6, "lm_head"))
-    settings = dataclasses.replace(HALF, scope="generated", new_tokens=2)
+    settings = dataclasses.replace(SMALL, scope="generated", new_tokens=2)
     for _ in range(2):
         with pytest.raises(InputError, match=rf"instruction r0 \(the output head\), .*{TRY_HALF}"):
             capture(model, rows(), tmp_path / "run", settings)
         with pytest.raises(InputError, match="capture is incomplete"):
             open_run(tmp_path / "run").require_complete()
-    capture(model, rows(), tmp_path / "full", dataclasses.replace(settings, dtype="float32")).require_complete()
+    capture(model, rows(), tmp_path / "full", settings, execution=FULL).require_complete()
 
 
 def test_a_continuation_that_ceases_to_be_numbers(hf_llama: Path, llama: ModelDir, tmp_path: Path) -> None:
@@ -270,10 +277,10 @@ def cancelling(tensors: dict[str, np.ndarray]) -> None:
     down[:, 0], down[:, 1] = 3e4, -3e4
 
 
-@pytest.mark.parametrize(("placement", "parts"), [("pmap", 1), ("mesh", 2)])
-def test_a_model_that_lacks_a_neuron(placement: str, parts: int, hf_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("placement", ["pmap", "mesh:2"])
+def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: Path) -> None:
     model = spoilt(tmp_path, hf_llama, cancelling)
-    placed = make_placement(placement, parts, model.config)
+    placed = make_placement(placement, model.config)
     params = model.restore(placed.param_shardings(model.config), "float16")
     ids = [np.arange(2, 9 + row, dtype=np.int32) for row in range(3)]
     lengths = np.asarray([len(text) for text in ids], np.int32)
@@ -285,12 +292,12 @@ def test_a_model_that_lacks_a_neuron(placement: str, parts: int, hf_llama: Path,
     lacking = whole.copy()
     lacking[0, 1] = 0.0
     message = r"^not finite in float16 with one off: instruction a \(layer 0\), b \(layer 0\), c \(layer 0\); try "
-    with pytest.raises(InputError, match=message + r"--config\.capture\.dtype=bfloat16 or float32$"):
+    with pytest.raises(InputError, match=message + r"--config\.execution\.dtype=bfloat16 or float32$"):
         likelihood.mean_nll(Edits(mlp=lacking), " with one off")
 
 
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = capture(llama, rows(), tmp_path / "run", dataclasses.replace(HALF, dtype="float32"))
+    run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
     sj.identify(run, epsilon=0.2)
     original = ablation._edits
 
@@ -298,15 +305,15 @@ def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeyp
         found = original(sets, off)
         return found._replace(mlp=np.full_like(found.mlp, np.inf)) if off else found
 
-    settings = AblationSettings(draws=1, rho=0.3, dtype="bfloat16")
+    settings, execution = AblationSettings(draws=1, rho=0.3), ExecutionSettings(dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
-                                         r"0\), .*; try --config\.capture\.dtype=float32$"):  # fmt: skip
-        ablate(llama, run, tmp_path / "out", settings)
+                                         r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
+        ablate(llama, run, tmp_path / "out", settings, execution)
     infinite = np.full((3, 80), np.inf, np.float32)
     monkeypatch.setattr(ablation, "_edits", lambda sets, off: Edits(mlp=infinite))
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
-        ablate(llama, run, tmp_path / "out", settings)
+        ablate(llama, run, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
@@ -321,8 +328,8 @@ def test_as_a_command(hf_llama: Path, tmp_path: Path) -> None:
     def run(output: str, dtype: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(ROOT / "launch" / "capture.py"), "--model=model", "--instructions=rows.jsonl",
-             f"--output={output}", f"--config.capture.dtype={dtype}", "--config.capture.rows_per_block=2",
-             "--config.capture.batch_tokens=256"],
+             f"--output={output}", f"--config.execution.dtype={dtype}", "--config.capture.rows_per_block=2",
+             "--config.execution.batch_tokens=256"],
             cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"XLA_FLAGS": ""},
         )  # fmt: skip
 
@@ -331,7 +338,7 @@ def test_as_a_command(hf_llama: Path, tmp_path: Path) -> None:
         assert result.returncode == 2
         assert result.stderr.splitlines()[-1] == (
             "error: not finite in float16: instruction r6 (the embedding); "
-            "try --config.capture.dtype=bfloat16 or float32"
+            "try --config.execution.dtype=bfloat16 or float32"
         )
         assert "Traceback" not in result.stderr
         assert not open_run(tmp_path / "half").done[6:].any()

@@ -20,6 +20,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.store.arrays import Store
@@ -34,7 +35,7 @@ NEW = 8
 CONTINUED = {name: next(iter(cases)) for name, cases in CASES.items()} | {
     "llama": "rope_yarn", "gemma3_text": "ropes", "phi3": "longrope", "qwen3": "windows",
 }  # fmt: skip
-GREEDY = CaptureSettings(batch_tokens=1024, rows_per_block=16, scope="generated", new_tokens=NEW)
+GREEDY = CaptureSettings(rows_per_block=16, scope="generated", new_tokens=NEW)
 
 
 def prompts(lengths: tuple[int, ...] = LENGTHS) -> TokenizedSet:
@@ -57,7 +58,7 @@ class Continuing:
     """Continues texts with one model again and again, cut over four devices where its heads allow it."""
 
     def __init__(self, model: ModelDir) -> None:
-        placement = make_placement("mesh", 4 if model.config.kv_heads == 4 else 1, model.config)
+        placement = make_placement("mesh:4" if model.config.kv_heads == 4 else "mesh:1", model.config)
         self.model = place_model(model, placement, "float32")
 
     def __call__(self, place: Path, texts: TokenizedSet, rows_per_block: int = 8) -> TokenizedSet:
@@ -96,16 +97,15 @@ def rows(file: Path) -> list[dict[str, Any]]:
     return [row for row in load_instructions(file).rows if len(row["instruction"]) < 120][:10]
 
 
-@pytest.mark.parametrize(("placement", "parts"), [("pmap", 1), ("mesh", 2)])
+@pytest.mark.parametrize("placement", ["pmap", "mesh:2"])
 def test_the_capture_counts_what_was_generated(
-    placement: str, parts: int, stopping: tuple[Path, ModelDir, int], instruction_file: Path, tmp_path: Path
+    placement: str, stopping: tuple[Path, ModelDir, int], instruction_file: Path, tmp_path: Path
 ) -> None:
     directory, model, third = stopping
     stop = tuple(sorted({third, 7, 1}))
     assert model.stop_token_ids() == stop
     few = InstructionSet("rows", rows(instruction_file), ["A", "B", "C"])
-    settings = dataclasses.replace(GREEDY, placement=placement, model_parallel=parts)
-    run = capture(model, few, tmp_path / "run", settings)
+    run = capture(model, few, tmp_path / "run", GREEDY, execution=ExecutionSettings(placement=placement))
     reference = Reference(directory)
     token, length = run.read("generated/token"), run.read("generated/length")
     prompted = [np.asarray(model.tokenizer()(row["instruction"])["input_ids"], np.int32) for row in few.rows]

@@ -14,9 +14,11 @@ import torch
 import sparcom_jax as sj
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.controls import random_units
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.page import report
 from sparcom_jax.select.cores import core
@@ -25,13 +27,13 @@ from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.verify.reference import Reference
 
 RHO = 0.3
-SETTINGS = AblationSettings(draws=2, per_category=3, batch_tokens=512)
+SETTINGS, EXECUTION = AblationSettings(draws=2, per_category=3), ExecutionSettings(batch_tokens=512)
 
 
 @pytest.fixture(scope="module")
 def run(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> sj.Run:
     path = tmp_path_factory.mktemp("ablate") / "run"
-    run = capture(moe, sj.load_instructions(instruction_file), path, CaptureSettings(batch_tokens=512))
+    run = capture(moe, sj.load_instructions(instruction_file), path, execution=EXECUTION)
     sj.identify(run, epsilon=0.1)
     return run
 
@@ -79,7 +81,7 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
 @pytest.mark.parametrize("target", ["neurons", "experts"])
 def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Run, tmp_path: Path) -> None:
     sets = sj.open_sets(run, "frequency")
-    summary = ablate(moe, run, core(sets, RHO), tmp_path / "out", SETTINGS)
+    summary = ablate(moe, run, core(sets, RHO), tmp_path / "out", SETTINGS, EXECUTION)
     scored = [[row for row in run.instructions if row["category"] == name][:3] for name in run.categories]
     plain = Reference(hf_moe)
     baseline = [reference_nll(plain, moe, rows).mean() for rows in scored]
@@ -127,8 +129,16 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     units = core(sj.open_sets(run, "frequency"), RHO)
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, units, tmp_path / "out")
-    with pytest.raises(InputError, match="draws 0 must be positive and per_category 0 not negative"):
-        ablate(moe, run, units, tmp_path / "out", AblationSettings(draws=0))
+    for settings, message in (
+        (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
+        (AblationSettings(draws=0), "draws 0 must be positive and per_category 0 not negative"),
+        (AblationSettings(per_category=-1), "draws 20 must be positive and per_category -1 not negative"),
+        (AblationSettings(seed=-1), "seed must not be negative, got -1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ablate(moe, run, units, tmp_path / "out", settings)
+    with pytest.raises(InputError, match=r"execution\.batch_tokens must be positive, got 0"):
+        ablate(moe, run, units, tmp_path / "out", execution=ExecutionSettings(batch_tokens=0))
     everything = sj.identify(run, name="all", epsilon=1.0, expert_epsilon=1.0)
     with pytest.raises(
         InputError, match="the core experts of A leave 0 experts in layer 1, but a token needs 2; use a"
@@ -155,7 +165,7 @@ def test_stored_units(groups: tuple[str, ...], moe: ModelDir, run: sj.Run, tmp_p
     """Of units in some groups only, there is the one target, and the summary names them."""
     write_units(run, "mine", selected(run, groups))
     units = open_units(run, "mine")
-    summary = ablate(moe, run, units, tmp_path / "out", SETTINGS)
+    summary = ablate(moe, run, units, tmp_path / "out", SETTINGS, EXECUTION)
     (target,) = summary["targets"]
     assert target == ("experts" if groups == ("expert",) else "neurons")
     assert summary["targets"][target]["units_off"] == [5 * len(groups)] * 3
@@ -173,7 +183,7 @@ def test_stored_cores_are_the_cores_of_the_set(moe: ModelDir, run: sj.Run, tmp_p
     units = core(sj.open_sets(run, "frequency"), RHO)
     write_units(run, "cores", units)
     direct, stored = (
-        ablate(moe, run, one, tmp_path / name, SETTINGS)
+        ablate(moe, run, one, tmp_path / name, SETTINGS, EXECUTION)
         for name, one in (("direct", units), ("stored", open_units(run, "cores")))
     )
     assert direct.pop("set") == stored["units"]["set"]
@@ -188,10 +198,10 @@ def test_a_category_without_stored_units_is_refused(moe: ModelDir, run: sj.Run, 
     units.mask["expert"][1] = False
     write_units(run, "some", units)
     with pytest.raises(InputError, match="units 'some' have no experts of B, so nothing to switch off; choose more"):
-        ablate(moe, run, open_units(run, "some"), tmp_path / "out", SETTINGS)
+        ablate(moe, run, open_units(run, "some"), tmp_path / "out", SETTINGS, EXECUTION)
     write_units(run, "many", selected(run, ("expert",), count=7))
     with pytest.raises(InputError, match="the first experts of A leave 1 experts in layer 1, but a token needs 2; use"):
-        ablate(moe, run, open_units(run, "many"), tmp_path / "out", SETTINGS)
+        ablate(moe, run, open_units(run, "many"), tmp_path / "out", SETTINGS, EXECUTION)
     assert not (tmp_path / "out").exists()
 
 
@@ -201,16 +211,16 @@ def test_half_precision_follows_full_precision(
     """Capture and ablation in bfloat16: the arithmetic stays in it, and the numbers stay close."""
     instructions = sj.load_instructions(instruction_file)
     few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
-    half = capture(moe, few, tmp_path / "run", CaptureSettings(dtype="bfloat16"))
+    half = capture(moe, few, tmp_path / "run", execution=ExecutionSettings(dtype="bfloat16"))
     assert half.manifest.dtype == "bfloat16"
     for group in ("mlp", "shared", "routed"):
         count = run.read(f"{group}/positive_count")[1:10].astype(int)
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()
     sj.identify(half, epsilon=0.1)
     units = core(sj.open_sets(half, "frequency"), RHO)
-    settings = AblationSettings(draws=1, per_category=1, dtype="bfloat16")
+    settings = AblationSettings(draws=1, per_category=1)
     rounded, full = (
-        ablate(moe, half, units, tmp_path / dtype, dataclasses.replace(settings, dtype=dtype))["baseline"]
+        ablate(moe, half, units, tmp_path / dtype, settings, ExecutionSettings(dtype=dtype))["baseline"]
         for dtype in ("bfloat16", "float32")
     )
     np.testing.assert_allclose(rounded, full, rtol=0.05)

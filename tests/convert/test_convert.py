@@ -68,7 +68,7 @@ def test_the_digest_does_not_depend_on_the_files(hf_moe: Path, moe: ModelDir, br
 def test_each_device_restores_its_own_part(moe: ModelDir) -> None:
     from sparcom_jax.engine.placement import make_placement
 
-    placement = make_placement("mesh", 4, moe.config)
+    placement = make_placement("mesh:4", moe.config)
     params = moe.restore(placement.param_shardings(moe.config), "float32")
     experts = params["runs"][1]["moe"]["routed"]["gate"]
     assert experts.shape[1] == 8

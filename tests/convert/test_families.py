@@ -7,14 +7,14 @@ import pytest
 
 from sparcom_jax.capture import engine
 from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import convert
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints, oracles
 from tests.families import CASES
 
-SETTINGS = CaptureSettings(placement="mesh", model_parallel=2, batch_tokens=512)
+TWO_SHARE = ExecutionSettings(placement="mesh:2", batch_tokens=512)
 CUT = [("gemma3_text", "plain"), ("olmo2", "gqa"), ("gpt_neox", "parallel"), ("phi3", "window"), ("olmoe", "clip"),
        ("deepseek_v2", "groups"), ("gpt_oss", "plain")]  # fmt: skip
 
@@ -25,7 +25,7 @@ def test_counts_equal_forward_hooks_on_a_mesh(family: str, case: str, instructio
     model = convert(directory, tmp_path / "model")
     instructions = load_instructions(instruction_file)
     few = InstructionSet(instructions.source, instructions.rows[:8], instructions.categories)
-    run = capture(model, few, tmp_path / "run", SETTINGS)
+    run = capture(model, few, tmp_path / "run", execution=TWO_SHARE)
     ids = [np.asarray(model.tokenizer()(row["instruction"])["input_ids"]) for row in few.rows]
     layers = {group.name: list(group.layers) for group in engine.model_groups(model.config)}
     experts = model.config.experts.count if model.config.experts else 0

@@ -21,7 +21,7 @@ QWEN_MOE = {"model_type": "qwen2_moe", **SIZES, "num_experts": 8, "num_experts_p
 @pytest.mark.parametrize("raw", [LLAMA, QWEN_MOE], ids=["llama", "qwen2_moe"])
 def test_each_layer_sums_the_stream_twice_and_sends_nothing_else(raw: dict[str, Any], parts: int) -> None:
     config = translate(raw)
-    placement = make_placement("mesh", parts, config)
+    placement = make_placement(f"mesh:{parts}", config)
     program = compiled_step(config, placement, Shape(SLOTS, 128, 8)).as_text()
     # Of the last layer's MLP only the gate is computed, so its sum is not needed.
     assert sent_values(program) == {"all-reduce": (2 * LAYERS - 1) * SLOTS * WIDTH}
@@ -29,14 +29,14 @@ def test_each_layer_sums_the_stream_twice_and_sends_nothing_else(raw: dict[str, 
 
 def test_a_device_holds_its_part_of_the_parameters() -> None:
     config = translate(LLAMA)
-    whole, half = (parameter_values(config, make_placement("mesh", parts, config)) for parts in (1, 2))
+    whole, half = (parameter_values(config, make_placement(f"mesh:{parts}", config)) for parts in (1, 2))
     shared = 2 * 64 * WIDTH + (2 * LAYERS + 1) * WIDTH  # embedding, head and norms are whole
     assert half - shared == (whole - shared) // 2
 
 
 def test_nothing_is_sent_where_each_device_has_the_whole_model() -> None:
     config = translate(LLAMA)
-    program = compiled_step(config, make_placement("pmap", 1, config), Shape(SLOTS, 128, 8)).as_text()
+    program = compiled_step(config, make_placement("pmap", config), Shape(SLOTS, 128, 8)).as_text()
     assert not sent_values(program)
 
 

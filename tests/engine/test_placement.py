@@ -15,10 +15,12 @@ import pytest
 
 import sparcom_jax as sj
 from sparcom_jax.capture.engine import capture
-from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.ablate import AblationSettings, ablate
+from sparcom_jax.causal.ablate import ablate
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, make_placement
+from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits
 from tests import checkpoints
 
@@ -41,31 +43,57 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
     instructions = sj.load_instructions(instruction_file)
     few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
     whole, cut = (
-        capture(model, few, tmp_path / placement,
-                CaptureSettings(batch_tokens=512, placement=placement, model_parallel=parts))
-        for placement, parts in (("pmap", 1), ("mesh", 4))
-    )  # fmt: skip
+        capture(model, few, tmp_path / placement, execution=ExecutionSettings(batch_tokens=512, placement=placement))
+        for placement in ("pmap", "mesh:4")
+    )
     assert [group for group in whole.groups if group != "expert"] == groups.split()
     for group in groups.split():
         one, other = (run.read(f"{group}/positive_count").astype(int) for run in (whole, cut))
         assert np.abs(one - other).sum() <= 1e-5 * one.size * whole.token_count.mean()
     sj.identify(whole, epsilon=0.1, expert_per_layer=1)
     summaries = {}
-    for placement, parts in (("pmap", 1), ("mesh", 2), ("mesh", 4)):
-        how = AblationSettings(rho=0.3, draws=1, placement=placement, model_parallel=parts, batch_tokens=512)
-        summaries[parts] = ablate(model, whole, tmp_path / f"ablation{parts}", how)
-    assert set(summaries[1]["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
-    for parts in (2, 4):
-        np.testing.assert_allclose(summaries[parts]["baseline"], summaries[1]["baseline"], rtol=1e-5)
-        for target, found in summaries[1]["targets"].items():
+    for placement in ("pmap", "mesh:2", "mesh:4"):
+        execution = ExecutionSettings(batch_tokens=512, placement=placement)
+        how = AblationSettings(rho=0.3, draws=1)
+        summaries[placement] = ablate(model, whole, tmp_path / f"ablation-{placement}", how, execution)
+    alone = summaries.pop("pmap")
+    assert set(alone["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
+    for shared in summaries.values():
+        np.testing.assert_allclose(shared["baseline"], alone["baseline"], rtol=1e-5)
+        for target, found in alone["targets"].items():
             assert np.abs(found["delta"]).max() > 1e-3
             for name in ("delta", "random_mean"):
-                np.testing.assert_allclose(summaries[parts]["targets"][target][name], found[name], atol=2e-5)
+                np.testing.assert_allclose(shared["targets"][target][name], found[name], atol=2e-5)
 
 
-@pytest.mark.parametrize(("kind", "parts"), [("pmap", 1), ("mesh", 2), ("mesh", 4)])
-def test_what_is_not_there_lies_nowhere(llama: ModelDir, kind: str, parts: int) -> None:
-    placement = make_placement(kind, parts, llama.config)
+@pytest.mark.parametrize(("asked", "kind", "grid"), [
+    ("pmap", "pmap", {"data": 4, "model": 1}), ("mesh:1", "mesh", {"data": 4, "model": 1}),
+    ("mesh:2", "mesh", {"data": 2, "model": 2}), ("mesh", "mesh", {"data": 1, "model": 4}),
+])  # fmt: skip
+def test_how_many_devices_share_a_batch(llama: ModelDir, asked: str, kind: str, grid: dict[str, int]) -> None:
+    placement = make_placement(asked, llama.config)
+    assert (placement.kind, dict(placement.mesh.shape)) == (kind, grid)
+
+
+@pytest.mark.parametrize("asked", ["", "ring", "pmap:1", "pmap:", "mesh:", "mesh:0", "mesh:-2", "mesh:2.0", "mesh:+2",
+                                   "mesh:two", "mesh:02", "mesh: 2", "mesh:2:2", "Mesh"])  # fmt: skip
+def test_placements_that_are_not_known(llama: ModelDir, asked: str) -> None:
+    with pytest.raises(InputError) as error:
+        make_placement(asked, llama.config)
+    assert str(error.value) == (
+        f"execution.placement {asked!r} is not known; known: pmap, mesh, and mesh:N: N devices share a batch"
+    )
+
+
+@pytest.mark.parametrize("asked", ["mesh:3", "mesh:8"])
+def test_devices_that_cannot_be_divided(llama: ModelDir, asked: str) -> None:
+    with pytest.raises(InputError, match=rf"^execution\.placement '{asked}': \d does not divide the 4 local devices$"):
+        make_placement(asked, llama.config)
+
+
+@pytest.mark.parametrize(("asked", "parts"), [("pmap", 1), ("mesh:2", 2), ("mesh:4", 4)])
+def test_what_is_not_there_lies_nowhere(llama: ModelDir, asked: str, parts: int) -> None:
+    placement = make_placement(asked, llama.config)
     edits = Edits(mlp=np.arange(24, dtype=np.float32).reshape(3, 8), expert=np.eye(3, 8) > 0)
     placed: Any = placement.put(edits, EDIT_SPECS)
     assert (placed.shared, placed.routed) == (None, None)
@@ -77,7 +105,7 @@ def test_what_is_not_there_lies_nowhere(llama: ModelDir, kind: str, parts: int) 
 
 @pytest.fixture
 def alone(llama: ModelDir, monkeypatch: pytest.MonkeyPatch) -> Placement:
-    placement = make_placement("pmap", 1, llama.config)
+    placement = make_placement("pmap", llama.config)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(2 * placement.data)))
     return placement
 
@@ -102,7 +130,7 @@ def test_devices_that_share_a_batch_begin_steps_in_order(llama: ModelDir) -> Non
         time.sleep(0.002 * (number % 3))
         begun.append((number, threading.get_ident()))
 
-    list(make_placement("mesh", 2, llama.config).run_ahead(partial(call, number) for number in range(8)))
+    list(make_placement("mesh:2", llama.config).run_ahead(partial(call, number) for number in range(8)))
     assert [number for number, _ in begun] == list(range(8))
     assert len({thread for _, thread in begun}) == 1
 

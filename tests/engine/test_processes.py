@@ -12,25 +12,27 @@ import pytest
 from sparcom_jax.capture.engine import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.instructions.rows import load_instructions
 from sparcom_jax.store.run import Run, open_run
 from tests.capture.test_capture import same
 from tests.ports import free_port
 
 LAUNCHER = Path(__file__).resolve().parents[2] / "launch" / "capture.py"
-SETTINGS = CaptureSettings(batch_tokens=512, rows_per_block=4)
+SETTINGS, EXECUTION = CaptureSettings(rows_per_block=4), ExecutionSettings(batch_tokens=512)
 SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def alone(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return capture(moe, load_instructions(instruction_file), tmp_path_factory.mktemp("alone") / "run", SETTINGS)
+    run = tmp_path_factory.mktemp("alone") / "run"
+    return capture(moe, load_instructions(instruction_file), run, SETTINGS, execution=EXECUTION)
 
 
 def start(model: ModelDir, file: Path, run: Path, processes: int, log: Path) -> list[subprocess.Popen[bytes]]:
     port = free_port()
     flags = [f"--model={model.path}", f"--instructions={file}", f"--output={run}", f"--processes={processes}",
-             f"--coordinator=127.0.0.1:{port}", "--config.capture.batch_tokens=512",
+             f"--coordinator=127.0.0.1:{port}", "--config.execution.batch_tokens=512",
              "--config.capture.rows_per_block=4"]  # fmt: skip
     environment = os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(run.parents[1] / "xla"),
                                 "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip

@@ -156,14 +156,15 @@ def test_a_digest_is_of_selection_run_and_masks(run: Run) -> None:
     assert digest() == first == digest("capture", keep="sets") == digest("model", path="elsewhere")
     assert first == sj.identify(run, name="other", epsilon=0.3).digest
     unlike = [digest(part, digest="x") for part in ("model", "tokenizer", "instructions")]
-    unlike += [digest("capture", convention="product"), sj.identify(run, name="digest", epsilon=0.29).digest]
+    unlike += [digest("capture", convention="product"), digest("execution", dtype="bfloat16")]
+    unlike += [sj.identify(run, name="digest", epsilon=0.29).digest]
     counts = run.store.open_array("mlp/positive_count").spec().to_json()
     array = ts.open(counts, open=True).result()
     before = array[0, 0].read().result()
     array[0, 0].write((run.token_count[0] - before).astype(np.uint16)).result()
     unlike.append(digest())
     array[0, 0].write(before).result()
-    assert len({first, *unlike}) == 7
+    assert len({first, *unlike}) == 8
     assert digest() == first
 
 
@@ -180,7 +181,7 @@ def test_empty_sets_are_warned_of_where_they_are_made(run: Run, capsys: pytest.C
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"schema_version": 2}, r"sets/made/zarr\.json: schema_version is 2, this version reads 1; run identify again"),
+    ({"schema_version": 1}, r"sets/made/zarr\.json: schema_version is 1, this version reads 2; run identify again"),
     ({"schema_version": None}, "schema_version is None"),
     ({"groups": ["shared"]}, r"sets/made/zarr\.json: not the attributes of a set of this run"),
     ({"groups": None}, "not the attributes of a set"),

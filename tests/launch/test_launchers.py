@@ -1,20 +1,26 @@
 """Every launcher through its command line, as a user would call it: results, one-line errors, exit codes, kill -9."""
 
+import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sparcom_jax as sj
 from sparcom_jax import Run
+from sparcom_jax.docstrings import meanings
 from sparcom_jax.errors import InputError
+from sparcom_jax.identify.selection import OF_NEURONS
+from sparcom_jax.settings import StudySettings
 from tests import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +65,7 @@ def test_the_whole_chain(work: Path) -> None:
     for name in ("base", "tuned"):
         assert done(work, "convert", f"--source={name}", f"--output=models/{name}") == f"models/{name}"
         done(work, "capture", f"--model=models/{name}", "--instructions=rows.jsonl", f"--output=runs/{name}",
-             "--config=" + str(ROOT / "configs/default.py"), "--config.capture.batch_tokens=512")  # fmt: skip
+             "--config=" + str(ROOT / "configs/default.py"), "--config.execution.batch_tokens=512")  # fmt: skip
         done(work, "identify", f"--run=runs/{name}", "--epsilon=0.1", "--ties=exact")
     done(work, "evaluate", "--run=runs/base", "--output=results/evaluate", "--permutations=50", "--bootstraps=50")
     done(work, "compare", "--base=runs/base", "--tuned=runs/tuned", "--output=results/compare", "--permutations=50",
@@ -68,10 +74,10 @@ def test_the_whole_chain(work: Path) -> None:
          "--config.ablate.per_category=2", "--config.ablate.draws=1", "--config.ablate.rho=0.3")  # fmt: skip
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
-    assert all(f"<h2>{kind}/{kind}</h2>" in page or kind in page for kind in ("evaluate", "compare", "ablate"))
+    assert [page.count(f"<h2>{kind}: {kind}</h2>") for kind in ("evaluate", "compare", "ablate")] == [1, 1, 1]
     run = sj.open_run(work / "runs/base")
     run.require_complete()
-    assert run.manifest.capture["batch_tokens"] == 512
+    assert run.manifest.execution["batch_tokens"] == 512
     assert (sj.open_sets(run, "frequency").size("mlp") == 24).all()
 
 
@@ -87,7 +93,7 @@ def test_sets_in_the_place_of_counts(work: Path) -> None:
     assert (result.returncode, result.stderr.strip()[: len(message) + 7]) == (2, f"error: {message}")
 
 
-BLOCKS_OF_TWO = ("--model=models/base", "--config.capture.rows_per_block=2", "--config.capture.batch_tokens=512")
+BLOCKS_OF_TWO = ("--model=models/base", "--config.capture.rows_per_block=2", "--config.execution.batch_tokens=512")
 
 
 def undisturbed(work: Path, rows: str) -> Run:
@@ -173,8 +179,8 @@ BAD = {
     "an empty study": (("analyze", f"--config={ROOT / 'configs/default.py'}", "--output=x"), "pairs is empty"),
     "a field that this command does not read": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.identify.epsilon=0.1"),
-        "--config.identify.epsilon has no effect on this command, which reads the section capture and, only with "
-        "capture.keep=sets, selector",
+        "--config.identify.epsilon has no effect on this command, which reads execution, capture, selector, "
+        "epsilon, threshold, ties, pool of identify (only with capture.keep=sets)",
     ),
     "a field of experts, whose counts a capture keeps": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.capture.keep=sets",
@@ -182,7 +188,7 @@ BAD = {
     ),
     "a field that only a capture reads": (
         ("ablate", "--model=m", "--run=r", "--output=x", "--config.capture.template=chat"),
-        "--config.capture.template has no effect on this command, which reads the section ablate and batch_tokens",
+        "--config.capture.template has no effect on this command, which reads set_name, execution, ablate",
     ),
     "two sources of units": (
         ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--set=s"), "--set and --units are two sources",
@@ -193,7 +199,7 @@ BAD = {
     ),
     "a section without its fields": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.capture={'max_tokens': 3}"),
-        "config field capture.batch_tokens is missing",
+        "config field capture.convention is missing",
     ),
     "a config that fails": (("analyze", "--config=odd.py", "--output=x"), "--config=odd.py: ValueError: of its own"),
     "a flag that is empty": (("identify", "--run="), "flag --run is empty"),
@@ -215,6 +221,26 @@ BAD = {
     "unknown flags that are let pass": (("identify", "--run=r", "--undefok=x", "--x=3"), "flag --undefok is of no use"),
     "a level of logging": (("identify", "--run=r", "--stderrthreshold=x"), "flag --stderrthreshold is of no use here"),
     "a foreign flag of a flagfile": (("identify", "--run=r", "--flagfile=pdb.txt"), "flag --pdb_post_mortem is of no"),
+    **{f"a bad value of {field}": (
+        ("analyze", f"--config={ROOT / 'configs/default.py'}", "--output=x", f"--config.{field}={value}"), message,
+    ) for field, value, message in (
+        ("execution.placement", "ring", "error: execution.placement 'ring' is not known; known: pmap, mesh, and "),
+        ("execution.dtype", "int8", "error: execution.dtype 'int8' is not supported; supported: auto, float32"),
+        ("capture.scope", "answer", "error: capture.scope 'answer' is not known; known: prompt, instruction, response"),
+        ("identify.ties", "maybe", "error: ties 'maybe' is not known; known: include, drop, exact"),
+        ("evaluate.rho", "1.5", "error: rho is 1.5: it must be above 0 and at most 1"),
+        ("compare.bootstraps", "0", "error: bootstraps is 0: it must be 1 or more"),
+        ("ablate.draws", "0", "error: draws 0 must be positive and per_category 0 not negative"),
+    )},
+    "a bad value by a short flag": (("evaluate", "--run=r", "--output=x", "--rho=half"), "flag --rho=half: could not"),
+    "a short flag and a bad section": (
+        ("compare", "--base=r", "--tuned=r", "--output=x", "--rho=0.4", "--config.compare={'rho': 0.3}"),
+        "config field compare.bootstraps is missing",
+    ),
+    "a field that only a study reads": (
+        ("identify", "--run=r", "--config.instructions=x"),
+        "--config.instructions has no effect on this command, which reads set_name, identify",
+    ),
     "no results": (("report", "--results=nowhere", "--output=x.html"), "nowhere"),
 }  # fmt: skip
 
@@ -235,6 +261,70 @@ def test_help_is_no_fault(help_flag: str, work: Path) -> None:
     result = launch(work, "capture", help_flag)
     assert (result.returncode, result.stderr) == (0, "")
     assert "--instructions: hexainst, or a JSONL file" in result.stdout
+    assert "  --config.capture.max_tokens=0 " in result.stdout
+
+
+READS = {
+    "capture": ("execution", "capture", *(f"identify.{name}" for name in OF_NEURONS)),
+    "identify": ("set_name", "identify"),
+    "evaluate": ("set_name", "evaluate"),
+    "compare": ("set_name", "compare"),
+    "ablate": ("set_name", "execution", "ablate"),
+    "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
+}
+SHORT = {"identify": {"name": "set_name"}, "evaluate": {"set": "set_name"}, "compare": {"set": "set_name"},
+         "ablate": {"set": "set_name"}}  # fmt: skip
+# Runs a launcher where what takes long to import is not there.
+QUICK = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(("jax", "flax", "transformers", "scipy", "orbax", "torch", "altair"), None))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def read_by(launcher: str) -> dict[str, Any]:
+    """The fields that a launcher reads, with their defaults."""
+    found: dict[str, Any] = {}
+    for path in READS[launcher]:
+        section, _, field = path.partition(".")
+        value = getattr(StudySettings(), section)
+        if not dataclasses.is_dataclass(value):
+            found[path] = value
+        else:
+            values = dataclasses.asdict(value)
+            found |= {f"{section}.{name}": values[name] for name in ([field] if field else values)}
+    return found
+
+
+@pytest.mark.parametrize("launcher", READS)
+def test_help_lists_what_is_read_with_its_default_and_meaning(launcher: str, work: Path) -> None:
+    program = [sys.executable, "-c", QUICK, *command(launcher, "--help")[1:]]
+    result = subprocess.run(program, cwd=work, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = re.findall(r"^  --config\.(\S+?)=(\S*) +(\S.*)$", result.stdout, re.MULTILINE)
+    wanted = read_by(launcher)
+    assert [path for path, _, _ in lines] == list(wanted)
+    for path, default, meaning in lines:
+        value = wanted[path]
+        assert default == value if isinstance(value, str) else json.loads(default) == value, path
+        *section, name = path.split(".")
+        kind = type(getattr(StudySettings(), section[0])) if section else StudySettings
+        assert meaning == meanings(kind)[name]
+
+
+@pytest.mark.parametrize("launcher", SHORT)
+def test_help_of_short_flags_is_that_of_their_fields(launcher: str, work: Path) -> None:
+    shown = " ".join(launch(work, launcher, "--help").stdout.split())
+    fields, short = read_by(launcher), SHORT[launcher]
+    if launcher != "ablate":
+        short = short | {path.partition(".")[2]: path for path in fields if path.startswith(f"{launcher}.")}
+    for name, path in short.items():
+        value, section = fields[path], path.rpartition(".")[0]
+        meaning = meanings(type(getattr(StudySettings(), section)) if section else StudySettings)[path.split(".")[-1]]
+        start = f"--[no]{name}: " if isinstance(value, bool) else f"--{name}: "
+        default = value if isinstance(value, str) else json.dumps(value)
+        assert f" {start}{meaning}; default {default} " in shown
 
 
 def test_flags_in_a_file(work: Path) -> None:

@@ -51,7 +51,7 @@ def test_the_longest_text_is_counted_exactly(kernel: CountingKernel) -> None:
 
 
 def captured(model: ModelDir, kernels: Kernels) -> Any:
-    placement = replace(make_placement("pmap", 1, model.config), kernels=kernels)
+    placement = replace(make_placement("pmap", model.config), kernels=kernels)
     random = np.random.default_rng(0)
     lengths = (70, 3, 100, 1, 40)
     texts = [random.integers(0, model.config.vocab_size, length, np.int32) for length in lengths]

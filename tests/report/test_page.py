@@ -1,5 +1,6 @@
 """The whole page, of results of every kind, and the command that writes it."""
 
+import dataclasses
 import html
 import json
 import re
@@ -24,8 +25,8 @@ from tests.synthetic_results import (
     CATEGORIES,
     COMPARE,
     EVALUATE,
+    EVALUATED,
     EVIL,
-    FEW,
     make_results,
     read_table,
 )
@@ -186,7 +187,7 @@ def test_a_result_may_be_the_directory_itself_without_core_units(tmp_path: Path)
     run = make_run(tmp_path / "run", [0, 0], groups={"mlp": {"layers": [0], "neuron": 9}}, categories=("only",),
                    num_layers=1)  # fmt: skip
     write_sets(run, {"mlp": np.eye(2, 9, dtype=bool)[:, None]})
-    evaluate(run, tmp_path / "results", rho=1.0, **FEW)
+    evaluate(run, tmp_path / "results", dataclasses.replace(EVALUATED, rho=1.0))
     page_text = report(tmp_path / "results", tmp_path / "report.html").read_text()
     assert "<h2>evaluate</h2>" in page_text
     assert "<code>overlap.csv</code>" in page_text

@@ -18,8 +18,9 @@ from tests.synthetic_results import (
     ACROSS,
     CATEGORIES,
     COMPARE,
+    COMPARED,
     EVALUATE,
-    FEW,
+    EVALUATED,
     LABELS,
     edit,
     make_results,
@@ -105,18 +106,18 @@ def test_bad_results_are_named(results: Path, tmp_path: Path, break_it: Callable
 def test_results_of_two_versions_of_a_set_are_not_mixed(tmp_path: Path) -> None:
     base, tuned, before, _ = make_pair(tmp_path / "runs", LABELS, categories=CATEGORIES)
     results = tmp_path / "results"
-    evaluate(base, results / "evaluate", **FEW)
+    evaluate(base, results / "evaluate", EVALUATED)
     again = before["mlp"].copy()
     again[0, 0, 0] ^= True
     write_sets(base, {"mlp": again})
-    compare(open_run(f"{base.location}/"), tuned, results / "pair", **FEW)
+    compare(open_run(f"{base.location}/"), tuned, results / "pair", COMPARED)
     with pytest.raises(InputError) as error:
         find_results(results)
     assert str(error.value) == (
         f"{results / 'evaluate'} and {results / 'pair'}: made of two versions of set 'frequency' of {base.location}; "
         f"make the results of the earlier one again"
     )
-    evaluate(base, results / "evaluate", **FEW)
+    evaluate(base, results / "evaluate", EVALUATED)
     assert [result.kind for result in find_results(results)] == ["evaluate", "compare"]
 
 

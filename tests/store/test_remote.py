@@ -26,7 +26,7 @@ from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
 from tests.ports import free_port
 
-SETTINGS = CaptureSettings(batch_tokens=1024, rows_per_block=16)
+SETTINGS = CaptureSettings(rows_per_block=16)
 SECRET = "s3cr3t-of-the-tests"
 
 
