@@ -13,27 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.kernels.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.kernels.choice import default_kernels
 
 MIN_ROWS = 8
 SLOTS_PER_ROW = 16
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The static sizes of a batch; each shape is compiled once.
-
-    Attributes:
-      slots: token slots S.
-      window: attention window W.
-      rows: texts R that the batch can hold.
-    """
-
-    slots: int
-    window: int
-    rows: int
 
 
 @dataclass(frozen=True)

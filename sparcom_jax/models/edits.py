@@ -13,8 +13,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from sparcom_jax.models.config import LayerKind
-
 
 class NeuronEdit(NamedTuple):
     """Makes `scale * product + shift` of the input of `down_proj`; None leaves that part out.
@@ -99,12 +97,12 @@ class Edits(NamedTuple):
         """Which experts each slot may be routed to, by the edits of one layer."""
         return self.expert if self.expert is None or len(self.expert) == 1 else self.expert[variant]
 
-    def of_kind(self, kind: LayerKind) -> "Edits":
-        """The edits that concern layers of one kind."""
-        if kind == "dense":
-            return Edits(mlp=self.mlp)
-        return Edits(shared=self.shared, routed=self.routed, expert=self.expert)
+    def of(self, *, routed: bool) -> "Edits":
+        """The edits that concern layers with routed experts, or the others."""
+        if routed:
+            return Edits(shared=self.shared, routed=self.routed, expert=self.expert)
+        return Edits(mlp=self.mlp)
 
-    def rows(self, start: int, stop: int) -> "Edits":
-        """The edits of the layers `start` to `stop` of each kind."""
-        return jax.tree.map(lambda edit: edit[start:stop], self)
+    def rows(self, layers: slice) -> "Edits":
+        """The edits of some of the layers that it counts."""
+        return jax.tree.map(lambda edit: edit[layers], self)

@@ -7,10 +7,11 @@ M entries of the dispatch, B entries of a block.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from sparcom_jax.models.collectives import replicated_input, sum_over
 from sparcom_jax.models.config import Activation, Clamp, DecoderConfig, Experts
+from sparcom_jax.models.context import Context
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, run_experts
@@ -22,7 +23,7 @@ from sparcom_jax.models.taps import LayerTaps, RoutedTap
 class RoutedExperts(nnx.Module):
     """E gated MLPs of which each token passes K; weights are stacked on a leading expert axis.
 
-    Where they are those of several layers, on an axis before it, `place` tells which layer is meant.
+    Where they are those of several layers, on an axis before it, `repeat` tells which layer is meant.
     """
 
     def __init__(self, width: int, experts: Experts, activation: Activation, rngs: nnx.Rngs) -> None:
@@ -46,14 +47,14 @@ class RoutedExperts(nnx.Module):
         chosen: Int[Array, "S K"],
         edit: NeuronEdit,
         variant: Int[Array, "S"],
-        place: Int[Array, ""] | None,
+        repeat: Int[Array, ""] | None,
         kernel: ExpertsKernel,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"], Dispatch]:
         """Returns outputs, gates and products per entry of the dispatch, and the dispatch."""
         plan, block = arrange(chosen, self.gate.shape[-3], self.count, kernel)
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
         of_entry = None if edit.variants == 1 else jnp.take(variant, plan.slot, mode="clip")
-        experts = ExpertMLPs(self._weights(), self._activate, edit, of_entry, place)
+        experts = ExpertMLPs(self._weights(), self._activate, edit, of_entry, repeat)
         return *run_experts(entries, plan, block, experts, kernel), plan
 
     def _weights(self) -> dict[str, Array]:
@@ -77,9 +78,7 @@ def _clamped(gate: Float[Array, "B F"], up: Float[Array, "B F"], clamp: Clamp) -
 class MoE(nnx.Module):
     """Routed experts, and a shared expert where the model has one, behind a sigmoid gate (Qwen2-MoE) or not."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
-        assert config.experts is not None
-        experts = config.experts
+    def __init__(self, config: DecoderConfig, experts: Experts, rngs: nnx.Rngs) -> None:
         self.router = nnx.Linear(config.width, experts.count, use_bias=experts.bias, rngs=rngs)
         self.routed = RoutedExperts(config.width, experts, config.activation, rngs)
         if experts.shared_width:
@@ -89,26 +88,20 @@ class MoE(nnx.Module):
         self.experts = experts
 
     def __call__(
-        self,
-        x: Float[Array, "S D"],
-        real: Bool[Array, "S"],
-        edits: Edits,
-        variant: Int[Array, "S"],
-        *,
-        axis: str | None,
-        kernel: ExpertsKernel,
-        place: Int[Array, ""] | None = None,
+        self, x: Float[Array, "S D"], edits: Edits, context: Context, repeat: Int[Array, ""] | None
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the output and the taps `routed` and, where there is a shared expert, `shared`.
 
-        Over `axis`, each device has its own experts, and the entries of the tap are those of its experts, numbered
-        from 0.
+        Over a mesh axis, each device has its own experts, and the entries of the tap are those of its experts, numbered
+        from 0. `repeat` is as in `RoutedExperts`.
         """
+        axis, variant = context.compute.axis, context.batch.variant
         logits = self.router(x)
-        chosen, weight = route(logits, self.experts, real, edits.expert_of_slots(variant))
+        chosen, weight = route(logits, self.experts, context.real, edits.expert_of_slots(variant))
         read = replicated_input(x, axis)
         local = self._local(chosen, axis)
-        outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, place, kernel)
+        kernel = context.compute.kernels.experts
+        outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, repeat, kernel)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         y = jnp.einsum("SKD,SK->SD", mine, replicated_input(weight, axis))
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}

@@ -66,9 +66,9 @@ def expert_group(routed: Group) -> Group:
 def model_groups(config: DecoderConfig) -> list[Group]:
     """The neuron groups of a model, in the order in which they are stored."""
     groups = []
-    if dense := config.layers_of("dense"):
+    if dense := config.dense_layers:
         groups.append(Group("mlp", dense, ("neuron",), (config.mlp_width,)))
-    if config.experts and (sparse := config.layers_of("moe")):
+    if config.experts and (sparse := config.moe_layers):
         if config.experts.shared_width:
             groups.append(Group("shared", sparse, ("neuron",), (config.experts.shared_width,)))
         groups.append(Group("routed", sparse, ("expert", "neuron"), (config.experts.count, config.experts.width)))

@@ -23,7 +23,7 @@ from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import load_instructions
-from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.batch import Batch
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.units.bits import unpack
 from sparcom_jax.units.groups import Group

@@ -30,18 +30,18 @@ class ExpertMLPs(NamedTuple):
 
     Attributes:
       weights: `gate`, `up` [E, D, F] and `down` [E, F, D], and where there are biases `gate_bias` and so on [E, ...];
-        with a leading axis of layers where `place` is given.
+        with a leading axis of layers where `repeat` is given.
       activate: what happens between the projections.
       edit: what becomes of the input of the down projection.
       variant: of each entry; None where the edit has one only.
-      place: which layer is meant; None where the weights are those of one layer.
+      repeat: which layer is meant; None where the weights are those of one layer.
     """
 
     weights: dict[str, Array]
     activate: Activate
     edit: NeuronEdit = NeuronEdit()
     variant: Int[Array, "M"] | None = None
-    place: Int[Array, ""] | None = None
+    repeat: Int[Array, ""] | None = None
 
 
 def arrange(chosen: Int[Array, "S K"], local: int, experts: int, kernel: ExpertsKernel) -> tuple[Dispatch, int]:
@@ -93,14 +93,14 @@ def run_experts(
     def project(x: Float[Array, "M A"], name: str) -> Float[Array, "M B"]:
         weight = experts.weights[name]
         if kernel == "ragged":
-            y = jax.lax.ragged_dot(x, _own(weight, experts.place), plan.tokens, precision=exact(x.dtype))
+            y = jax.lax.ragged_dot(x, _own(weight, experts.repeat), plan.tokens, precision=exact(x.dtype))
         else:
             # Of all layers at once: to take out those of one would copy them.
-            group = plan.expert[::block] + (0 if experts.place is None else experts.place * weight.shape[-3])
+            group = plan.expert[::block] + (0 if experts.repeat is None else experts.repeat * weight.shape[-3])
             used = jnp.sum(-(-plan.tokens // block))
             y = blockwise_matmul(x, weight.reshape(-1, *weight.shape[-2:]), group, used, kernel)
         bias = experts.weights.get(f"{name}_bias")
-        return y if bias is None else y + _own(bias, experts.place)[plan.expert]
+        return y if bias is None else y + _own(bias, experts.repeat)[plan.expert]
 
     gate, product = experts.activate(project(entries, "gate"), project(entries, "up"))
     return project(experts.edit.apply(product, experts.variant, plan.expert), "down"), gate, product
@@ -212,8 +212,8 @@ def _triton(x: Array, weight: Array, group: Array, used: Array, *, transposed: b
     return product
 
 
-def _own(stacked: Array, place: Int[Array, ""] | None) -> Array:
-    return stacked if place is None else stacked[place]
+def _own(stacked: Array, repeat: Int[Array, ""] | None) -> Array:
+    return stacked if repeat is None else stacked[repeat]
 
 
 def pieces(plan: Dispatch, block: int) -> tuple[Int[Array, "P"], Int[Array, "P"], Int[Array, "P"]]:
@@ -244,12 +244,12 @@ def _in_pieces(
     of them as it can; and which of PIECE sizes it has is chosen when it runs, so that no more than a part of a block is
     padding.
     """
-    weights, activate, edits, variants, place = experts
+    weights, activate, edits, variants, repeat = experts
 
     def compute(
         rows: int, x: Float[Array, "C D"], expert: Int[Array, ""], edit: NeuronEdit, variant: Int[Array, "C"] | None
     ) -> tuple[Array, Array, Array]:
-        mine = {name: w[expert] if place is None else w[place, expert] for name, w in weights.items()}
+        mine = {name: w[expert] if repeat is None else w[repeat, expert] for name, w in weights.items()}
 
         def project(x: Array, name: str) -> Array:
             y = x @ mine[name]
