@@ -27,14 +27,14 @@ from jax.sharding import AxisType, Mesh
 
 from benchmarks import print_table, timed
 from benchmarks.accelerator.shapes import SHAPES, decoder_config, small
-from sparcom_jax.batches.packing import Shape
 from sparcom_jax.capture.generate import generate_step
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.causal.likelihood import likelihood_step
 from sparcom_jax.engine.placement import Placement
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, abstract_params
+from sparcom_jax.models.decoder import abstract_params
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels, kernels_for
 from sparcom_jax.units.groups import model_groups
@@ -105,7 +105,7 @@ def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows:
     batch = Batch(*(jax.ShapeDtypeStruct((1, slots), kind) for kind in kinds))
     edit = {group.name: jax.ShapeDtypeStruct(group.shape, jnp.float32) for group in groups}
     if config.experts:
-        edit["expert"] = jax.ShapeDtypeStruct((len(config.layers_of("moe")), config.experts.count), jnp.bool_)
+        edit["expert"] = jax.ShapeDtypeStruct((len(config.moe_layers), config.experts.count), jnp.bool_)
     made = {
         "capture": (capture_step(config, shape, Kept(), placement), None),
         "capture, sets": (capture_step(config, shape, Kept(selection=Selection()), placement), None),

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import print_table
-from sparcom_jax.batches.packing import Shape
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.hf_config import translate
 from sparcom_jax.engine.placement import Placement, make_placement
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, abstract_params
+from sparcom_jax.models.decoder import abstract_params
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 LLAMA_7B = {

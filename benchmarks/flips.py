@@ -19,15 +19,16 @@ import torch
 from benchmarks import ROOT, print_table, workspace
 from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import load_torch, observe_experts
-from sparcom_jax.batches.packing import Shape, feeds, make_plan
+from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import Placement, Step, one_device
 from sparcom_jax.engine.sweep import sweep
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.faults import first_fault
 from sparcom_jax.models.taps import RoutedTap
 from sparcom_jax.units.groups import model_groups
@@ -111,7 +112,7 @@ def raw_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
     def step(params: Params, batch: Batch, nothing: None) -> Any:
         del nothing
         with jax.default_matmul_precision("highest"):
-            read = bind(config, params)(batch, shape.rows, window=shape.window, reduce=lambda taps: taps)
+            read = bind(config, params)(batch, shape, reduce=lambda taps: taps)
         return read.taps, first_fault(read.finite, batch.row, shape.rows)
 
     return placement.compile(step, config, None, None)

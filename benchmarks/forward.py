@@ -6,11 +6,12 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
-from sparcom_jax.batches.packing import Feed, Shape, feeds, make_plan
+from sparcom_jax.batches.packing import Feed, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.engine.placement import Placement
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
+from sparcom_jax.models.decoder import Params, abstract_params, bind
 
 
 @cache
@@ -22,11 +23,9 @@ def bare_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Any:
         with jax.default_matmul_precision("highest"):
             read = bind(config, params)(
                 batch,
-                shape.rows,
-                window=shape.window,
-                axis=placement.axis,
+                shape,
                 reduce=lambda taps: {name: tap.gate.sum() for name, tap in taps.items()},
-                kernels=placement.kernels,
+                compute=placement.compute,
             )
         return read.taps
 
@@ -47,8 +46,8 @@ def needed_flops(config: DecoderConfig) -> float:
     total = 0.0
     for path, leaf in jax.tree.leaves_with_path(abstract_params(config)):
         keys = [str(key.key) for key in path]
-        last = keys[0] == "runs" and int(keys[1]) == len(config.runs) - 1
-        if keys[0] != "runs" or leaf.ndim < 3 or (last and keys[-2 + ("routed" in keys)] in ("up", "down")):
+        last = keys[0] == "segments" and int(keys[1]) == len(config.segments) - 1
+        if keys[0] != "segments" or leaf.ndim < 3 or (last and keys[-2 + ("routed" in keys)] in ("up", "down")):
             continue
         share = config.experts.per_token / config.experts.count if config.experts and "routed" in keys else 1.0
         total += 2 * leaf.size * share

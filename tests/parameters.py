@@ -1,14 +1,14 @@
 """Parameters as NumPy arrays by their paths, and slices of them."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.convert.names import path_name
 from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Params, abstract_params
+from sparcom_jax.models.stored import stored_params
 from sparcom_jax.units.groups import Group, expert_group, model_groups
 from sparcom_jax.units.parameters import ParameterSlice, unit_slices
 
@@ -18,20 +18,20 @@ Leaves = dict[str, np.ndarray]
 
 
 def leaves_of(model: ModelDir) -> Leaves:
-    found, _ = jax.tree.flatten_with_path(model.restore(ONE, "float32"))
-    return {path_name(path): np.array(leaf) for path, leaf in found}
+    """As they are stored: each layer's for itself."""
+    leaves = [np.array(leaf) for leaf in jax.tree.leaves(model.restore(ONE, "float32"))]
+    stored = stored_params(model.config)
+    return {path: (leaves[at.leaf] if at.repeat is None else leaves[at.leaf][at.repeat]) for path, at in stored.items()}
 
 
-def tree_of(leaves: Leaves) -> dict[Any, Any]:
-    """The tree that has these leaves."""
-    tree: dict[Any, Any] = {}
-    for path, leaf in leaves.items():
-        *above, last = (int(name) if name.isdigit() else name for name in path.split("/"))
-        node = tree
-        for name in above:
-            node = node.setdefault(name, {})
-        node[last] = leaf
-    return tree
+def tree_of(config: DecoderConfig, leaves: Leaves) -> Params:
+    """The tree that the decoder takes."""
+    abstract, tree = jax.tree.flatten(abstract_params(config))
+    whole = [np.zeros(leaf.shape, leaf.dtype) for leaf in abstract]
+    for path, at in stored_params(config).items():
+        whole[at.leaf][... if at.repeat is None else at.repeat] = leaves[path]
+    params: Params = jax.tree.unflatten(tree, whole)
+    return params
 
 
 def with_value(leaves: Leaves, slices: Iterable[ParameterSlice], value: float = 0.0) -> Leaves:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Array, Float, Float64
 
-from sparcom_jax.batches.packing import Shape
 from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.context import Compute
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
@@ -118,7 +119,7 @@ def slopes_at(
 
     def total(edits: Edits) -> tuple[Array, tuple[Array, Any]]:
         decoder = bind(config, params)
-        output = decoder(batch, shape.rows, window=shape.window, edits=edits, reduce=choices, kernels=kernels)
+        output = decoder(batch, shape, edits=edits, reduce=choices, compute=Compute(None, kernels))
         share = jax.nn.log_softmax(decoder.logits(output.hidden))
         nll = -jnp.take_along_axis(share, jnp.roll(batch.token, -1)[:, None], axis=1)[:, 0]
         of_text = jax.ops.segment_sum(jnp.where(batch.counted, nll, 0.0), batch.row, shape.rows)

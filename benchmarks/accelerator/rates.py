@@ -41,8 +41,9 @@ from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import Placement, make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.models.batch import Batch
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params
+from sparcom_jax.models.decoder import Params
 from sparcom_jax.models.kernels.choice import OTHER_GPU, TPU, Kernels
 
 MODELS = {"dense": "Llama-3.1-8B", "moe": "Qwen1.5-MoE-A2.7B", "gpt_oss": "gpt-oss-20b"}

@@ -13,14 +13,15 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32
 
-from sparcom_jax.batches.packing import Shape, feeds, make_plan
+from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Placement, Step, one_device
 from sparcom_jax.engine.sweep import sweep
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.faults import first_fault
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
@@ -132,18 +133,18 @@ def read_torch(reference: Reference, config: DecoderConfig, ids: Texts) -> Readi
     hooks: dict[str, str] = {}
     for layer, one in enumerate(config.layers):
         mlp = f"{reference.layer(layer)}.mlp"
-        if one.kind == "moe":
+        if one.routed:
             hooks[f"x{layer}"] = f"{mlp}:in"
-        if neurons := mlp if one.kind == "dense" else reference.shared(mlp):
+        if neurons := reference.shared(mlp) if one.routed else mlp:
             hooks[f"gate{layer}"], hooks[f"product{layer}"] = reference.neurons(neurons)
     of_texts = [reference.run(text, hooks) for text in ids]
     read = {name: np.concatenate([of_text[name] for of_text in of_texts]) for name in of_texts[0]}
     taps = {}
     for layer, one in enumerate(config.layers):
         if f"gate{layer}" in read:
-            group = "mlp" if one.kind == "dense" else "shared"
+            group = "shared" if one.routed else "mlp"
             taps[group, layer] = _of_all(read[f"gate{layer}"], read[f"product{layer}"])
-        if one.kind == "moe":
+        if one.routed:
             routed = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
             order = np.argsort(routed.chosen, axis=1)[:, :, None]
             taps["routed", layer] = Tap(np.sort(routed.chosen, axis=1), np.take_along_axis(routed.gate, order, 1),
@@ -204,7 +205,7 @@ def _step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
 
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            output = decoder(batch, shape.rows, window=shape.window, reduce=reduce, kernels=placement.kernels)
+            output = decoder(batch, shape, reduce=reduce, compute=placement.compute)
             logits = decoder.logits(output.hidden)
         return (logits, output.taps), first_fault(output.finite, batch.row, shape.rows)
 

@@ -13,27 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.kernels.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.kernels.choice import default_kernels
 
 MIN_ROWS = 8
 SLOTS_PER_ROW = 16
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The static sizes of a batch; each shape is compiled once.
-
-    Attributes:
-      slots: token slots S.
-      window: attention window W.
-      rows: texts R that the batch can hold.
-    """
-
-    slots: int
-    window: int
-    rows: int
 
 
 @dataclass(frozen=True)
@@ -158,13 +143,19 @@ def feeds(
             yield Feed(tuple(step), jax.tree.map(lambda *leaves: np.stack(leaves), *map(batch, [*step, *padding])))
 
 
-def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]) -> Batch:
+def fill(
+    shape: Shape,
+    ids: Sequence[Int32[np.ndarray, "_"]],
+    counted: Sequence[Bool[np.ndarray, "_"]],
+    variants: Sequence[int] | None = None,
+) -> Batch:
     """Lays texts into the slots of a batch.
 
     Args:
       shape: the batch's sizes.
       ids: token ids of the texts, in order; none for a batch of padding.
       counted: which of their tokens count.
+      variants: which variant of the edits each text is under; None: the first.
 
     Returns:
       A batch of NumPy arrays.
@@ -173,13 +164,14 @@ def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[
     position = np.zeros(shape.slots, np.int32)
     row = np.full(shape.slots, shape.rows, np.int32)
     counts = np.zeros(shape.slots, bool)
+    variant = np.zeros(shape.slots, np.int32)
     start = 0
-    for index, (text, counting) in enumerate(zip(ids, counted, strict=True)):
+    for index, (text, counting, under) in enumerate(zip(ids, counted, variants or [0] * len(ids), strict=True)):
         stop = start + len(text)
         token[start:stop], position[start:stop] = text, np.arange(len(text))
-        row[start:stop], counts[start:stop] = index, counting
+        row[start:stop], counts[start:stop], variant[start:stop] = index, counting, under
         start = stop
-    leaves: list[Any] = [token, position, row, counts]
+    leaves: list[Any] = [token, position, row, counts, variant]
     return Batch(*leaves)
 
 

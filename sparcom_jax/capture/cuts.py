@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Int, UInt16
 from sparcom_jax.engine.placement import Placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection, share_of
-from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.batch import Batch
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.units.device_bits import pack_on_device
 from sparcom_jax.units.groups import Group

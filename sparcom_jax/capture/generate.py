@@ -15,17 +15,18 @@ import tensorstore as ts
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, Int32, UInt32
 
-from sparcom_jax.batches.packing import Shape, alike, feeds
+from sparcom_jax.batches.packing import alike, feeds
 from sparcom_jax.batches.tokens import TokenizedSet, extended
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Placement, Step
 from sparcom_jax.engine.processes import own_blocks
 from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.errors import InputError, first_of
-from sparcom_jax.models.attention import Cache, empty_cache
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault
+from sparcom_jax.models.mixers import Cache, empty_cache
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import ArraySpec, vector
@@ -205,6 +206,7 @@ def generate_step(
     """
     positions = shape.slots // shape.rows + new_tokens
     rows = np.arange(shape.rows, dtype=np.int32)
+    turns = Shape(shape.rows, None, shape.rows)
 
     def step(
         params: Params, batch: Batch, nothing: None
@@ -220,11 +222,10 @@ def generate_step(
             return jnp.isin(token, jnp.asarray(stop, token.dtype))
 
         def follow(
-            batch: Batch, window: int | None, cache: Cache | None, last: Int[Array, "R"]
+            batch: Batch, read_shape: Shape, cache: Cache | None, last: Int[Array, "R"]
         ) -> tuple[Int[Array, "R"], Int[Array, "R"], Cache | None]:
             """Reads a batch, the last token of each text in the slot given: the next tokens, and faults until then."""
-            output = decoder(batch, shape.rows, window=window, cache=cache, axis=placement.axis,
-                             kernels=placement.kernels)  # fmt: skip
+            output = decoder(batch, read_shape, cache=cache, compute=placement.compute)
             hidden = output.hidden[last]
             logits = decoder.logits(hidden)
             ends = jnp.ones((2, len(batch.row)), bool)
@@ -237,8 +238,9 @@ def generate_step(
 
         def turn(state: _State) -> _State:
             position = read + state.step - 1
-            last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real)
-            token, fault, cache = follow(last, None, state.cache, jnp.asarray(rows))
+            last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real,
+                         jnp.zeros_like(position))  # fmt: skip
+            token, fault, cache = follow(last, turns, state.cache, jnp.asarray(rows))
             token = jnp.where(state.ended, 0, token)
             fault = jnp.where(state.ended, state.fault, fault)
             length = state.length + (~state.ended).astype(jnp.int32)
@@ -247,7 +249,7 @@ def generate_step(
 
         with jax.default_matmul_precision("highest"):
             empty = empty_cache(config, shape.rows, positions, dtype, placement.model)
-            token, fault, cache = follow(batch, shape.window, empty, jnp.cumsum(read) - 1)
+            token, fault, cache = follow(batch, shape, empty, jnp.cumsum(read) - 1)
             token = jnp.where(real, token, 0)
             tokens = jnp.zeros((shape.rows, new_tokens), jnp.int32).at[:, 0].set(token)
             ended = ~real | ends(token) | (fault != ALL_FINITE)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sparcom_jax.models.decoder import Batch
+from sparcom_jax.models.batch import Batch
 from sparcom_jax.models.faults import all_finite
 from sparcom_jax.models.kernels.choice import CountingKernel
 from sparcom_jax.models.kernels.counting import count_by_row, count_by_row_and_expert

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Int32
 
-from sparcom_jax.batches.packing import Shape
 from sparcom_jax.capture.cuts import SetCut
 from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.engine.placement import Placement, Step
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.faults import first_fault
 from sparcom_jax.models.taps import LayerTaps
 from sparcom_jax.store.statistics import Statistic, kept_statistics
@@ -63,14 +63,7 @@ def capture_step(config: DecoderConfig, shape: Shape, kept: Kept, placement: Pla
 
         # Full precision where the dtype is float32; TPUs and GPUs would round the inputs of matmuls otherwise.
         with jax.default_matmul_precision("highest"):
-            output = bind(config, params)(
-                batch,
-                shape.rows,
-                window=shape.window,
-                axis=placement.axis,
-                reduce=reduce,
-                kernels=placement.kernels,
-            )
+            output = bind(config, params)(batch, shape, reduce=reduce, compute=placement.compute)
         found = dict(output.taps)
         # What is not finite in a layer shows in the stream of the next; of the last one, the stream is not computed.
         last = found.pop("finite")[-1:]

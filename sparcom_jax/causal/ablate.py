@@ -32,7 +32,7 @@ from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.results.tables import TABLES
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
-from sparcom_jax.units.groups import EXPERT_GROUP, Group
+from sparcom_jax.units.groups import Group
 from sparcom_jax.units.unit_set import UnitSet
 
 Score = Callable[[Edits, str], Float64[np.ndarray, "C"]]
@@ -141,8 +141,5 @@ def _measure(
 
 def _edits(groups: Mapping[str, Group], off: Units) -> Edits:
     """Edits that switch off the units given and leave all others as they are."""
-    fields: dict[str, Any] = {}
-    for name, group in groups.items():
-        keep = ~off[name] if name in off else np.ones(group.shape, bool)
-        fields[name] = keep if name == EXPERT_GROUP else keep.astype(np.float32)
-    return Edits(**fields)
+    nothing = {name: np.zeros(group.shape, bool) for name, group in groups.items()}
+    return Edits.switch_off(nothing | dict(off))

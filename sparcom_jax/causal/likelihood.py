@@ -13,13 +13,14 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float64, Int
 
-from sparcom_jax.batches.packing import Shape, feeds, make_plan
+from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
 from sparcom_jax.engine.sweep import finite_sweep
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
+from sparcom_jax.models.decoder import Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault
 
@@ -77,8 +78,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
     def step(params: Params, batch: Batch, edits: Edits) -> tuple[Float[Array, "R"], Int[Array, "R"]]:
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            output = decoder(batch, shape.rows, window=shape.window, edits=edits, axis=placement.axis,
-                             kernels=placement.kernels)  # fmt: skip
+            output = decoder(batch, shape, edits=edits, compute=placement.compute)  # fmt: skip
             nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1))
         nll = jnp.where(batch.counted, nll, 0.0)
         ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])

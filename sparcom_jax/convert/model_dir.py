@@ -16,16 +16,17 @@ import orbax.checkpoint as ocp
 from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, open_checkpoint
 from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.hf_config import read_config
-from sparcom_jax.convert.names import path_name
+from sparcom_jax.convert.stacks import Stacks
 from sparcom_jax.convert.weights import SourceWeights, parameter_groups
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
+from sparcom_jax.models.stored import stored_params
 from sparcom_jax.progress import progress, say
 
 MANIFEST = "sparcom.json"
 PARAMS = "params"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CHUNK_BYTES = 64 << 20
 
 
@@ -116,26 +117,26 @@ class ModelDir:
         Raises:
           InputError: a part of the parameters is missing or cannot be read.
         """
-        leaves, tree = jax.tree.flatten_with_path(abstract_params(self.config))
-        if isinstance(shardings, jax.sharding.Sharding):
-            shardings = jax.tree.unflatten(tree, [shardings] * len(leaves))
-        target = {
-            path_name(path): jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
-            for (path, leaf), sharding in zip(leaves, jax.tree.leaves(shardings), strict=True)
-        }
-        restored: dict[str, jax.Array] = {}
+        abstract, tree = jax.tree.flatten(abstract_params(self.config))
+        places = (
+            [shardings] * len(abstract) if isinstance(shardings, jax.sharding.Sharding) else jax.tree.leaves(shardings)
+        )
+        stacks = Stacks([leaf.shape for leaf in abstract], dtype, places)
+        stored = stored_params(self.config)
         with _checkpointer() as checkpointer:
             for index, paths in enumerate(parameter_groups(self.config, self.dtype)):
-                group = {path: target[path] for path in paths}
+                wanted = {path: stacks.abstract(stored[path]) for path in paths}
                 arguments = ocp.args.PyTreeRestore(
-                    item=group, restore_args=ocp.checkpoint_utils.construct_restore_args(group)
+                    item=wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
                 )
                 part = self.path.absolute() / PARAMS / str(index)
                 try:
-                    restored |= checkpointer.restore(part, args=arguments)
+                    group = checkpointer.restore(part, args=arguments)
                 except (OSError, ValueError) as error:
                     raise InputError(f"{part}: parameters cannot be read: {error}") from error
-        params: Params = jax.tree.unflatten(tree, [restored[path_name(path)] for path, _ in leaves])
+                for path in paths:
+                    stacks.put(stored[path], group.pop(path))
+        params: Params = jax.tree.unflatten(tree, stacks.leaves)
         return params
 
 
@@ -239,7 +240,7 @@ def _meaning(value: Any) -> Any:
             for field in fields(value)
             if getattr(value, field.name) != field.default
         }
-        return {name: _meaning(one) for name, one in own.items()}
+        return {"kind": type(value).__name__, **{name: _meaning(one) for name, one in own.items()}}
     return [_meaning(one) for one in value] if isinstance(value, tuple) else value
 
 

@@ -4,13 +4,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from sparcom_jax.convert.families import FAMILIES
 from sparcom_jax.convert.families.family import Part
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import abstract_params
+from sparcom_jax.models.stored import Stored, stored_params
 
 IGNORED_TENSORS = re.compile(r"\.rotary_emb\.inv_freq$|\.attention\.(masked_)?bias$")
 """Buffers that old checkpoints carry along; they follow from the config."""
@@ -22,7 +21,7 @@ class Source:
 
     Attributes:
       name: name of the Hugging Face tensor.
-      index: which part of the (stacked) parameter it is: (), (layer,) or (layer, expert).
+      index: which part of the parameter it is: () or (expert,).
       shape: shape that the tensor must have in the file.
       transposed: whether the part is the transpose of what is in the file.
       axis: axis of the tensor that `rows` are on.
@@ -62,19 +61,13 @@ class Source:
         return axis, np.arange(self.shape[axis])[self.rows][list(at)].tolist()
 
 
-def path_name(path: tuple[object, ...]) -> str:
-    """A parameter's path written with slashes, for example `runs/0/attention/q/kernel`."""
-    return "/".join(str(getattr(key, "key", key)) for key in path)
-
-
-def parameter_sources(config: DecoderConfig) -> dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]]:
-    """Every parameter of a model with the tensors it is made of.
+def parameter_sources(config: DecoderConfig) -> dict[str, tuple[Stored, list[Source]]]:
+    """Every stored parameter of a model with the tensors it is made of.
 
     Returns:
-      Path of the parameter -> its shape and its sources. A tensor that holds several parameters occurs with each.
+      Path of the parameter -> where it lies, and its sources. A tensor that holds several parameters occurs with each.
     """
-    leaves, _ = jax.tree.flatten_with_path(abstract_params(config))
-    return {path_name(path): (leaf, _sources(config, path_name(path), leaf.shape)) for path, leaf in leaves}
+    return {path: (stored, _sources(config, path, stored.shape)) for path, stored in stored_params(config).items()}
 
 
 def expected_tensors(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
@@ -90,21 +83,17 @@ def embedding_and_head(config: DecoderConfig) -> tuple[str, str]:
 
 def _sources(config: DecoderConfig, path: str, shape: tuple[int, ...]) -> list[Source]:
     family = FAMILIES[config.family]
-    if not path.startswith("runs/"):
+    if not path.startswith("layers/"):
         name, how = family.model[path]
         return [_source(config, name, (), shape, how)]
-    _, run, in_layer = path.split("/", 2)
-    start = config.runs[int(run)].start
+    _, layer, in_layer = path.split("/", 2)
     template, how = family.layer[in_layer]
     template = family.layer_prefix + template
     if "{expert}" not in template:
-        return [
-            _source(config, template.format(layer=start + layer), (layer,), shape[1:], how) for layer in range(shape[0])
-        ]
+        return [_source(config, template.format(layer=layer), (), shape, how)]
     return [
-        _source(config, template.format(layer=start + layer, expert=expert), (layer, expert), shape[2:], how)
-        for layer in range(shape[0])
-        for expert in range(shape[1])
+        _source(config, template.format(layer=layer, expert=expert), (expert,), shape[1:], how)
+        for expert in range(shape[0])
     ]
 
 

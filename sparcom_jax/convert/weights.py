@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from sparcom_jax.convert.names import Source, embedding_and_head, parameter_sources, path_name
+from sparcom_jax.convert.names import Source, embedding_and_head, parameter_sources
 from sparcom_jax.convert.tensors import Tensors
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
+from sparcom_jax.models.stored import Stored, stored_params
 
 DTYPES = ("float32", "bfloat16", "float16")
 NON_FINITE = {2: {"bfloat16": 0x7F80, "float16": 0x7C00}, 4: {"float32": 0x7F800000}}
@@ -55,7 +56,7 @@ class SourceWeights:
           done: called after every tensor.
 
         Returns:
-          Path -> parameter on the CPU device, layers and experts stacked.
+          Path -> parameter on the CPU device, experts stacked.
 
         Raises:
           InputError: a tensor is not finite.
@@ -97,8 +98,8 @@ def parameter_groups(config: DecoderConfig, dtype: str) -> list[list[str]]:
     """
     groups: list[list[str]] = []
     room = 0
-    for path, (leaf, _) in parameter_sources(config).items():
-        size = leaf.size * np.dtype(dtype).itemsize
+    for path, stored in stored_params(config).items():
+        size = math.prod(stored.shape) * np.dtype(dtype).itemsize
         if size > room:
             groups.append([])
             room = GROUP_BYTES
@@ -115,16 +116,17 @@ def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
       params: its parameters.
       path: file to write.
     """
-    leaves = {path_name(at): np.asarray(leaf) for at, leaf in jax.tree.flatten_with_path(params)[0]}
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
     tensors = {}
-    for at, (_, parts) in parameter_sources(config).items():
+    for stored, parts in parameter_sources(config).values():
+        whole = leaves[stored.leaf] if stored.repeat is None else leaves[stored.leaf][stored.repeat]
         for source in parts:
-            tensors[source.name] = np.ascontiguousarray(source.put(leaves[at][source.index]))
+            tensors[source.name] = np.ascontiguousarray(source.put(whole[source.index]))
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _check_names(config: DecoderConfig, tensors: Tensors,
-                 sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]], where: str) -> None:  # fmt: skip
+                 sources: dict[str, tuple[Stored, list[Source]]], where: str) -> None:  # fmt: skip
     expected = {source.name: source for _, parts in sources.values() for source in parts}
     extra = tensors.names - expected.keys()
     embedding, head = embedding_and_head(config)
@@ -149,7 +151,7 @@ def _check_names(config: DecoderConfig, tensors: Tensors,
         raise InputError(f"{where}: {'; '.join(faults)}")
 
 
-def _one_dtype(tensors: Tensors, sources: dict[str, tuple[jax.ShapeDtypeStruct, list[Source]]],
+def _one_dtype(tensors: Tensors, sources: dict[str, tuple[Stored, list[Source]]],
                where: str) -> str:  # fmt: skip
     by_dtype: dict[str, list[str]] = {}
     for _, parts in sources.values():

@@ -15,15 +15,16 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from sparcom_jax.batches.packing import Shape, fill, make_plan
+from sparcom_jax.batches.packing import fill, make_plan
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts, tokenize_responses
 from sparcom_jax.demo.checkpoint import decoder_config, save_checkpoint, train_tokenizer
 from sparcom_jax.demo.corpus import library_text
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Decoder, Params, bind
+from sparcom_jax.models.decoder import Decoder, Params, bind
 from sparcom_jax.models.kernels.attention import longest_text
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 from sparcom_jax.progress import progress, say
@@ -116,7 +117,7 @@ def _train(
 def _loss(params: Params, config: DecoderConfig, shape: Shape, batch: Batch) -> Float[Array, ""]:
     """Mean loss of the slots whose next token counts, plus the load balance of the routers (Fedus et al. 2021)."""
     decoder = bind(config, params)
-    output = decoder(batch, shape.rows, window=shape.window, reduce=lambda taps: _balance(taps, batch.row < shape.rows))
+    output = decoder(batch, shape, reduce=lambda taps: _balance(taps, batch.row < shape.rows))
     nll = optax.softmax_cross_entropy_with_integer_labels(decoder.logits(output.hidden), jnp.roll(batch.token, -1))
     loss = jnp.sum(jnp.where(batch.counted, nll, 0.0)) / jnp.sum(batch.counted.astype(jnp.float32))
     return loss + BALANCE_WEIGHT * sum(jnp.mean(balance) for balance in output.taps.values())
@@ -161,7 +162,7 @@ def _instruction_batches(
         raise InputError(f"{instructions.source}: no row has at most {longest_text(WINDOW)} tokens to learn from")
     say(f"{len(read)} of {len(texts.ids)} rows have at most {longest_text(WINDOW)} tokens and are learnt from")
     (bins,) = make_plan(texts.lengths[read], len(read), settings.batch_tokens).blocks
-    shape = Shape(bins[0].shape.slots, max(one.shape.window for one in bins), max(one.shape.rows for one in bins))
+    shape = Shape(bins[0].shape.slots, WINDOW, max(one.shape.rows for one in bins))
     members = [read[list(one.texts)].tolist() for one in bins]
     batches = [fill(shape, [texts.ids[text] for text in of], [texts.predicting(text) for text in of]) for of in members]
     random = np.random.default_rng(settings.seed)

@@ -2,7 +2,7 @@
 
 `pmap`  every device has all parameters and a batch of its own.
 `mesh`  devices form a grid ("data", "model"): along "data" each has a batch of its own; along "model" attention heads,
-        neurons and experts are cut, and each layer sums twice over the axis.
+        neurons and experts are sharded, and each layer sums twice over the axis.
 
 Processes do not talk to each other: each places the model on its local devices (`engine/processes.py`).
 """
@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from sparcom_jax.engine.settings import parse_placement
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.context import Compute
 from sparcom_jax.models.decoder import Params, abstract_params
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.kernels.choice import Kernels, kernels_of
@@ -32,8 +33,8 @@ T = TypeVar("T")
 MOST_STEPS = 8
 """Batches that are computed at the same time on CPU, at most; each has activations and results of its own."""
 
-# Which axis of a parameter is cut over "model", counted from the last; parameters that are not named are whole.
-CUT_AXIS = {
+# Which axis of a parameter is sharded over "model", counted from the last; parameters that are not named are whole.
+SHARDED_AXIS = {
     "attention/q/kernel": 1, "attention/q/bias": 1, "attention/k/kernel": 1, "attention/k/bias": 1,
     "attention/v/kernel": 1, "attention/v/bias": 1, "attention/o/kernel": 2, "attention/sinks": 1,
     "attention/q_b/kernel": 1, "attention/kv/kernel": 1,
@@ -42,11 +43,12 @@ CUT_AXIS = {
     "moe/routed/gate": 3, "moe/routed/up": 3, "moe/routed/down": 3,
     "moe/routed/gate_bias": 2, "moe/routed/up_bias": 2, "moe/routed/down_bias": 2,
 }  # fmt: skip
-QK_NORM_CUT_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1}
+QK_NORM_SHARDED_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1}
 
-_EDIT_SPECS: Any = {"mlp": P(None, "model"), "shared": P(None, "model"), "routed": P(None, "model"), "expert": P()}
-EDIT_SPECS = Edits(**_EDIT_SPECS)
-"""How edits are cut over a mesh, those that are there."""
+_ON_UNITS: Any = P(None, None, "model")
+_WHOLE: Any = P()
+EDIT_SPECS = Edits(mlp=_ON_UNITS, shared=_ON_UNITS, routed=_ON_UNITS, expert=_WHOLE)
+"""How edits are sharded over a mesh, those that are there: by neurons, routed ones by experts."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Placement:
         """The mesh axis that the decoder sums over, or None."""
         return "model" if self.kind == "mesh" else None
 
+    @property
+    def compute(self) -> Compute:
+        """How a forward pass is computed on each device."""
+        return Compute(self.axis, self.kernels)
+
     def param_shardings(self, config: DecoderConfig) -> Any:
         """A tree of shardings like the parameters."""
         specs = _param_specs(config) if self.kind == "mesh" else jax.tree.map(lambda _: P(), abstract_params(config))
@@ -88,7 +95,7 @@ class Placement:
 
         Args:
           tree: the arrays.
-          specs: how a mesh cuts them: the tree, or one that ends earlier, with a spec for all that is below.
+          specs: how a mesh shards them: the tree, or one that ends earlier, with a spec for all that is below.
         """
         chosen = jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs if self.kind == "mesh" else P())
         return jax.device_put(tree, chosen)
@@ -124,8 +131,8 @@ class Placement:
         Args:
           step: function of (params, batch, extra), all as one device sees them; what it returns is stacked.
           config: the model that `params` belong to.
-          extra_specs: how a mesh cuts `extra`, a tree of specs (of None if the step takes nothing more).
-          out_specs: how a mesh cuts what the step returns, a tree of specs without the leading device axis.
+          extra_specs: how a mesh shards `extra`, a tree of specs (of None if the step takes nothing more).
+          out_specs: how a mesh shards what the step returns, a tree of specs without the leading device axis.
 
         Returns:
           A function of (params, batches, extra), where the leaves of `batches` have a leading axis of size `data`, and
@@ -161,7 +168,7 @@ def make_placement(placement: str, config: DecoderConfig) -> Placement:
     if len(devices) % model:
         raise InputError(f"execution.placement {placement!r}: {model} does not divide the {len(devices)} local devices")
     divided = {"num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads}
-    if config.layers_of("dense"):
+    if config.dense_layers:
         divided["intermediate_size"] = config.mlp_width
     if config.experts:
         divided |= {"num_experts": config.experts.count, "shared_expert_intermediate_size": config.experts.shared_width}
@@ -182,13 +189,13 @@ def _grid(devices: Sequence[jax.Device], model: int) -> Mesh:
 
 
 def _param_specs(config: DecoderConfig) -> Any:
-    # A norm over all heads is cut as they are; one per head, or of a latent, is the same for all.
-    cut_axis = CUT_AXIS | (QK_NORM_CUT_AXIS if config.qk_norm == "all" else {})
+    # A norm over all heads is sharded as they are; one per head, or of a latent, is the same for all.
+    sharded_axis = SHARDED_AXIS | (QK_NORM_SHARDED_AXIS if config.qk_norm == "all" else {})
 
     def spec(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> P:
-        cut = cut_axis.get("/".join(str(key.key) for key in path[2:]))
-        if cut is None:
+        from_last = sharded_axis.get("/".join(str(key.key) for key in path[3:]))
+        if from_last is None:
             return P()
-        return P(*("model" if axis == leaf.ndim - cut else None for axis in range(leaf.ndim)))
+        return P(*("model" if axis == leaf.ndim - from_last else None for axis in range(leaf.ndim)))
 
     return jax.tree.map_with_path(spec, abstract_params(config))

@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Int32
 
-from sparcom_jax.batches.packing import Bin, Feed, Shape
+from sparcom_jax.batches.packing import Bin, Feed
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Step
+from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.faults import require_finite
 
 DTYPE_FLAG = "--config.execution.dtype"

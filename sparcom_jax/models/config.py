@@ -1,11 +1,11 @@
 """The one description of a decoder that every model family is translated into."""
 
-import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from sparcom_jax.models.segments import Segment, segments_of
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
-LayerKind = Literal["dense", "moe"]
 RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 NormKind = Literal["rms", "rms_float32", "rms_plus_one", "layer"]
 
@@ -45,6 +45,19 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class GroupedQuery:
+    """Multi-head, grouped-query or multi-query attention; its sizes are the model's.
+
+    Attributes:
+      sliding_window: a token attends to itself and the `sliding_window - 1` tokens before it; 0: to all before it.
+      rope: which of the config's rotary embeddings.
+    """
+
+    sliding_window: int = 0
+    rope: int = 0
+
+
+@dataclass(frozen=True)
 class Latent:
     """Multi-head latent attention (DeepSeek-AI 2024): keys and values are read off a small latent vector.
 
@@ -53,17 +66,36 @@ class Latent:
       rank: size of the latent of keys and values.
       plain_size: dimensions of a query or key without positions.
       value_size: dimensions of a value.
+      sliding_window: as in `GroupedQuery`.
+      rope: as in `GroupedQuery`.
     """
 
     query_rank: int
     rank: int
     plain_size: int
     value_size: int
+    sliding_window: int = 0
+    rope: int = 0
+
+
+Mixer = GroupedQuery | Latent
+"""What a layer reads other tokens with."""
+
+
+@dataclass(frozen=True)
+class DenseMLP:
+    """An MLP that every token passes.
+
+    Attributes:
+      width: neurons F.
+    """
+
+    width: int
 
 
 @dataclass(frozen=True)
 class Experts:
-    """The Mixture-of-Experts layers of a model.
+    """Routed experts, of which each token passes a few, and a shared expert where there is one.
 
     Attributes:
       count: routed experts E of a layer.
@@ -103,17 +135,25 @@ class Clamp:
 
 @dataclass(frozen=True)
 class Layer:
-    """What sets one layer apart.
+    """One layer.
 
     Attributes:
-      kind: `dense` or `moe`.
-      reach: a token attends to itself and the `reach - 1` tokens before it; 0: to all before it.
-      rope: which of the config's rotary embeddings.
+      mixer: what it reads other tokens with.
+      mlp: what each token passes then.
     """
 
-    kind: LayerKind
-    reach: int = 0
-    rope: int = 0
+    mixer: Mixer
+    mlp: DenseMLP | Experts
+
+    @property
+    def routed(self) -> bool:
+        """Whether it has routed experts."""
+        return isinstance(self.mlp, Experts)
+
+    @property
+    def structure(self) -> "Layer":
+        """What it has in common with the layers that are compiled alike."""
+        return replace(self, mixer=replace(self.mixer, sliding_window=0, rope=0))
 
 
 @dataclass(frozen=True)
@@ -128,7 +168,6 @@ class DecoderConfig:
       heads: query heads N.
       kv_heads: key and value heads G; N is a multiple of it.
       head_size: H of queries and keys; N * H need not be D.
-      mlp_width: neurons F of a dense MLP.
       activation: activation function of every MLP.
       norm: which norm. RMSNorm (`rms`), with its scale applied in float32 (`rms_float32`), or with a scale that is
         counted from one (`rms_plus_one`, in float32); or LayerNorm with a bias (`layer`).
@@ -137,8 +176,6 @@ class DecoderConfig:
       max_positions: longest text that the model is made for.
       tied_embeddings: whether logits are read off with the embedding matrix.
       head: whether the model has logits at all; embedding models and classifiers are saved without.
-      experts: the MoE layers' description; None where all layers are dense.
-      latent: latent attention; None for ordinary attention.
       qkv_bias: whether the query, key and value projections have a bias.
       output_bias: whether the attention output projection has one.
       mlp_bias: whether the dense MLP's projections have one.
@@ -162,15 +199,12 @@ class DecoderConfig:
     heads: int
     kv_heads: int
     head_size: int
-    mlp_width: int
     activation: Activation
     norm: NormKind
     norm_epsilon: float
     ropes: tuple[Rope, ...]
     max_positions: int
     tied_embeddings: bool
-    experts: Experts | None = None
-    latent: Latent | None = None
     qkv_bias: bool = False
     output_bias: bool = False
     mlp_bias: bool = False
@@ -193,33 +227,31 @@ class DecoderConfig:
         return len(self.layers)
 
     @property
-    def runs(self) -> tuple["LayerRun", ...]:
-        """The layers as runs of equal kind: the forward pass scans over the layers of a run.
+    def segments(self) -> tuple[Segment, ...]:
+        """How the layers are compiled."""
+        return segments_of(tuple(layer.structure for layer in self.layers))
 
-        The last layer is a run of its own, because a capture needs only a part of it.
-        """
-        last = self.num_layers - 1
-        kinds = [(one.kind, layer == last) for layer, one in enumerate(self.layers)]
-        runs = []
-        start = 0
-        for (kind, _), members in itertools.groupby(kinds):
-            stop = start + len(list(members))
-            runs.append(LayerRun(kind, start, stop))
-            start = stop
-        return tuple(runs)
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """The kinds of mixer, in the order in which they first occur."""
+        return tuple(dict.fromkeys(layer.structure.mixer for layer in self.layers))
 
-    def layers_of(self, kind: LayerKind) -> tuple[int, ...]:
-        """Layer numbers of one kind."""
-        return tuple(layer for layer, one in enumerate(self.layers) if one.kind == kind)
+    @property
+    def dense_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers with an MLP that every token passes."""
+        return tuple(number for number, layer in enumerate(self.layers) if not layer.routed)
 
+    @property
+    def moe_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers with routed experts."""
+        return tuple(number for number, layer in enumerate(self.layers) if layer.routed)
 
-@dataclass(frozen=True)
-class LayerRun:
-    """Consecutive layers `start <= l < stop` of one kind; their parameters are stacked on a leading layer axis."""
+    @property
+    def mlp_width(self) -> int:
+        """Neurons F of a dense MLP; 0 where there is none."""
+        return next((layer.mlp.width for layer in self.layers if isinstance(layer.mlp, DenseMLP)), 0)
 
-    kind: LayerKind
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
+    @property
+    def experts(self) -> Experts | None:
+        """The routed experts; None where all layers are dense."""
+        return next((layer.mlp for layer in self.layers if isinstance(layer.mlp, Experts)), None)

@@ -4,6 +4,7 @@ Axis legend: S token slots of a batch, R texts of a batch, L layers, D model wid
 Texts lie one after another in the slots, so that projections waste nothing on padding; attention keeps them apart.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -11,36 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from sparcom_jax.models.attention import Attention, Cache, LatentAttention, View
-from sparcom_jax.models.config import DecoderConfig, LayerKind, LayerRun
+from sparcom_jax.models.batch import Batch, Shape
+from sparcom_jax.models.config import DecoderConfig, Experts, Layer
+from sparcom_jax.models.context import Compute, Context, LayerConstants, default_compute, make_context
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite
-from sparcom_jax.models.kernels.choice import Kernels, default_kernels
 from sparcom_jax.models.layers import MLP, Embedding, Norm, finite, squash
+from sparcom_jax.models.mixers import Cache, mixer_of
 from sparcom_jax.models.moe import MoE
-from sparcom_jax.models.rope import Rotary, rotary, text_lengths
+from sparcom_jax.models.segments import Segment
 from sparcom_jax.models.taps import LayerTaps, Reduce, RoutedTap
 
 Params = dict[str, Any]
 """The decoder's parameters as a plain tree of arrays."""
-
-
-class Batch(NamedTuple):
-    """Texts packed into slots.
-
-    Attributes:
-      token: token ids; anything in padding.
-      position: position of the token in its text, from 0.
-      row: which text of the batch the slot belongs to, not falling; R for padding, which comes last.
-      counted: whether the token counts in the statistics.
-    """
-
-    token: Int[Array, "S"]
-    position: Int[Array, "S"]
-    row: Int[Array, "S"]
-    counted: Bool[Array, "S"]
 
 
 class Output(NamedTuple):
@@ -63,83 +49,59 @@ class Output(NamedTuple):
 class Block(nnx.Module):
     """One layer: attention and an MLP or MoE, added to the residual stream, with norms before or after them."""
 
-    def __init__(self, config: DecoderConfig, kind: LayerKind, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: DecoderConfig, layer: Layer, rngs: nnx.Rngs) -> None:
         if config.pre_norm:
             self.attention_norm, self.mlp_norm = _norm(config), _norm(config)
         if config.post_norm:
             self.attention_post_norm, self.mlp_post_norm = _norm(config), _norm(config)
-        self.attention = (LatentAttention if config.latent else Attention)(config, rngs)
-        if kind == "moe":
-            self.moe = MoE(config, rngs)
+        self.attention = mixer_of(layer.mixer)(config, layer.mixer, rngs)
+        if isinstance(layer.mlp, Experts):
+            self.moe = MoE(config, layer.mlp, rngs)
         else:
-            self.mlp = MLP(config.width, config.mlp_width, config.activation, rngs,
+            self.mlp = MLP(config.width, layer.mlp.width, config.activation, rngs,
                            bias=config.mlp_bias, gated=config.gated)  # fmt: skip
-        self.kind = kind
+        self.layer = layer
         self.config = config
 
     def __call__(
-        self,
-        x: Float[Array, "S D"],
-        batch: Batch,
-        by: Rotary,
-        real: Bool[Array, "S"],
-        edits: Edits,
-        *,
-        view: View,
-        cache: Cache | None,
-        axis: str | None,
-        kernels: Kernels,
-        place: Int[Array, ""] | None,
+        self, x: Float[Array, "S D"], context: Context, constants: LayerConstants, edits: Edits, cache: Cache | None
     ) -> tuple[Float[Array, "S D"], LayerTaps, Bool[Array, "2 S"], Cache | None]:
-        """Returns the residual stream after the layer, the layer's taps and points as in `Output`, and the cache.
-
-        `place` is as in `RoutedExperts`.
-        """
+        """Returns the residual stream after the layer, the layer's taps and points as in `Output`, and the cache."""
         pre, post = self.config.pre_norm, self.config.post_norm
         read = self.attention_norm(x) if pre else x
-        attended, cache = self.attention(
-            read, by, batch.row, batch.position, view=view, cache=cache, axis=axis, kernel=kernels.attention
-        )
+        kind = self.config.mixers.index(self.layer.mixer)
+        attended, state = self.attention(read, context, constants, None if cache is None else cache[kind])
+        cache = None if cache is None else (*cache[:kind], state, *cache[kind + 1 :])
         attended = self.attention_post_norm(attended) if post else attended
         stream = x if self.config.parallel else x + attended
         read = self.mlp_norm(stream) if pre else stream
-        if self.kind == "moe":
-            y, taps = self.moe(read, real, edits, axis=axis, kernel=kernels.experts, place=place)
+        if self.layer.routed:
+            y, taps = self.moe(read, edits, context, constants.repeat)
             routed = taps["routed"]
             assert isinstance(routed, RoutedTap)
             sound = finite(stream) & all_finite(routed.logits)
         else:
-            y, tap = self.mlp(read, edits.mlp, axis=axis)
+            y, tap = self.mlp(read, edits.mlp, context.batch.variant, axis=context.compute.axis)
             taps = {"mlp": tap}
             sound = finite(stream)
         y = self.mlp_post_norm(y) if post else y
         return (x + attended) + y, taps, jnp.stack([finite(x), sound]), cache
 
 
-class LayerConstants(NamedTuple):
-    """What sets the layers of a run apart besides their parameters, on a leading layer axis.
-
-    Attributes:
-      reach: as in `View`; None where no layer of the model has one.
-      rope: which rotary embedding; None where the model has one only.
-      layer: layer number.
-    """
-
-    reach: Int[Array, "*L"] | None
-    rope: Int[Array, "*L"] | None
-    layer: Int[Array, "*L"]
-
-
 class Decoder(nnx.Module):
     """A decoder-only language model.
 
-    The layers of a run of equal kind are one `Block` whose parameters have a leading layer axis, and the forward pass
-    scans over them: compile time does not grow with depth.
+    Of a segment of layers, each position of its pattern is one `Block` whose parameters have a leading axis of
+    repeats, and the forward pass scans over them: compile time does not grow with depth.
     """
 
     def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
         self.embed = Embedding(config.vocab_size, config.width, rngs)
-        self.runs = nnx.List([_stacked_block(config, run.kind, len(run), rngs) for run in config.runs])
+        self.segments = nnx.List(
+            nnx.List(_stacked_block(config, config.layers[layers[0]].structure, len(layers), rngs)
+                     for layers in map(segment.layers, range(segment.period)))
+            for segment in config.segments
+        )  # fmt: skip
         self.norm = _norm(config)
         if config.head and not config.tied_embeddings:
             self.head = nnx.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
@@ -148,72 +110,35 @@ class Decoder(nnx.Module):
     def __call__(
         self,
         batch: Batch,
-        rows: int,
+        shape: Shape,
         *,
-        window: int | None,
         edits: Edits | None = None,
         reduce: Reduce | None = None,
         cache: Cache | None = None,
-        axis: str | None = None,
-        kernels: Kernels | None = None,
+        compute: Compute | None = None,
     ) -> Output:
         """Runs the model over a batch.
 
         Args:
           batch: the packed texts.
-          rows: R, how many texts a batch of this shape can hold.
-          window: attention window; at least the longest text fits `longest_text(window)`. None: the batch
-            holds the next token of each text, and what the texts have read before is in the cache.
+          shape: its sizes.
           edits: interventions, over all layers.
-          axis: mesh axis over which heads, neurons and experts are cut, inside a `jax.shard_map` over it; None on one
-            device.
           reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
-          cache: keys and values of what was read before, to which the batch's are added; None keeps none.
-          kernels: how it is computed; None takes what suits this process's first device.
+          cache: what was read before, to which the batch is added; None keeps none.
+          compute: how it is computed; None: on this process's first device.
         """
-        edits = edits or Edits()
-        kernels = kernels or default_kernels()
-        real = batch.row < rows
         x = self.embed(batch.token)
         if self.config.embedding_scale != 1.0:
             x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
-        length = batch.position + 1 if window is None else text_lengths(batch.position, batch.row, rows)
-        angles = [rotary(batch.position, length, rope) for rope in self.config.ropes]
-        stacked: Rotary = jax.tree.map(lambda *parts: jnp.stack(parts), *angles)
+        context = make_context(self.config, batch, shape, compute or default_compute())
         kept: dict[str, list[Any]] = {}
         points = []
-        passed = {"dense": 0, "moe": 0}
-        for run, block in zip(self.config.runs, self.runs, strict=True):
-            # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
-            graph, routed, params = nnx.split(block, nnx.PathContains("routed"), ...)
-            start = passed[run.kind]
-            passed[run.kind] = start + len(run)
-            mine = edits.of_kind(run.kind).rows(start, start + len(run))
-
-            def layer(
-                carry: tuple[Array, Cache | None],
-                layer: tuple[Any, Edits, LayerConstants],
-                run: LayerRun = run,
-                graph: Any = graph,
-                routed: Any = routed,
-            ) -> tuple[tuple[Array, Cache | None], Any]:
-                layer_params, layer_edits, own = layer
-                by = angles[0] if own.rope is None else jax.tree.map(lambda part: part[own.rope], stacked)
-                x, taps, sound, cache = nnx.merge(graph, routed, layer_params)(
-                    carry[0], batch, by, real, layer_edits,
-                    view=View(window, own.reach, own.layer), cache=carry[1], axis=axis, kernels=kernels,
-                    place=own.layer - run.start,
-                )  # fmt: skip
-                return (x, cache), (sound, {} if reduce is None else reduce(taps))
-
-            layers = params, mine, _constants(self.config, run)
-            if len(run) == 1:
-                # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-                (x, cache), found = layer((x, cache), jax.tree.map(lambda leaf: leaf[0], layers))
-                sound, statistics = jax.tree.map(lambda leaf: leaf[None], found)
-            else:
-                (x, cache), (sound, statistics) = jax.lax.scan(layer, (x, cache), layers)
-            points.append(sound.reshape(-1, len(real)))
+        for segment, blocks in zip(self.config.segments, self.segments, strict=True):
+            (x, cache), found = _run_segment(
+                self.config, segment, blocks, (x, cache), context, edits or Edits(), reduce
+            )
+            sound, statistics = _in_order(found)
+            points.append(sound.reshape(-1, len(batch.row)))
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
@@ -229,23 +154,81 @@ def _norm(config: DecoderConfig) -> Norm:
     return Norm(config.width, config.norm_epsilon, config.norm)
 
 
-def _constants(config: DecoderConfig, run: LayerRun) -> LayerConstants:
-    own = config.layers[run.start : run.stop]
+def _run_segment(
+    config: DecoderConfig,
+    segment: Segment,
+    blocks: Sequence[Block],
+    carry: tuple[Array, Cache | None],
+    context: Context,
+    edits: Edits,
+    reduce: Reduce | None,
+) -> tuple[tuple[Array, Cache | None], list[tuple[Array, dict[str, Any]]]]:
+    """Returns the carry, and of each position of the pattern the points and what is kept, `[repeats, ...]`."""
+    # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
+    split = [nnx.split(block, nnx.PathContains("routed"), ...) for block in blocks]
+    layers = [segment.layers(position) for position in range(segment.period)]
+    inputs = [
+        (params, _edits_of(config, edits, own), _constants(config, own))
+        for (_, _, params), own in zip(split, layers, strict=True)
+    ]
+
+    def pattern(carry: tuple[Array, Cache | None], inputs: Any) -> tuple[tuple[Array, Cache | None], Any]:
+        x, cache = carry
+        found = []
+        for (graph, routed, _), (params, layer_edits, constants) in zip(split, inputs, strict=True):
+            block = nnx.merge(graph, routed, params)
+            x, taps, sound, cache = block(x, context, constants, layer_edits, cache)
+            found.append((sound, {} if reduce is None else reduce(taps)))
+        return (x, cache), found
+
+    if segment.repeats > 1:
+        return jax.lax.scan(pattern, carry, inputs)
+    # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
+    carry, found = pattern(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
+    return carry, jax.tree.map(lambda leaf: leaf[None], found)
+
+
+def _in_order(found: list[tuple[Array, dict[str, Any]]]) -> tuple[Array, dict[str, Any]]:
+    """Points and what is kept of the layers of a segment, in their order, from those of each position."""
+
+    def interleaved(*parts: Array) -> Array:
+        return parts[0] if len(parts) == 1 else jnp.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])
+
+    names = dict.fromkeys(name for _, kept in found for name in kept)
+    trees = {name: [kept[name] for _, kept in found if name in kept] for name in names}
+    return interleaved(*(sound for sound, _ in found)), {
+        name: jax.tree.map(interleaved, *parts) for name, parts in trees.items()
+    }
+
+
+def _edits_of(config: DecoderConfig, edits: Edits, layers: range) -> Edits:
+    """The edits of the layers at one position of a segment; edits count the layers of one kind."""
+    alike = config.moe_layers if config.layers[layers[0]].routed else config.dense_layers
+    places = [alike.index(layer) for layer in layers]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    return edits.of(routed=config.layers[layers[0]].routed).rows(slice(places[0], places[-1] + 1, step))
+
+
+def _constants(config: DecoderConfig, layers: range) -> LayerConstants:
+    mixers = [config.layers[layer].mixer for layer in layers]
     everything = np.iinfo(np.int32).max
-    reach = np.asarray([one.reach or everything for one in own], np.int32)
-    rope = np.asarray([one.rope for one in own], np.int32)
+    windows = np.asarray([mixer.sliding_window or everything for mixer in mixers], np.int32)
+    ropes = np.asarray([mixer.rope for mixer in mixers], np.int32)
+    own = config.layers[layers[0]].structure.mixer
+    states = [number for number, layer in enumerate(config.layers) if layer.structure.mixer == own]
     return LayerConstants(
-        jnp.asarray(reach) if any(one.reach for one in config.layers) else None,
-        jnp.asarray(rope) if len(config.ropes) > 1 else None,
-        jnp.arange(run.start, run.stop, dtype=jnp.int32),
+        jnp.asarray(windows) if any(layer.mixer.sliding_window for layer in config.layers) else None,
+        jnp.asarray(ropes) if len(config.ropes) > 1 else None,
+        jnp.asarray([states.index(layer) for layer in layers], jnp.int32),
+        jnp.arange(len(layers), dtype=jnp.int32),
     )
 
 
-def _stacked_block(config: DecoderConfig, kind: LayerKind, layers: int, rngs: nnx.Rngs) -> Block:
-    @nnx.split_rngs(splits=layers)
+def _stacked_block(config: DecoderConfig, layer: Layer, repeats: int, rngs: nnx.Rngs) -> Block:
+    @nnx.split_rngs(splits=repeats)
     @nnx.vmap(in_axes=(0,), out_axes=0)
     def build(rngs: nnx.Rngs) -> Block:
-        return Block(config, kind, rngs)
+        return Block(config, layer, rngs)
 
     return build(rngs)
 

@@ -7,10 +7,12 @@ M entries of the dispatch, B entries of a block.
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from sparcom_jax.models.collectives import replicated_input, sum_over
 from sparcom_jax.models.config import Activation, Clamp, DecoderConfig, Experts
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.context import Context
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, run_experts
 from sparcom_jax.models.layers import ACTIVATIONS, MLP
@@ -21,7 +23,7 @@ from sparcom_jax.models.taps import LayerTaps, RoutedTap
 class RoutedExperts(nnx.Module):
     """E gated MLPs of which each token passes K; weights are stacked on a leading expert axis.
 
-    Where they are those of several layers, on an axis before it, `place` tells which layer is meant.
+    Where they are those of several layers, on an axis before it, `repeat` tells which layer is meant.
     """
 
     def __init__(self, width: int, experts: Experts, activation: Activation, rngs: nnx.Rngs) -> None:
@@ -43,14 +45,16 @@ class RoutedExperts(nnx.Module):
         self,
         x: Float[Array, "S D"],
         chosen: Int[Array, "S K"],
-        edit: Float[Array, "E F"] | None,
-        place: Int[Array, ""] | None,
+        edit: NeuronEdit,
+        variant: Int[Array, "S"],
+        repeat: Int[Array, ""] | None,
         kernel: ExpertsKernel,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"], Dispatch]:
         """Returns outputs, gates and products per entry of the dispatch, and the dispatch."""
         plan, block = arrange(chosen, self.gate.shape[-3], self.count, kernel)
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
-        experts = ExpertMLPs(self._weights(), self._activate, edit, place)
+        of_entry = None if edit.variants == 1 else jnp.take(variant, plan.slot, mode="clip")
+        experts = ExpertMLPs(self._weights(), self._activate, edit, of_entry, repeat)
         return *run_experts(entries, plan, block, experts, kernel), plan
 
     def _weights(self) -> dict[str, Array]:
@@ -74,9 +78,7 @@ def _clamped(gate: Float[Array, "B F"], up: Float[Array, "B F"], clamp: Clamp) -
 class MoE(nnx.Module):
     """Routed experts, and a shared expert where the model has one, behind a sigmoid gate (Qwen2-MoE) or not."""
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs) -> None:
-        assert config.experts is not None
-        experts = config.experts
+    def __init__(self, config: DecoderConfig, experts: Experts, rngs: nnx.Rngs) -> None:
         self.router = nnx.Linear(config.width, experts.count, use_bias=experts.bias, rngs=rngs)
         self.routed = RoutedExperts(config.width, experts, config.activation, rngs)
         if experts.shared_width:
@@ -86,31 +88,30 @@ class MoE(nnx.Module):
         self.experts = experts
 
     def __call__(
-        self,
-        x: Float[Array, "S D"],
-        real: Bool[Array, "S"],
-        edits: Edits,
-        *,
-        axis: str | None,
-        kernel: ExpertsKernel,
-        place: Int[Array, ""] | None = None,
+        self, x: Float[Array, "S D"], edits: Edits, context: Context, repeat: Int[Array, ""] | None
     ) -> tuple[Float[Array, "S D"], LayerTaps]:
         """Returns the output and the taps `routed` and, where there is a shared expert, `shared`.
 
-        Over `axis`, each device has its own experts, and the entries of the tap are those of its experts, numbered
-        from 0.
+        Over a mesh axis, each device has its own experts, and the entries of the tap are those of its experts, numbered
+        from 0. `repeat` is as in `RoutedExperts`.
         """
+        axis, variant = context.compute.axis, context.batch.variant
         logits = self.router(x)
-        chosen, weight = route(logits, self.experts, real, edits.expert)
-        outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed, place, kernel)
+        chosen, weight = route(logits, self.experts, context.real, edits.expert_of_slots(variant))
+        read = replicated_input(x, axis)
+        local = self._local(chosen, axis)
+        kernel = context.compute.kernels.experts
+        outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, repeat, kernel)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
-        y = jnp.einsum("SKD,SK->SD", mine, weight)
+        y = jnp.einsum("SKD,SK->SD", mine, replicated_input(weight, axis))
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
         if self.experts.shared_width:
-            product, taps["shared"] = self.shared.neurons(x, edits.shared)
+            product, taps["shared"] = self.shared.neurons(read, edits.shared, variant)
             shared = self.shared.down(product)
-            y = y + (jax.nn.sigmoid(self.shared_gate(x)) * shared if self.experts.shared_gated else shared)
-        return (y if axis is None else jax.lax.psum(y, axis)), taps
+            if self.experts.shared_gated:
+                shared = replicated_input(jax.nn.sigmoid(self.shared_gate(x)), axis) * shared
+            y = y + shared
+        return sum_over(y, axis), taps
 
     def _local(self, chosen: Int[Array, "S K"], axis: str | None) -> Int[Array, "S K"]:
         """Experts numbered from the first that this device has; their count for those of other devices."""

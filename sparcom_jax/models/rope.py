@@ -69,10 +69,10 @@ def frequencies(rope: Rope) -> Float32[np.ndarray, "half"]:
     return mixed.astype(np.float32)
 
 
-def rotate(x: Float[Array, "S heads H"], by: Rotary) -> Float[Array, "S heads H"]:
+def rotate(x: Float[Array, "S heads H"], angles: Rotary) -> Float[Array, "S heads H"]:
     """Turns the pairs (h, h + half) of each head by angles that grow with the position; further dimensions stay."""
-    half = by.cos.shape[-1]
-    cos, sin = (part[:, None, :].astype(x.dtype) for part in by)
+    half = angles.cos.shape[-1]
+    cos, sin = (part[:, None, :].astype(x.dtype) for part in angles)
     first, second, rest = jnp.split(x, [half, 2 * half], axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
 

@@ -78,9 +78,9 @@ def expert_group(routed: Group) -> Group:
 def model_groups(config: DecoderConfig) -> list[Group]:
     """The neuron groups of a model, in the order in which they are stored."""
     groups = []
-    if dense := config.layers_of("dense"):
+    if dense := config.dense_layers:
         groups.append(Group("mlp", dense, DIMS["mlp"], (config.mlp_width,)))
-    if config.experts and (sparse := config.layers_of("moe")):
+    if config.experts and (sparse := config.moe_layers):
         if config.experts.shared_width:
             groups.append(Group("shared", sparse, DIMS["shared"], (config.experts.shared_width,)))
         groups.append(Group("routed", sparse, DIMS["routed"], (config.experts.count, config.experts.width)))

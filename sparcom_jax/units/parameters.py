@@ -17,12 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import abstract_params
+from sparcom_jax.models.stored import stored_params
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 Role = Literal["gate", "gate_bias", "up", "up_bias", "down", "down_bias", "router", "router_bias"]
@@ -36,12 +35,13 @@ ROUTER: Mapping[Role, str] = {"router": "moe/router/kernel", "router_bias": "moe
 class ParameterSlice:
     """A part of a parameter: what units are made of, or a part of that.
 
-    Of a parameter `leaf` it is `leaf[index][within]`, which can be assigned to where the parameter is a NumPy array.
+    Parameters are named as they are stored (`models/stored.py`, which also says where they lie in memory). Of one it is
+    `parameter[index][within]`, which can be assigned to where the parameter is a NumPy array.
 
     Attributes:
       role: what the parameter does in the MLP.
-      path: the parameter, for example `runs/0/mlp/gate/kernel`.
-      index: which part of the stacked parameter is meant: `(layer of the stack,)`, and the expert after it.
+      path: the parameter, for example `layers/12/mlp/gate/kernel`.
+      index: which part of the parameter is meant: `()`, or `(expert,)` where it has those of all experts.
       axis: axis of that part on which the units are.
       at: their places on it.
     """
@@ -54,7 +54,7 @@ class ParameterSlice:
 
     @property
     def within(self) -> tuple[slice | list[int], ...]:
-        """The units within `leaf[index]`."""
+        """The units within `parameter[index]`."""
         return (*[slice(None)] * self.axis, list(self.at))
 
 
@@ -70,8 +70,9 @@ def unit_slices(
       units: their indices, as `np.argwhere` of a mask over the layer's units gives them: neuron, expert, or expert and
         neuron.
     """
-    stack, index = _stack(config, layer)
-    shapes = _shapes(config, stack)
+    prefix = f"layers/{layer}/"
+    stored = stored_params(config)
+    shapes = {path.removeprefix(prefix): one.shape for path, one in stored.items() if path.startswith(prefix)}
     slices: Iterable[ParameterSlice]
     if group in ("mlp", "shared"):
         mlp = "mlp" if group == "mlp" else "moe/shared"
@@ -80,46 +81,31 @@ def unit_slices(
             for role in NEURON_AXIS
         }
         at = tuple(units[:, 0].tolist())
-        slices = [ParameterSlice(role, paths[role], index, axis, at) for role, axis in NEURON_AXIS.items()]
+        slices = [ParameterSlice(role, paths[role], (), axis, at) for role, axis in NEURON_AXIS.items()]
     elif group == EXPERT_GROUP:
-        slices = _of_experts(shapes, index, units[:, 0].tolist())
+        slices = _of_experts(shapes, units[:, 0].tolist())
     else:
-        slices = _of_routed_neurons(index, units)
+        slices = _of_routed_neurons(units)
     return [
-        ParameterSlice(one.role, f"{stack}/{one.path}", one.index, one.axis, one.at)
+        ParameterSlice(one.role, f"{prefix}{one.path}", one.index, one.axis, one.at)
         for one in slices
         if one.path in shapes and one.at
     ]
 
 
-def _of_routed_neurons(index: tuple[int, ...], units: Int[np.ndarray, "n 2"]) -> Iterator[ParameterSlice]:
+def _of_routed_neurons(units: Int[np.ndarray, "n 2"]) -> Iterator[ParameterSlice]:
     for expert in np.unique(units[:, 0]).tolist():
         at = tuple(units[units[:, 0] == expert, 1].tolist())
         for role, axis in NEURON_AXIS.items():
-            yield ParameterSlice(role, f"moe/routed/{role}", (*index, expert), axis, at)
+            yield ParameterSlice(role, f"moe/routed/{role}", (expert,), axis, at)
 
 
-def _of_experts(
-    shapes: Mapping[str, tuple[int, ...]], index: tuple[int, ...], experts: list[int]
-) -> Iterator[ParameterSlice]:
+def _of_experts(shapes: Mapping[str, tuple[int, ...]], experts: list[int]) -> Iterator[ParameterSlice]:
     everything: dict[Role, int] = {**NEURON_AXIS, "down_bias": 0}
     for expert in experts:
         for role, axis in everything.items():
             if shape := shapes.get(f"moe/routed/{role}"):
-                at = tuple(range(shape[2 + axis]))
-                yield ParameterSlice(role, f"moe/routed/{role}", (*index, expert), axis, at)
+                at = tuple(range(shape[1 + axis]))
+                yield ParameterSlice(role, f"moe/routed/{role}", (expert,), axis, at)
     for role, path in ROUTER.items():
-        yield ParameterSlice(role, path, index, 0 if role == "router_bias" else 1, tuple(experts))
-
-
-def _stack(config: DecoderConfig, layer: int) -> tuple[str, tuple[int, ...]]:
-    """Where the parameters of a layer lie: the path of its stack, and its index there."""
-    run, of = next((run, of) for run, of in enumerate(config.runs) if of.start <= layer < of.stop)
-    return f"runs/{run}", (layer - of.start,)
-
-
-def _shapes(config: DecoderConfig, stack: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the parameters of a stack, by their paths below it."""
-    leaves, _ = jax.tree.flatten_with_path(abstract_params(config))
-    named = {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
-    return {path.removeprefix(f"{stack}/"): shape for path, shape in named.items() if path.startswith(f"{stack}/")}
+        yield ParameterSlice(role, path, (), 0 if role == "router_bias" else 1, tuple(experts))

@@ -11,11 +11,9 @@ from jaxtyping import Int32
 
 from sparcom_jax.batches.packing import fill, one_text
 from sparcom_jax.convert.families import FAMILIES
-from sparcom_jax.models.attention import View
+from sparcom_jax.models.context import Context, LayerConstants, default_compute, make_context
 from sparcom_jax.models.decoder import Block, Decoder
-from sparcom_jax.models.edits import Edits
-from sparcom_jax.models.kernels.choice import default_kernels
-from sparcom_jax.models.rope import rotary, text_lengths
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.verify.reference import Reference
 
 
@@ -45,11 +43,13 @@ def module_errors(decoder: Decoder, reference: Reference, ids: Int32[np.ndarray,
     embedded = decoder.embed(jnp.asarray(ids))
     scale = jnp.asarray(decoder.config.embedding_scale, embedded.dtype)
     yield ModuleError(embed, relative_error(embedded * scale, read["embed"]))
-    for run, stacked in zip(decoder.config.runs, decoder.runs, strict=True):
-        graph, params = nnx.split(stacked)
-        for place in range(len(run)):
-            block = nnx.merge(graph, jax.tree.map(lambda leaf, place=place: leaf[place], params))
-            yield from _of_layer(block, run.start + place, reference, ids)
+    for segment, blocks in zip(decoder.config.segments, decoder.segments, strict=True):
+        split = [nnx.split(block) for block in blocks]
+        for layer in range(segment.start, segment.stop):
+            repeat, position = divmod(layer - segment.start, segment.period)
+            graph, params = split[position]
+            block = nnx.merge(graph, jax.tree.map(lambda leaf, at=repeat: leaf[at], params))
+            yield from _of_layer(block, layer, reference, ids)
     yield ModuleError(norm, relative_error(decoder.norm(jnp.asarray(read["norm:in"], embedded.dtype)), read["norm"]))
 
 
@@ -63,17 +63,18 @@ def _of_layer(block: Block, layer: int, reference: Reference, ids: Int32[np.ndar
     paths = {name: f"{reference.layer(layer)}.{theirs}" for name, theirs in _names(block).items()}
     read = reference.run(ids, paths | {f"{name}:in": f"{path}:in" for name, path in paths.items()})
     given = {name: jnp.asarray(read[f"{name}:in"], block.attention.o.kernel[...].dtype) for name in paths}
+    context = _context(block, ids)
     for name, path in paths.items():
+        padded = jnp.zeros((len(context.real), given[name].shape[1]), given[name].dtype).at[: len(ids)].set(given[name])
         if name == "attention":
-            ours = _attend(block, layer, given[name], ids)
-        elif name == "mlp" and block.kind == "dense":
-            ours, _ = block.mlp(given[name], None, axis=None)
+            ours, _ = block.attention(padded, context, _constants(block, layer), None)
+        elif name == "mlp" and block.layer.routed:
+            ours, _ = block.moe(padded, Edits(), context, None)
         elif name == "mlp":
-            ours, _ = block.moe(given[name], jnp.ones(len(ids), bool), Edits(), axis=None,
-                                kernel=default_kernels().experts)  # fmt: skip
+            ours, _ = block.mlp(padded, NeuronEdit(), context.batch.variant, axis=None)
         else:
-            ours = getattr(block, name)(given[name])
-        yield ModuleError(path, relative_error(ours, read[name]))
+            ours = getattr(block, name)(padded)
+        yield ModuleError(path, relative_error(ours[: len(ids)], read[name]))
 
 
 def _names(block: Block) -> dict[str, str]:
@@ -87,14 +88,13 @@ def _names(block: Block) -> dict[str, str]:
     return {name: named[name] for name in order if name == "mlp" or hasattr(block, name)}
 
 
-def _attend(block: Block, layer: int, x: Any, ids: Int32[np.ndarray, "T"]) -> Any:
+def _context(block: Block, ids: Int32[np.ndarray, "T"]) -> Context:
     shape = one_text(len(ids))
     batch = jax.tree.map(jnp.asarray, fill(shape, [ids], [np.ones(len(ids), bool)]))
-    own = block.config.layers[layer]
-    length = text_lengths(batch.position, batch.row, shape.rows)
-    by = rotary(batch.position, length, block.config.ropes[own.rope])
-    view = View(shape.window, jnp.asarray(own.reach) if own.reach else None)
-    padded = jnp.zeros((shape.slots, x.shape[1]), x.dtype).at[: len(ids)].set(x)
-    attended, _ = block.attention(padded, by, batch.row, batch.position, view=view, cache=None, axis=None,
-                                  kernel=default_kernels().attention)  # fmt: skip
-    return attended[: len(ids)]
+    return make_context(block.config, batch, shape, default_compute())
+
+
+def _constants(block: Block, layer: int) -> LayerConstants:
+    mixer = block.config.layers[layer].mixer
+    window = jnp.asarray(mixer.sliding_window) if mixer.sliding_window else None
+    return LayerConstants(window, jnp.asarray(mixer.rope), jnp.asarray(0), jnp.asarray(0))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Array, Bool, Float, Int32
 
-from sparcom_jax.batches.packing import Bin, Shape, feeds, one_text
+from sparcom_jax.batches.packing import Bin, feeds, one_text
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts
 from sparcom_jax.convert.model_dir import ModelDir
@@ -20,8 +20,9 @@ from sparcom_jax.engine.placement import Step, one_device
 from sparcom_jax.engine.sweep import BinResults, sweep
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
+from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Batch, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault, place_of
 from sparcom_jax.models.taps import RoutedTap
 from sparcom_jax.progress import progress
@@ -130,7 +131,7 @@ def verify(model: ModelDir, source: Path, instructions: InstructionSet, count: i
     layers = {
         (layer, group): LayerAgreement(layer, group)
         for layer, one in enumerate(config.layers)
-        for group in (("mlp",) if one.kind == "dense" else ("routed", "shared"))
+        for group in (("routed", "shared") if one.routed else ("mlp",))
     }
     worst = 0.0
     with progress("verifying", len(taken), "instructions") as bar:
@@ -192,10 +193,10 @@ def _compare_text(
     hooks: dict[str, str] = {}
     for layer, one in enumerate(config.layers):
         mlp = f"{reference.layer(layer)}.mlp"
-        neurons = mlp if one.kind == "dense" else reference.shared(mlp)
+        neurons = reference.shared(mlp) if one.routed else mlp
         if neurons:
             hooks[f"gate{layer}"], _ = reference.neurons(neurons)
-        if one.kind == "moe":
+        if one.routed:
             hooks[f"x{layer}"] = f"{mlp}:in"
     read = reference.run(ids, hooks)
     ours = None if found.fault[0] == ALL_FINITE else place_of(int(found.fault[0]), config.num_layers)
@@ -203,13 +204,13 @@ def _compare_text(
     if ours or other:
         raise InputError(f"{name}: the numbers of this package are {_since(ours)}, those of transformers "
                          f"{_since(other)}: there is nothing to compare")  # fmt: skip
-    for group, of in (("mlp", config.layers_of("dense")), ("shared", config.layers_of("moe"))):
+    for group, of in (("mlp", config.dense_layers), ("shared", config.moe_layers)):
         for index, layer in enumerate(of if group in taps else ()):
             agreement = layers[layer, group]
             positive = read[f"gate{layer}"] > 0
             agreement.activations += positive.size
             agreement.flips += int(((taps[group].gate[index][: len(ids)] > 0) != positive).sum())
-    for index, layer in enumerate(config.layers_of("moe")):
+    for index, layer in enumerate(config.moe_layers):
         tap = jax.tree.map(lambda leaf, index=index: leaf[index], taps["routed"])
         theirs = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
         _compare_routed(tap, theirs, layers[layer, "routed"])
@@ -265,7 +266,7 @@ def _step(config: DecoderConfig, shape: Shape) -> Step:
         del nothing
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            output = decoder(batch, shape.rows, window=shape.window, reduce=lambda taps: taps)
+            output = decoder(batch, shape, reduce=lambda taps: taps)
             logits = decoder.logits(output.hidden)
         ends = jnp.stack([all_finite(output.hidden), all_finite(logits)])
         return (logits, output.taps), first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)

@@ -17,7 +17,8 @@ from benchmarks.accelerator.record import Record
 from benchmarks.peers import Counts, HookedModel, padded_batches
 from sparcom_jax.batches.packing import fill, make_plan
 from sparcom_jax.engine.placement import make_placement
-from sparcom_jax.models.decoder import Batch, Params, abstract_params, bind
+from sparcom_jax.models.batch import Batch
+from sparcom_jax.models.decoder import Params, abstract_params, bind
 from sparcom_jax.units.groups import model_groups
 
 LENGTHS = np.asarray([3, 41, 17, 5, 17, 30])
@@ -69,7 +70,7 @@ def test_random_weights(name: str, placed: str) -> None:
 def test_weights_as_large_as_their_inputs_ask() -> None:
     config = shapes.decoder_config(shapes.small(shapes.QWEN1_5_MOE_A2_7B), layers=3)
     params = shapes.random_params(config, "float32", make_placement("pmap", config).param_shardings(config), 0)
-    gate = np.asarray(params["runs"][0]["moe"]["routed"]["gate"])
+    gate = np.asarray(params["segments"][0][0]["moe"]["routed"]["gate"])
     assert gate.std() == pytest.approx(config.width**-0.5, rel=0.01)
     assert abs(np.corrcoef(gate.reshape(len(gate), -1))[0, 1]) < 0.01  # layers are drawn apart
     assert (np.asarray(params["norm"]["scale"]) == 1).all()
@@ -148,7 +149,7 @@ def _logits(params: Params, config: Any, ids: np.ndarray) -> np.ndarray:
     @jax.jit
     def read(params: Params, batch: Batch) -> jax.Array:
         decoder = bind(config, params)
-        return decoder.logits(decoder(batch, shape.rows, window=shape.window).hidden)
+        return decoder.logits(decoder(batch, shape).hidden)
 
     whole = jax.device_put(params, jax.devices()[0])
     return np.asarray(read(whole, fill(shape, [ids], [np.ones(len(ids), bool)])), np.float32)[: len(ids)]

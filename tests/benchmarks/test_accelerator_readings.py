@@ -102,14 +102,16 @@ def test_a_texts_words_are_its_tokens(case: Case) -> None:
 @pytest.mark.parametrize("fault", ["none", "weight", "sign"])
 def test_a_wrong_weight_misses_its_goal(fault: str, case: Case, tmp_path: Path) -> None:
     params = case.params
-    block = dict(params["runs"][0])
+    block = dict(params["segments"][0][0])
     if fault == "weight":
         kernel = block["attention"]["q"]["kernel"]
         block["attention"] = block["attention"] | {"q": {"kernel": kernel.at[0, 3, 5].add(1.0)}}
     if fault == "sign":
         gate = block["mlp"]["gate"]["kernel"]
         block["mlp"] = block["mlp"] | {"gate": {"kernel": gate.at[1, :, 7].multiply(-1.0)}}
-    wrong = Case(case.family, case.checkpoint, case.model, params | {"runs": {**params["runs"], 0: block}}, tmp_path)
+    wrong = Case(
+        case.family, case.checkpoint, case.model, params | {"segments": {**params["segments"], 0: {0: block}}}, tmp_path
+    )
     wrong.theirs = case.theirs
     figures = recorded(wrong, tmp_path / "record", parity.float32)
     assert figures["torch signs"]["value"] > 1e6
@@ -126,7 +128,7 @@ def test_count_flips_are_per_sign(case: Case) -> None:
 
 def test_random_edits_switch_off_a_tenth(case: Case) -> None:
     edits = random_edits(case.config, share_off=0.1)
-    assert edits.mlp is not None
-    assert 0.85 < np.asarray(edits.mlp).mean() < 0.95
-    assert jnp.array_equal(edits.mlp, random_edits(case.config, share_off=0.1).mlp)
-    assert np.asarray(random_edits(case.config, share_off=0.0).mlp).all()
+    assert edits.mlp.scale is not None
+    assert 0.85 < np.asarray(edits.mlp.scale).mean() < 0.95
+    assert jnp.array_equal(edits.mlp.scale, random_edits(case.config, share_off=0.1).mlp.scale)
+    assert np.asarray(random_edits(case.config, share_off=0.0).mlp.scale).all()

@@ -81,7 +81,7 @@ def test_drawn_fields(family: str, tmp_path_factory: pytest.TempPathFactory) -> 
         assert [one for one in module_errors(decoder, reference, ids) if one.error > 1e-5] == []
         shape = one_text(len(ids))
         batch = fill(shape, [ids], [np.ones(len(ids), bool)])
-        logits = jax.jit(lambda batch: decoder.logits(decoder(batch, shape.rows, window=shape.window).hidden))(batch)
+        logits = jax.jit(lambda batch: decoder.logits(decoder(batch, shape).hidden))(batch)
         assert relative_error(logits[: len(ids)], reference.run(ids, {})["logits"]) < 1e-4
 
     agree()

@@ -75,7 +75,7 @@ def test_experts_of_a_mixture(tmp_path: Path) -> None:
     params = convert(hf, tmp_path / "model", adapter=tmp_path / "adapter").restore(ONE, "float32")
     expected = weight + 2.5 * up @ down
     np.testing.assert_allclose(
-        np.asarray(params["runs"][0]["moe"]["routed"]["up"])[0, 3].T, expected, rtol=1e-5, atol=1e-6
+        np.asarray(params["segments"][0][0]["moe"]["routed"]["up"])[0, 3].T, expected, rtol=1e-5, atol=1e-6
     )
 
 

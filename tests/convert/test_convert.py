@@ -70,10 +70,10 @@ def test_each_device_restores_its_own_part(moe: ModelDir) -> None:
 
     placement = make_placement("mesh:4", moe.config)
     params = moe.restore(placement.param_shardings(moe.config), "float32")
-    experts = params["runs"][1]["moe"]["routed"]["gate"]
+    experts = params["segments"][1][0]["moe"]["routed"]["gate"]
     assert experts.shape[1] == 8
     assert {shard.data.shape[1] for shard in experts.addressable_shards} == {2}
-    kernel = params["runs"][1]["attention"]["o"]["kernel"]
+    kernel = params["segments"][1][0]["attention"]["o"]["kernel"]
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 12, 48)}
 
 

@@ -115,7 +115,7 @@ def test_every_type_is_dequantised_once(kind: Kind, dtype: str, tmp_path: Path) 
     expected = dequantize(quantize(weight, kind), kind).astype(mine.dtype)
     params = mine.restore(ONE, dtype)
     assert mine.dtype == dtype
-    np.testing.assert_array_equal(np.asarray(params["runs"][0]["mlp"]["up"]["kernel"])[0], expected.T)
+    np.testing.assert_array_equal(np.asarray(params["segments"][0][0]["mlp"]["up"]["kernel"])[0], expected.T)
     made = mine.manifest["conversion"]
     assert made["dequantised"] == {"scheme": "gguf", "tensors": {kind.name: 9, "F32": 3}, "dtype": dtype}
     assert made["files"] == ["tiny.gguf"]

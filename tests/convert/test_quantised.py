@@ -119,7 +119,7 @@ def test_fp8_is_what_transformers_makes_of_it(block: tuple[int, int] | None, dty
     require_same(hf, config, worth, dtype)
     model = convert(hf, tmp_path / "model", dtype=dtype)
     assert model.dtype == dtype
-    kernel = np.asarray(model.restore(ONE, dtype)["runs"][0]["mlp"]["up"]["kernel"])[0]
+    kernel = np.asarray(model.restore(ONE, dtype)["segments"][0][0]["mlp"]["up"]["kernel"])[0]
     expected = worth["model.layers.0.mlp.up_proj.weight"].float().numpy().T
     np.testing.assert_array_equal(kernel.astype(np.float32), expected)
 

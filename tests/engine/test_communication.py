@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from benchmarks.communication import compiled_step, parameter_values, sent_values
-from sparcom_jax.batches.packing import Shape
 from sparcom_jax.convert.hf_config import translate
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.models.batch import Shape
 
 LAYERS, WIDTH, SLOTS = 5, 32, 256
 SIZES = {"vocab_size": 64, "hidden_size": WIDTH, "intermediate_size": 64, "num_hidden_layers": LAYERS,

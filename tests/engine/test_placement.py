@@ -21,7 +21,7 @@ from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from tests import checkpoints
 
 SECONDS = 20
@@ -94,12 +94,13 @@ def test_devices_that_cannot_be_divided(llama: ModelDir, asked: str) -> None:
 @pytest.mark.parametrize(("asked", "parts"), [("pmap", 1), ("mesh:2", 2), ("mesh:4", 4)])
 def test_what_is_not_there_lies_nowhere(llama: ModelDir, asked: str, parts: int) -> None:
     placement = make_placement(asked, llama.config)
-    edits = Edits(mlp=np.arange(24, dtype=np.float32).reshape(3, 8), expert=np.eye(3, 8) > 0)
+    scale: Any = np.arange(24, dtype=np.float32).reshape(3, 1, 8)
+    edits = Edits(mlp=NeuronEdit(scale), expert=np.eye(3, 8)[:, None] > 0)
     placed: Any = placement.put(edits, EDIT_SPECS)
-    assert (placed.shared, placed.routed) == (None, None)
-    np.testing.assert_array_equal(placed.mlp, edits.mlp)
-    assert placed.mlp.sharding.shard_shape((3, 8)) == (3, 8 // parts)
-    assert placed.expert.sharding.shard_shape((3, 8)) == (3, 8)
+    assert (placed.shared, placed.routed) == (NeuronEdit(), NeuronEdit())
+    np.testing.assert_array_equal(placed.mlp.scale, scale)
+    assert placed.mlp.scale.sharding.shard_shape((3, 1, 8)) == (3, 1, 8 // parts)
+    assert placed.expert.sharding.shard_shape((3, 1, 8)) == (3, 1, 8)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(placed))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from sparcom_jax.batches.packing import Bin, Shape, feeds
+from sparcom_jax.batches.packing import Bin, feeds
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.model import place_model
@@ -16,6 +16,7 @@ from sparcom_jax.engine.placement import Placement, Step, make_placement, one_de
 from sparcom_jax.engine.processes import own_blocks
 from sparcom_jax.engine.sweep import finite_sweep, sweep
 from sparcom_jax.errors import InputError
+from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.faults import ALL_FINITE
 
 SMALL, LARGE = Shape(128, 128, 8), Shape(256, 128, 8)

@@ -38,7 +38,7 @@ def test_sizes_are_the_published_ones(name: str) -> None:
         assert f"= {group.unit_count:,}" in text, group.name
     row = sum(2 * group.unit_count for group in groups)
     if config.experts:
-        row += 6 * len(config.layers_of("moe")) * config.experts.count
+        row += 6 * len(config.moe_layers) * config.experts.count
     assert f"{row * 1200 / 1e9:.1f} GB for the 1,200" in text or f"{row * 1200 / 1e6:.0f} MB for the 1,200" in text
 
 

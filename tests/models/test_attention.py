@@ -9,6 +9,7 @@ import pytest
 
 from sparcom_jax.models.kernels.attention import longest_text, packed_attention, query_block, window_for
 from sparcom_jax.models.kernels.choice import AttentionKernel
+from sparcom_jax.models.kernels.packed import Packed, Scoring
 from tests import oracles
 
 KERNELS = get_args(AttentionKernel)
@@ -35,19 +36,16 @@ def inputs(lengths: list[int]) -> list[jax.Array]:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("lengths", TEXTS.values(), ids=TEXTS.keys())
-@pytest.mark.parametrize(("reach", "cap", "with_sinks"), [(FAR, 0.0, False), (1, 0.0, False), (34, 2.0, True)])
+@pytest.mark.parametrize(("sliding_window", "cap", "with_sinks"), [(FAR, 0.0, False), (1, 0.0, False), (34, 2.0, True)])
 def test_equals_one_token_at_a_time(
-    kernel: AttentionKernel, lengths: list[int], reach: int, cap: float, with_sinks: bool
+    kernel: AttentionKernel, lengths: list[int], sliding_window: int, cap: float, with_sinks: bool
 ) -> None:
     q, k, v, row, position = inputs(lengths)
     sinks = jax.random.normal(jax.random.key(1), 4) if with_sinks else None
     used = sum(lengths)
-    out = packed_attention(
-        q, k, v, row, position,
-        window=window_for(max(lengths), kernel), reach=None if reach == FAR else jnp.int32(reach), cap=cap,
-        sinks=sinks, kernel=kernel,
-    )  # fmt: skip
-    expected = oracles.attention(*map(np.asarray, (q, k, v)), lengths, reach, cap, sinks)
+    scoring = Scoring(None if sliding_window == FAR else jnp.int32(sliding_window), cap, sinks)
+    out = packed_attention(Packed(q, k, v, row, position), scoring, window_for(max(lengths), kernel), kernel)
+    expected = oracles.attention(*map(np.asarray, (q, k, v)), lengths, sliding_window, cap, sinks)
     np.testing.assert_allclose(np.asarray(out)[:used], expected[:used], rtol=0, atol=2e-6)
     assert np.isfinite(np.asarray(out)).all()
 
@@ -65,9 +63,7 @@ def test_all_have_the_same_gradient() -> None:
     q, k, v, row, position = inputs(lengths)
 
     def loss(kernel: AttentionKernel, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        out = packed_attention(
-            q, k, v, row, position, window=512, reach=None, cap=0.0, sinks=None, kernel=kernel
-        )  # fmt: skip
+        out = packed_attention(Packed(q, k, v, row, position), Scoring(), 512, kernel)
         return jnp.sum(jnp.sin(out[: sum(lengths)]))
 
     first, *others = (jax.grad(loss, argnums=(1, 2, 3))(kernel, q, k, v) for kernel in KERNELS)
@@ -79,8 +75,6 @@ def test_all_have_the_same_gradient() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_fewest_slots_that_there_are(kernel: AttentionKernel) -> None:
     q, k, v, row, position = (x[:64] for x in inputs([30, 34, 576]))
-    out = packed_attention(
-        q, k, v, row, position, window=window_for(34, kernel), reach=None, cap=0.0, sinks=None, kernel=kernel
-    )  # fmt: skip
+    out = packed_attention(Packed(q, k, v, row, position), Scoring(), window_for(34, kernel), kernel)
     expected = oracles.attention(*map(np.asarray, (q, k, v)), [30, 34], FAR, 0.0, None)
     np.testing.assert_allclose(np.asarray(out), expected[:64], rtol=0, atol=2e-6)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparcom_jax.batches.packing import Shape, fill
+from sparcom_jax.batches.packing import fill
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.kernels import choice
 from sparcom_jax.models.kernels.choice import CountingKernel, Kernels
 from sparcom_jax.models.kernels.counting import count_by_row, count_by_row_and_expert

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparcom_jax.batches.packing import Shape, fill
+from sparcom_jax.batches.packing import fill
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.decoder import bind
 from sparcom_jax.verify.modules import module_errors
 from sparcom_jax.verify.reference import Reference
@@ -42,15 +43,15 @@ def texts() -> list[np.ndarray]:
 def ours(model: ModelDir, window: int = WINDOW, slots: int = SLOTS) -> tuple[np.ndarray, dict[str, Any]]:
     params = model.restore(ONE, "float32")
 
+    shape = Shape(slots, window, ROWS)
+
     @jax.jit
     def forward(params: Any, batch: Any) -> Any:
         decoder = bind(model.config, params)
-        output = decoder(batch, ROWS, window=window, reduce=lambda taps: taps)
+        output = decoder(batch, shape, reduce=lambda taps: taps)
         return decoder.logits(output.hidden), output.taps
 
-    return jax.tree.map(
-        np.asarray, forward(params, fill(Shape(slots, window, ROWS), texts(), [np.ones(n, bool) for n in LENGTHS]))
-    )
+    return jax.tree.map(np.asarray, forward(params, fill(shape, texts(), [np.ones(n, bool) for n in LENGTHS])))
 
 
 def close(mine: np.ndarray, theirs: np.ndarray) -> None:
@@ -69,7 +70,7 @@ def test_logits_and_every_tap(pair: tuple[ModelDir, Reference]) -> None:
         hooks: dict[str, str] = {}
         for layer in range(model.config.num_layers):
             mlp = f"{reference.layer(layer)}.mlp"
-            if model.config.layers[layer].kind == "dense":
+            if not model.config.layers[layer].routed:
                 hooks[f"gate{layer}"], hooks[f"product{layer}"] = reference.neurons(mlp)
                 continue
             hooks[f"x{layer}"] = f"{mlp}:in"
@@ -77,11 +78,11 @@ def test_logits_and_every_tap(pair: tuple[ModelDir, Reference]) -> None:
                 hooks[f"gate{layer}"], hooks[f"product{layer}"] = reference.neurons(shared)
         read = reference.run(text, hooks)
         close(logits[span], read["logits"])
-        for group, kind in (("mlp", "dense"), ("shared", "moe")):
-            for index, layer in enumerate(model.config.layers_of(kind) if group in taps else ()):
+        for group, layers in (("mlp", model.config.dense_layers), ("shared", model.config.moe_layers)):
+            for index, layer in enumerate(layers if group in taps else ()):
                 close(taps[group].gate[index][span], read[f"gate{layer}"])
                 close(taps[group].product[index][span], read[f"product{layer}"])
-        for index, layer in enumerate(model.config.layers_of("moe")):
+        for index, layer in enumerate(model.config.moe_layers):
             tap = jax.tree.map(lambda leaf, i=index: leaf[i], taps["routed"])
             compare_routed(tap, reference, read[f"x{layer}"], f"{reference.layer(layer)}.mlp", span)
 

@@ -48,23 +48,19 @@ def forward(model: ModelDir) -> Forward:
         decoder = bind(model.config, params)
         output = decoder(
             batch,
-            SHAPE.rows,
-            window=SHAPE.window,
+            SHAPE,
             edits=edits,
             reduce=lambda taps: {name: tap.logits for name, tap in taps.items() if name == "routed"},
         )
         return decoder.logits(output.hidden)[: sum(LENGTHS)], output.taps.get("routed")  # fmt: skip
 
-    return lambda leaves, edits: jax.tree.map(np.asarray, run(tree_of(leaves), batch, edits))
+    return lambda leaves, edits: jax.tree.map(np.asarray, run(tree_of(model.config, leaves), batch, edits))
 
 
 def edits(config: DecoderConfig, **off: np.ndarray) -> Edits:
     """Edits of every group, so that all calls share one compilation, which switch off some units."""
-    fields: dict[str, Any] = {}
-    for name, group in groups_of(config).items():
-        keep = ~off[name] if name in off else np.ones(group.shape, bool)
-        fields[name] = keep if name == EXPERT_GROUP else keep.astype(np.float32)
-    return Edits(**fields)
+    nothing = {name: np.zeros(group.shape, bool) for name, group in groups_of(config).items()}
+    return Edits.switch_off(nothing | off)
 
 
 def close(mine: np.ndarray, theirs: np.ndarray) -> None:
@@ -116,10 +112,8 @@ def test_experts(model: ModelDir, leaves: Leaves, forward: Forward) -> None:
     assert np.abs(expected - plain).max() > 1e-3 * np.abs(plain).max()
     close(found, expected)
     changed = with_value({path: np.ones_like(leaf) for path, leaf in leaves.items()}, silent)
-    stacks = [changed[path] for path in changed if "/moe/routed/" in path]
-    assert sum(int((leaf == 0).sum()) for leaf in stacks) == sum(
-        leaf[0, 0].size * len(leaf) for leaf in stacks
-    )  # of each layer one expert, whole
+    routed = [changed[path] for path in changed if "/moe/routed/" in path]
+    assert [int((leaf == 0).sum()) for leaf in routed] == [leaf[0].size for leaf in routed]  # one expert, whole
     # The router's: its logits of these experts are 0, the others' as before. (Later layers read other states.)
     first = groups[EXPERT_GROUP].layers[0]
     only = mask & (np.arange(len(mask)) == 0)[:, None]

@@ -19,7 +19,7 @@ from sparcom_jax.convert.families.family import (
 )
 from sparcom_jax.convert.rope import read_rope, yarn_magnitude
 from sparcom_jax.errors import InputError
-from sparcom_jax.models.config import DecoderConfig, Experts, Latent
+from sparcom_jax.models.config import DecoderConfig, DenseMLP, Experts, Latent
 
 LATENT_ATTENTION: Names = {
     "attention/q_a/kernel": ("self_attn.q_a_proj.weight", TRANSPOSED),
@@ -48,14 +48,15 @@ def translate(hf: Any) -> DecoderConfig:
     scale = head_size**-0.5
     if hf.rope_parameters.get("rope_type", "default") != "default" and hf.rope_parameters.get("mscale_all_dim"):
         scale *= yarn_magnitude(float(hf.rope_parameters["factor"]), float(hf.rope_parameters["mscale_all_dim"])) ** 2
+    routed = hf.num_hidden_layers - dense
+    mlps: list[DenseMLP | Experts] = [DenseMLP(hf.intermediate_size)] * dense
+    mlps += [_experts(hf)] * routed if routed else []
     return decoder_config(
         hf,
-        layers=layers(hf, ("dense",) * dense + ("moe",) * (hf.num_hidden_layers - dense)),
+        layers=layers(hf, mlps, Latent(hf.q_lora_rank or 0, hf.kv_lora_rank, hf.qk_nope_head_dim, hf.v_head_dim)),
         head_size=head_size,
         kv_heads=hf.num_attention_heads,
         ropes=(read_rope(hf.rope_parameters, hf.qk_rope_head_dim, hf.max_position_embeddings),),
-        latent=Latent(hf.q_lora_rank or 0, hf.kv_lora_rank, hf.qk_nope_head_dim, hf.v_head_dim),
-        experts=_experts(hf) if dense < hf.num_hidden_layers else None,
         score_scale=scale,
     )
 

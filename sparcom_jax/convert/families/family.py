@@ -5,15 +5,15 @@ A row of a name table says: the parameter at this path is the tensor of this nam
 leading expert axis.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sparcom_jax.convert.rope import read_rope
 from sparcom_jax.errors import InputError
-from sparcom_jax.models.config import Activation, DecoderConfig, Layer, LayerKind
+from sparcom_jax.models.config import Activation, DecoderConfig, DenseMLP, Experts, GroupedQuery, Layer, Mixer
 
 TRANSPOSED, AS_IS = True, False
 
@@ -148,7 +148,6 @@ def decoder_config(hf: Any, **changes: Any) -> DecoderConfig:
         "heads": heads,
         "kv_heads": kv_heads,
         "head_size": head_size,
-        "mlp_width": hf.intermediate_size,
         "activation": ACTIVATIONS[activation],
         "norm": "rms",
         "norm_epsilon": getattr(hf, "rms_norm_eps", None),
@@ -159,7 +158,7 @@ def decoder_config(hf: Any, **changes: Any) -> DecoderConfig:
         "output_bias": bool(getattr(hf, "attention_bias", False)),
     }
     if "layers" not in changes:
-        usual["layers"] = layers(hf, ("dense",) * hf.num_hidden_layers)
+        usual["layers"] = layers(hf, (DenseMLP(hf.intermediate_size),) * hf.num_hidden_layers)
     if "ropes" not in changes:
         rope = read_rope(hf.rope_parameters, head_size, hf.max_position_embeddings)
         usual["ropes"] = (rope,)
@@ -168,21 +167,28 @@ def decoder_config(hf: Any, **changes: Any) -> DecoderConfig:
     return DecoderConfig(**(usual | changes))
 
 
-def layers(hf: Any, kinds: tuple[LayerKind, ...]) -> tuple[Layer, ...]:
+def layers(hf: Any, mlps: Sequence[DenseMLP | Experts], mixer: Mixer | None = None) -> tuple[Layer, ...]:
     """The layers of a model that has `layer_types`, or one window for all layers, or none.
+
+    Args:
+      hf: transformers' config object.
+      mlps: the MLP of each layer, or its experts.
+      mixer: what all layers read other tokens with, but for the window; None: attention with grouped queries.
 
     Raises:
       InputError: a layer attends in a way that is not known.
     """
     window = getattr(hf, "sliding_window", None) or 0
-    types = getattr(hf, "layer_types", None) or ["sliding_attention"] * len(kinds)
-    if len(types) != len(kinds):
-        raise InputError(f"field 'layer_types' has {len(types)} entries for {len(kinds)} layers")
+    types = getattr(hf, "layer_types", None) or ["sliding_attention"] * len(mlps)
+    if len(types) != len(mlps):
+        raise InputError(f"field 'layer_types' has {len(types)} entries for {len(mlps)} layers")
     for layer, one in enumerate(types):
         if one not in ("full_attention", "sliding_attention"):
             raise InputError(f"field 'layer_types': layer {layer} is {one!r}, which is not handled by the decoder")
+    everywhere = mixer or GroupedQuery()
+    within = replace(everywhere, sliding_window=window)
     return tuple(
-        Layer(kind, window if one == "sliding_attention" else 0) for kind, one in zip(kinds, types, strict=True)
+        Layer(within if one == "sliding_attention" else everywhere, mlp) for mlp, one in zip(mlps, types, strict=True)
     )
 
 

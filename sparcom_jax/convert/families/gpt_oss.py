@@ -27,7 +27,7 @@ def translate(hf: Any) -> DecoderConfig:
     check_experts(hf.num_experts_per_tok, hf.num_local_experts)
     experts = Experts(hf.num_local_experts, hf.num_experts_per_tok, hf.intermediate_size, normalize=True, bias=True,
                       clamp=Clamp(hf.swiglu_limit, getattr(hf, "swiglu_alpha", SWIGLU_ALPHA)))  # fmt: skip
-    return decoder_config(hf, layers=layers(hf, ("moe",) * hf.num_hidden_layers), experts=experts, sinks=True,
+    return decoder_config(hf, layers=layers(hf, (experts,) * hf.num_hidden_layers), sinks=True,
                           norm="rms_float32")  # fmt: skip
 
 

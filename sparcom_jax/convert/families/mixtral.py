@@ -28,7 +28,7 @@ def translate(hf: Any) -> DecoderConfig:
     """Every layer is an MoE layer; an expert is as wide as `intermediate_size`."""
     check_experts(hf.num_experts_per_tok, hf.num_local_experts)
     experts = Experts(hf.num_local_experts, hf.num_experts_per_tok, hf.intermediate_size, normalize=True)
-    return decoder_config(hf, layers=layers(hf, ("moe",) * hf.num_hidden_layers), experts=experts)
+    return decoder_config(hf, layers=layers(hf, (experts,) * hf.num_hidden_layers))
 
 
 MIXTRAL = Family(

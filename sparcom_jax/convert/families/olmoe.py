@@ -21,7 +21,7 @@ def translate(hf: Any) -> DecoderConfig:
     """Every layer is an MoE layer; an expert is as wide as `intermediate_size`."""
     check_experts(hf.num_experts_per_tok, hf.num_experts)
     experts = Experts(hf.num_experts, hf.num_experts_per_tok, hf.intermediate_size, bool(hf.norm_topk_prob))
-    return decoder_config(hf, layers=layers(hf, ("moe",) * hf.num_hidden_layers), experts=experts, qk_norm="all",
+    return decoder_config(hf, layers=layers(hf, (experts,) * hf.num_hidden_layers), qk_norm="all",
                           qkv_clip=hf.clip_qkv or 0.0)  # fmt: skip
 
 

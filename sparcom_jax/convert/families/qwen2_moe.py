@@ -17,7 +17,7 @@ from sparcom_jax.convert.families.family import (
     decoder_config,
     layers,
 )
-from sparcom_jax.models.config import DecoderConfig, Experts, LayerKind
+from sparcom_jax.models.config import DecoderConfig, DenseMLP, Experts
 
 SHARED_EXPERT: Names = {
     "moe/shared/gate/kernel": ("mlp.shared_expert.gate_proj.weight", TRANSPOSED),
@@ -27,30 +27,30 @@ SHARED_EXPERT: Names = {
 }
 
 
-def layer_kinds(hf: Any) -> tuple[LayerKind, ...]:
-    """Every `decoder_sparse_step`-th layer has experts, unless `mlp_only_layers` names it."""
-    return tuple(
-        "moe"
-        if layer not in hf.mlp_only_layers and hf.num_experts > 0 and (layer + 1) % hf.decoder_sparse_step == 0
-        else "dense"
+def dense_or_routed(hf: Any, **shared: Any) -> list[DenseMLP | Experts]:
+    """The MLP of each layer: every `decoder_sparse_step`-th one has experts, unless `mlp_only_layers` names it.
+
+    Args:
+      hf: transformers' config object.
+      shared: fields of `Experts` that describe the shared expert.
+    """
+    routed = [
+        layer not in hf.mlp_only_layers and hf.num_experts > 0 and (layer + 1) % hf.decoder_sparse_step == 0
         for layer in range(hf.num_hidden_layers)
-    )
-
-
-def routed_experts(hf: Any, kinds: tuple[LayerKind, ...], **shared: Any) -> Experts | None:
-    """A model without MoE layers has no experts at all."""
-    if "moe" not in kinds:
-        return None
+    ]
+    dense = DenseMLP(hf.intermediate_size)
+    if not any(routed):
+        return [dense] * len(routed)
     check_experts(hf.num_experts_per_tok, hf.num_experts)
     normalize = bool(hf.norm_topk_prob)
-    return Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, normalize, **shared)
+    experts = Experts(hf.num_experts, hf.num_experts_per_tok, hf.moe_intermediate_size, normalize, **shared)
+    return [experts if one else dense for one in routed]
 
 
 def translate(hf: Any) -> DecoderConfig:
     """The biases of queries, keys and values have a field of their own."""
-    kinds = layer_kinds(hf)
-    experts = routed_experts(hf, kinds, shared_width=hf.shared_expert_intermediate_size, shared_gated=True)
-    return decoder_config(hf, layers=layers(hf, kinds), experts=experts, qkv_bias=bool(hf.qkv_bias), output_bias=False)
+    mlps = dense_or_routed(hf, shared_width=hf.shared_expert_intermediate_size, shared_gated=True)
+    return decoder_config(hf, layers=layers(hf, mlps), qkv_bias=bool(hf.qkv_bias), output_bias=False)
 
 
 QWEN2_MOE = Family(

@@ -15,14 +15,13 @@ from sparcom_jax.convert.families.family import (
     decoder_config,
     layers,
 )
-from sparcom_jax.convert.families.qwen2_moe import layer_kinds, routed_experts
+from sparcom_jax.convert.families.qwen2_moe import dense_or_routed
 from sparcom_jax.models.config import DecoderConfig
 
 
 def translate(hf: Any) -> DecoderConfig:
     """As Qwen3, but for the experts."""
-    kinds = layer_kinds(hf)
-    return decoder_config(hf, layers=layers(hf, kinds), experts=routed_experts(hf, kinds), qk_norm="head")
+    return decoder_config(hf, layers=layers(hf, dense_or_routed(hf)), qk_norm="head")
 
 
 QWEN3_MOE = Family(

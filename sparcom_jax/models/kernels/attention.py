@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, Int
 
 from sparcom_jax.models.kernels.choice import AttentionKernel
 from sparcom_jax.models.kernels.flash import flash_attention
+from sparcom_jax.models.kernels.packed import Packed, Scoring
 from sparcom_jax.models.layers import finite, squash
 
 QUERY_BLOCK = 128
@@ -57,91 +58,65 @@ def _sizes(smallest: int, largest: int) -> list[int]:
     return sizes
 
 
-def packed_attention(
-    q: Float[Array, "S N H"],
-    k: Float[Array, "S G H"],
-    v: Float[Array, "S G O"],
-    row: Int[Array, "S"],
-    position: Int[Array, "S"],
-    *,
-    window: int,
-    reach: Int[Array, ""] | None,
-    cap: float,
-    sinks: Float[Array, "N"] | None,
-    kernel: AttentionKernel,
-) -> Float[Array, "S N O"]:
-    """Causal attention over texts that lie one after another in the slots of a batch.
+def packed_attention(packed: Packed, scoring: Scoring, window: int, kernel: AttentionKernel) -> Float[Array, "S N O"]:
+    """Causal attention within each text of a batch.
 
     It is exact for texts of at most `longest_text(window)` tokens.
 
     Args:
-      q: queries, scaled.
-      k: keys.
-      v: values.
-      row: which text each slot belongs to, not falling.
-      position: position of each slot in its text.
+      packed: queries, keys and values.
+      scoring: which keys are seen.
       window: the most key slots that a block of queries is given, one that `window_for` gives.
-      reach: a token attends to so many tokens, itself included; None: to all before it.
-      cap: scores are squashed into +-cap; 0: they are not.
-      sinks: a score for attending to nothing, of each head (Xiao et al. 2023; GPT-OSS).
       kernel: as in `Kernels`.
 
     Returns:
       Attention outputs; the slots of padding attend among themselves.
     """
+    q, k, v, _, _ = packed
     # Other texts have a weight of 0 for a value, which does not keep NaN from them. The mask does, so the key bears it.
     sound = finite(v.reshape(len(v), -1))[:, None, None]
     k, v = jnp.where(sound, k, jnp.nan), jnp.where(sound, v, 0.0)
+    packed = packed._replace(k=k, v=v)
     if kernel != "triton":
-        return _in_windows(q, k, v, row, position, reach, sinks, window, cap, kernel)
-    everything = jnp.int32(np.iinfo(np.int32).max) if reach is None else reach
-    never = jnp.full(q.shape[1], -jnp.inf, jnp.float32) if sinks is None else sinks
-    return _flash(q, k, v, row, position, everything, never, window, cap)
+        return _in_windows(packed, scoring, window, kernel)
+    everything = jnp.int32(np.iinfo(np.int32).max) if scoring.sliding_window is None else scoring.sliding_window
+    never = jnp.full(q.shape[1], -jnp.inf, jnp.float32) if scoring.sinks is None else scoring.sinks
+    return _flash(packed, everything, never, window, scoring.cap)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(7, 8))
-def _flash(
-    q: Array, k: Array, v: Array, row: Array, position: Array, reach: Array, sinks: Array, window: int, cap: float
-) -> Float[Array, "S N O"]:
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _flash(packed: Packed, sliding_window: Array, sinks: Array, window: int, cap: float) -> Float[Array, "S N O"]:
     del window
-    return flash_attention(q, k, v, row, position, reach, sinks, cap)
+    return flash_attention(packed, sliding_window, sinks, cap)
 
 
-def _flash_forward(*inputs: Any) -> tuple[Array, tuple[Array, ...]]:
-    return _flash(*inputs), inputs[:7]
+def _flash_forward(*inputs: Any) -> tuple[Array, tuple[Any, ...]]:
+    return _flash(*inputs), inputs[:3]
 
 
-def _flash_backward(window: int, cap: float, inputs: tuple[Array, ...], mixed: Array) -> tuple[Array | None, ...]:
-    q, k, v, row, position, reach, sinks = inputs
+def _flash_backward(window: int, cap: float, inputs: tuple[Any, ...], mixed: Array) -> tuple[Any, ...]:
+    packed, sliding_window, sinks = inputs
 
     def again(q: Array, k: Array, v: Array, sinks: Array) -> Array:
-        return _in_windows(q, k, v, row, position, reach, sinks, window, cap, "one_window")
+        read = Packed(q, k, v, packed.row, packed.position)
+        return _in_windows(read, Scoring(sliding_window, cap, sinks), window, "one_window")
 
-    of_q, of_k, of_v, of_sinks = jax.vjp(again, q, k, v, sinks)[1](mixed)
-    return of_q, of_k, of_v, None, None, None, of_sinks
+    of_q, of_k, of_v, of_sinks = jax.vjp(again, packed.q, packed.k, packed.v, sinks)[1](mixed)
+    return Packed(of_q, of_k, of_v, None, None), None, of_sinks  # type: ignore[arg-type]
 
 
 _flash.defvjp(_flash_forward, _flash_backward)
 
 
-def _in_windows(
-    q: Float[Array, "S N H"],
-    k: Float[Array, "S G H"],
-    v: Float[Array, "S G O"],
-    row: Int[Array, "S"],
-    position: Int[Array, "S"],
-    reach: Int[Array, ""] | None,
-    sinks: Float[Array, "N"] | None,
-    window: int,
-    cap: float,
-    kernel: AttentionKernel,
-) -> Float[Array, "S N O"]:
+def _in_windows(packed: Packed, scoring: Scoring, window: int, kernel: AttentionKernel) -> Float[Array, "S N O"]:
     """Attention by blocks of Q queries.
 
     A block sees the W key slots that end with its own last one, and the mask cuts texts apart. With W = `window` these
     hold every key of a text of at most `longest_text(window)` tokens; with `own_window` each block takes the smallest W
     that holds the keys of its own texts.
     """
+    q, k, v, row, position = packed
+    sliding_window, cap, sinks = scoring
     slots, heads, head_size = q.shape
     groups = k.shape[1]
     block = query_block(window)
@@ -153,7 +128,7 @@ def _in_windows(
     v = jnp.pad(jnp.moveaxis(v, 0, 1), ((0, 0), (before, 0), (0, 0)))
     key_row = jnp.pad(row, (before, 0), constant_values=-1)
     distance = before + np.arange(block)[:, None] - np.arange(window)[None, :]
-    visible = distance >= 0 if reach is None else (distance >= 0) & (distance < reach)
+    visible = distance >= 0 if sliding_window is None else (distance >= 0) & (distance < sliding_window)
     nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1, 1)
 
     def attend(start: Int[Array, ""], seen: int) -> Float[Array, "G heads_per_group Q O"]:
@@ -175,7 +150,8 @@ def _in_windows(
     if kernel == "own_window":
         # Measured: 0.6 times the keys of windows as wide as the longest text of each batch needs, and one shape, not 4.
         sizes = _sizes(block, window)
-        back = position[::block] if reach is None else jnp.minimum(position[::block], reach - 1)
+        back = position[::block]
+        back = back if sliding_window is None else jnp.minimum(back, sliding_window - 1)
         size = jnp.searchsorted(jnp.asarray(sizes), block + back)
         branches = [partial(attend, seen=seen) for seen in sizes]
         blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (size, starts))
@@ -189,10 +165,7 @@ def cached_attention(
     k: Float[Array, "R C G H"],
     v: Float[Array, "R C G O"],
     position: Int[Array, "R"],
-    *,
-    reach: Int[Array, ""] | None,
-    cap: float,
-    sinks: Float[Array, "N"] | None,
+    scoring: Scoring,
 ) -> Float[Array, "R N O"]:
     """Attention of one token of each text over the keys and values of its text, its own included.
 
@@ -201,15 +174,14 @@ def cached_attention(
       k: cached keys.
       v: cached values.
       position: position of the token in its text; the cache holds nothing of the text after it.
-      reach: as in `packed_attention`.
-      cap: as in `packed_attention`.
-      sinks: as in `packed_attention`.
+      scoring: which keys are seen.
     """
+    sliding_window, cap, sinks = scoring
     rows, heads, head_size = q.shape
     groups = k.shape[2]
     q = q.reshape(rows, groups, heads // groups, head_size)
     distance = position[:, None] - jnp.arange(k.shape[1], dtype=position.dtype)
-    visible = distance >= 0 if reach is None else (distance >= 0) & (distance < reach)
+    visible = distance >= 0 if sliding_window is None else (distance >= 0) & (distance < sliding_window)
     nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1)
     score = squash(jnp.einsum("RGMH,RCGH->RGMC", q, k, preferred_element_type=jnp.float32), cap)
     weight, total = _weigh(jnp.where(visible[:, None, None], score, -jnp.inf), nothing)

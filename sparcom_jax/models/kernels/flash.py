@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sparcom_jax.models.kernels.packed import Packed
 from sparcom_jax.models.kernels.tiles import exact
 from sparcom_jax.models.layers import squash
 
@@ -23,30 +24,20 @@ LOWEST = -1e30
 
 
 def flash_attention(
-    q: Float[Array, "S N H"],
-    k: Float[Array, "S G H"],
-    v: Float[Array, "S G O"],
-    row: Int[Array, "S"],
-    position: Int[Array, "S"],
-    reach: Int[Array, ""],
-    sinks: Float[Array, "N"],
-    cap: float,
+    packed: Packed, sliding_window: Int[Array, ""], sinks: Float[Array, "N"], cap: float
 ) -> Float[Array, "S N O"]:
     """As `packed_attention`, for texts of any length.
 
     Args:
-      q: queries, scaled.
-      k: keys.
-      v: values.
-      row: which text each slot belongs to, not falling.
-      position: position of each slot in its text.
-      reach: a token attends to so many tokens, itself included.
+      packed: queries, keys and values.
+      sliding_window: a token attends to so many tokens, itself included.
       sinks: of each head a score for attending to nothing, minus infinity where it may not.
       cap: scores are squashed into +-cap; 0: they are not.
     """
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
+    q, k, v, row, position = packed
     slots, heads, _ = q.shape
     value_size = v.shape[-1]
     per_group = heads // k.shape[1]
@@ -56,12 +47,11 @@ def flash_attention(
     block = min(slots & -slots, most)  # the largest power of two that divides the slots
     starts = jnp.arange(0, slots, block, dtype=jnp.int32)
     # The first query of a block sees farthest back.
-    first = jnp.maximum(starts - jnp.minimum(position[::block], reach - 1), 0) // tile
+    first = jnp.maximum(starts - jnp.minimum(position[::block], sliding_window - 1), 0) // tile
     precision = exact(q.dtype)
 
-    def kernel(
-        first_ref: Any, reach_ref: Any, sinks_ref: Any, row_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any, y_ref: Any
-    ) -> None:
+    def kernel(*refs: Any) -> None:
+        first_ref, window_ref, sinks_ref, row_ref, q_ref, k_ref, v_ref, y_ref = refs
         number, head = pl.program_id(0), pl.program_id(1)
         group = jax.lax.div(head, jnp.int32(per_group))
         mine = pl.ds(number * block, block)
@@ -72,7 +62,7 @@ def flash_attention(
             keys = pl.ds(step * tile, tile)
             score = triton.dot(queries, k_ref[keys, group, :], trans_b=True, precision=precision)
             distance = slot[:, None] - (step * tile + jnp.arange(tile))[None, :]
-            seen = (text[:, None] == row_ref[keys][None, :]) & (distance >= 0) & (distance < reach_ref[0])
+            seen = (text[:, None] == row_ref[keys][None, :]) & (distance >= 0) & (distance < window_ref[0])
             score = jnp.where(seen, squash(score, cap), LOWEST)
             top = jnp.maximum(highest, jnp.max(score, axis=1))
             weight, kept = jnp.exp(score - top[:, None]), jnp.exp(highest - top)
@@ -104,7 +94,7 @@ def flash_attention(
 
     # Where there is no GPU the kernel is interpreted, slowly, so that it can be tested.
     mixed: Array = jax.lax.platform_dependent(
-        first, reach.reshape(1), sinks.astype(jnp.float32), row, q, k, v,
+        first, sliding_window.reshape(1), sinks.astype(jnp.float32), row, q, k, v,
         cpu=partial(call, True), default=partial(call, False),
     )  # fmt: skip
     return mixed[:, :, :value_size]
