@@ -29,6 +29,7 @@ from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import ALL_FINITE, first_fault
 from sparcom_jax.models.layers import Norm
+from sparcom_jax.select.cores import core
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
 from tests import checkpoints
@@ -288,22 +289,22 @@ def test_a_model_that_lacks_a_neuron(placement: str, parts: int, hf_llama: Path,
 
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", dataclasses.replace(HALF, dtype="float32"))
-    sj.identify(run, epsilon=0.2)
+    units = core(sj.identify(run, epsilon=0.2), 0.3)
     original = ablation._edits
 
-    def edits(sets: Any, off: Any) -> Edits:
-        found = original(sets, off)
+    def edits(groups: Any, off: Any) -> Edits:
+        found = original(groups, off)
         return found._replace(mlp=np.full_like(found.mlp, np.inf)) if off else found
 
-    settings = AblationSettings(draws=1, rho=0.3, dtype="bfloat16")
+    settings = AblationSettings(draws=1, dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.capture\.dtype=float32$"):  # fmt: skip
-        ablate(llama, run, tmp_path / "out", settings)
+        ablate(llama, run, units, tmp_path / "out", settings)
     infinite = np.full((3, 80), np.inf, np.float32)
-    monkeypatch.setattr(ablation, "_edits", lambda sets, off: Edits(mlp=infinite))
+    monkeypatch.setattr(ablation, "_edits", lambda groups, off: Edits(mlp=infinite))
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
-        ablate(llama, run, tmp_path / "out", settings)
+        ablate(llama, run, units, tmp_path / "out", settings)
     assert not (tmp_path / "out" / "summary.json").exists()
 
 

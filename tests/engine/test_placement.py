@@ -20,6 +20,7 @@ from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, make_placement
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.select.cores import core
 from tests import checkpoints
 
 SECONDS = 20
@@ -49,11 +50,11 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
     for group in groups.split():
         one, other = (run.read(f"{group}/positive_count").astype(int) for run in (whole, cut))
         assert np.abs(one - other).sum() <= 1e-5 * one.size * whole.token_count.mean()
-    sj.identify(whole, epsilon=0.1, expert_per_layer=1)
+    units = core(sj.identify(whole, epsilon=0.1, expert_per_layer=1), 0.3)
     summaries = {}
     for placement, parts in (("pmap", 1), ("mesh", 2), ("mesh", 4)):
-        how = AblationSettings(rho=0.3, draws=1, placement=placement, model_parallel=parts, batch_tokens=512)
-        summaries[parts] = ablate(model, whole, tmp_path / f"ablation{parts}", how)
+        how = AblationSettings(draws=1, placement=placement, model_parallel=parts, batch_tokens=512)
+        summaries[parts] = ablate(model, whole, units, tmp_path / f"ablation{parts}", how)
     assert set(summaries[1]["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
     for parts in (2, 4):
         np.testing.assert_allclose(summaries[parts]["baseline"], summaries[1]["baseline"], rtol=1e-5)
