@@ -33,6 +33,7 @@ from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import ALL_FINITE, first_fault
 from sparcom_jax.models.layers import Norm
+from sparcom_jax.select.cores import core
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
 from tests import checkpoints
@@ -298,22 +299,22 @@ def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: P
 
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
-    sj.identify(run, epsilon=0.2)
+    units = core(sj.identify(run, epsilon=0.2), 0.3)
     original = ablation._edits
 
-    def edits(sets: Any, off: Any) -> Edits:
-        found = original(sets, off)
+    def edits(groups: Any, off: Any) -> Edits:
+        found = original(groups, off)
         return found._replace(mlp=np.full_like(found.mlp, np.inf)) if off else found
 
-    settings, execution = AblationSettings(draws=1, rho=0.3), ExecutionSettings(dtype="bfloat16")
+    settings, execution = AblationSettings(draws=1), ExecutionSettings(dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
-        ablate(llama, run, tmp_path / "out", settings, execution)
+        ablate(llama, run, units, tmp_path / "out", settings, execution)
     infinite = np.full((3, 80), np.inf, np.float32)
-    monkeypatch.setattr(ablation, "_edits", lambda sets, off: Edits(mlp=infinite))
+    monkeypatch.setattr(ablation, "_edits", lambda groups, off: Edits(mlp=infinite))
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
-        ablate(llama, run, tmp_path / "out", settings, execution)
+        ablate(llama, run, units, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
