@@ -138,13 +138,19 @@ def stack(bins: Sequence[Bin], batches: int, lay: Callable[[Bin], Batch]) -> Bat
     return jax.tree.map(lambda *leaves: np.stack(leaves), *map(lay, padded))
 
 
-def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[Bool[np.ndarray, "_"]]) -> Batch:
+def fill(
+    shape: Shape,
+    ids: Sequence[Int32[np.ndarray, "_"]],
+    counted: Sequence[Bool[np.ndarray, "_"]],
+    variants: Sequence[int] | None = None,
+) -> Batch:
     """Lays texts into the slots of a batch.
 
     Args:
       shape: the batch's sizes.
       ids: token ids of the texts, in order; none for a batch of padding.
       counted: which of their tokens count.
+      variants: which variant of the edits each text is under; None: the first.
 
     Returns:
       A batch of NumPy arrays.
@@ -153,13 +159,14 @@ def fill(shape: Shape, ids: Sequence[Int32[np.ndarray, "_"]], counted: Sequence[
     position = np.zeros(shape.slots, np.int32)
     row = np.full(shape.slots, shape.rows, np.int32)
     counts = np.zeros(shape.slots, bool)
+    variant = np.zeros(shape.slots, np.int32)
     start = 0
-    for index, (text, counting) in enumerate(zip(ids, counted, strict=True)):
+    for index, (text, counting, under) in enumerate(zip(ids, counted, variants or [0] * len(ids), strict=True)):
         stop = start + len(text)
         token[start:stop], position[start:stop] = text, np.arange(len(text))
-        row[start:stop], counts[start:stop] = index, counting
+        row[start:stop], counts[start:stop], variant[start:stop] = index, counting, under
         start = stop
-    leaves: list[Any] = [token, position, row, counts]
+    leaves: list[Any] = [token, position, row, counts, variant]
     return Batch(*leaves)
 
 

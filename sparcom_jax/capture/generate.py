@@ -244,7 +244,8 @@ def generate_step(
 
         def turn(state: _State) -> _State:
             position = read + state.step - 1
-            last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real)
+            last = Batch(state.token[:, state.step - 1], position, jnp.where(real, rows, shape.rows), real,
+                         jnp.zeros_like(position))  # fmt: skip
             token, fault, cache = follow(last, None, state.cache, jnp.asarray(rows))
             token = jnp.where(state.ended, 0, token)
             fault = jnp.where(state.ended, state.fault, fault)

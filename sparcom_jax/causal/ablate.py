@@ -217,11 +217,8 @@ def _random_units(core: Units, draws: int, random: np.random.Generator) -> Itera
 
 def _edits(sets: Sets, off: Units) -> Edits:
     """Edits that switch off the units given and leave all others as they are."""
-    fields: dict[str, Any] = {}
-    for name, group in sets.run.groups.items():
-        keep = ~off[name] if name in off else np.ones(group.shape, bool)
-        fields[name] = keep if name == EXPERT_GROUP else keep.astype(np.float32)
-    return Edits(**fields)
+    nothing = {name: np.zeros(group.shape, bool) for name, group in sets.run.groups.items()}
+    return Edits.switch_off(nothing | off)
 
 
 def _require_units_to_switch_off(sets: Sets, cores: Units, targets: dict[str, list[str]], rho: float) -> None:

@@ -43,9 +43,10 @@ CUT_AXIS = {
 }  # fmt: skip
 QK_NORM_CUT_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1}
 
-_EDIT_SPECS: Any = {"mlp": P(None, "model"), "shared": P(None, "model"), "routed": P(None, "model"), "expert": P()}
-EDIT_SPECS = Edits(**_EDIT_SPECS)
-"""How edits are cut over a mesh, those that are there."""
+_ON_UNITS: Any = P(None, None, "model")
+_WHOLE: Any = P()
+EDIT_SPECS = Edits(mlp=_ON_UNITS, shared=_ON_UNITS, routed=_ON_UNITS, expert=_WHOLE)
+"""How edits are sharded over a mesh, those that are there: by neurons, routed ones by experts."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from sparcom_jax.models.collectives import replicated_input
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.kernels.attention import cached_attention, packed_attention
 from sparcom_jax.models.kernels.choice import AttentionKernel
@@ -124,14 +125,15 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "S N H"], Float[Array, "S G H"], Float[Array, "S G O"]]:
         """Queries, keys and values, turned by their positions."""
         config = self.config
+        x = replicated_input(x, axis)
         q, k, v = self.q(x), self.k(x), self.v(x)
         if config.qk_norm == "all":
-            q, k = self.q_norm(q, axis), self.k_norm(k, axis)
+            q, k = self.q_norm(q, width_axis=axis), self.k_norm(k, width_axis=axis)
         if config.qkv_clip:
             q, k, v = (jnp.clip(part, -config.qkv_clip, config.qkv_clip) for part in (q, k, v))
         q, k, v = (part.reshape(len(x), -1, config.head_size) for part in (q, k, v))
         if config.qk_norm == "head":
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = self.q_norm(q, rows_axis=axis), self.k_norm(k, rows_axis=axis)
         return rotate(q, by), rotate(k, by), v
 
 
@@ -159,16 +161,17 @@ class LatentAttention(Attention):
         self, x: Float[Array, "S D"], by: Rotary, axis: str | None
     ) -> tuple[Float[Array, "S N H"], Float[Array, "S N H"], Float[Array, "S N O"]]:
         """Queries, keys and values of every head, read off their latents."""
-        del axis
         latent = self.config.latent
         assert latent is not None
-        q = self.q_b(self.q_norm(self.q_a(x))) if latent.query_rank else self.q(x)
-        q = q.reshape(len(x), -1, self.config.head_size)
+        # The latents are whole on every device, what is made of them is split by heads.
+        read = replicated_input(self.q_norm(self.q_a(x)) if latent.query_rank else x, axis)
+        q = (self.q_b if latent.query_rank else self.q)(read).reshape(len(x), -1, self.config.head_size)
         compressed = self.kv_a(x)
-        kv = self.kv(self.kv_norm(compressed[:, : latent.rank])).reshape(len(x), q.shape[1], -1)
+        normed = replicated_input(self.kv_norm(compressed[:, : latent.rank]), axis)
+        kv = self.kv(normed).reshape(len(x), q.shape[1], -1)
         turned_q = rotate(neighbours_to_halves(q[..., latent.plain_size :]), by)
         turned_k = rotate(neighbours_to_halves(compressed[:, None, latent.rank :]), by)
-        turned_k = jnp.broadcast_to(turned_k, turned_q.shape)
+        turned_k = jnp.broadcast_to(replicated_input(turned_k, axis), turned_q.shape)
         q = jnp.concatenate([q[..., : latent.plain_size], turned_q], axis=-1)
         k = jnp.concatenate([kv[..., : latent.plain_size], turned_k], axis=-1)
         return q, k, kv[..., latent.plain_size :]

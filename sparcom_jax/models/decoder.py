@@ -35,12 +35,14 @@ class Batch(NamedTuple):
       position: position of the token in its text, from 0.
       row: which text of the batch the slot belongs to, not falling; R for padding, which comes last.
       counted: whether the token counts in the statistics.
+      variant: which variant of the edits the slot is under; not read where these have one only.
     """
 
     token: Int[Array, "S"]
     position: Int[Array, "S"]
     row: Int[Array, "S"]
     counted: Bool[Array, "S"]
+    variant: Int[Array, "S"]
 
 
 class Output(NamedTuple):
@@ -104,12 +106,12 @@ class Block(nnx.Module):
         stream = x if self.config.parallel else x + attended
         read = self.mlp_norm(stream) if pre else stream
         if self.kind == "moe":
-            y, taps = self.moe(read, real, edits, axis=axis, kernel=kernels.experts, place=place)
+            y, taps = self.moe(read, real, edits, batch.variant, axis=axis, kernel=kernels.experts, place=place)
             routed = taps["routed"]
             assert isinstance(routed, RoutedTap)
             sound = finite(stream) & all_finite(routed.logits)
         else:
-            y, tap = self.mlp(read, edits.mlp, axis=axis)
+            y, tap = self.mlp(read, edits.mlp, batch.variant, axis=axis)
             taps = {"mlp": tap}
             sound = finite(stream)
         y = self.mlp_post_norm(y) if post else y

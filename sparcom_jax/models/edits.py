@@ -1,29 +1,103 @@
-"""Interventions: what the forward pass multiplies its neurons with, and the experts it may route to."""
+"""Interventions: what becomes of the neurons before `down_proj`, and which experts the router may choose.
 
-from typing import NamedTuple
+An edit has a value for each variant of the model; `Batch.variant` says under which one a slot is, so that one step
+runs texts under many variants.
+
+Axis legend: V variants of the model, L layers, E experts, F neurons, N rows: token slots, or entries of the dispatch.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from sparcom_jax.models.config import LayerKind
 
 
-class Edits(NamedTuple):
-    """Edits of the whole model; None leaves that part of the forward pass as it is.
+class NeuronEdit(NamedTuple):
+    """Makes `scale * product + shift` of the input of `down_proj`; None leaves that part out.
 
-    The first axis counts the layers that have such units, in order (as in the capture's arrays).
+    With scale 0 a neuron is off, with its mean as shift besides it is fixed at the mean. Routed experts have an axis E
+    before the neurons, and act on the tokens that are routed to them only.
 
     Attributes:
-      mlp: multiplies the input of `down_proj` in dense MLPs; 0 switches a neuron off.
-      shared: the same for the shared experts.
-      routed: the same for the routed experts.
-      expert: True where the router may choose the expert; the logits of the others are set to minus infinity.
+      scale: multiplies the input of `down_proj`.
+      shift: is added then.
     """
 
-    mlp: Float[Array, "L F"] | None = None
-    shared: Float[Array, "L F"] | None = None
-    routed: Float[Array, "L E F"] | None = None
-    expert: Bool[Array, "L E"] | None = None
+    scale: Float[Array, "L V *units"] | None = None
+    shift: Float[Array, "L V *units"] | None = None
+
+    @property
+    def variants(self) -> int:
+        """V, of the edit of one layer; 1 where nothing is edited."""
+        return max((len(values) for values in self if values is not None), default=1)
+
+    def apply(
+        self,
+        product: Float[Array, "N F"],
+        variant: Int[Array, "N"] | None,
+        expert: Int[Array, "N"] | None = None,
+    ) -> Float[Array, "N F"]:
+        """The edited input of `down_proj`, by the edit of one layer.
+
+        Args:
+          product: the input.
+          variant: of each row; not read where there is one variant only.
+          expert: of each row; None where the edit is that of one MLP.
+        """
+        if self.scale is not None:
+            product = product * _of_rows(self.scale, variant, expert).astype(product.dtype)
+        if self.shift is not None:
+            product = product + _of_rows(self.shift, variant, expert).astype(product.dtype)
+        return product
+
+
+def _of_rows(
+    values: Float[Array, "V *units"], variant: Int[Array, "N"] | None, expert: Int[Array, "N"] | None
+) -> Float[Array, "#N F"]:
+    if len(values) == 1:
+        return values if expert is None else values[0][expert]
+    return values[variant] if expert is None else values[variant, expert]
+
+
+class Edits(NamedTuple):
+    """Edits of the whole model.
+
+    Layers that have such units are counted on the first axis, in order (as in the capture's arrays), variants on the
+    second.
+
+    Attributes:
+      mlp: of the neurons of dense MLPs.
+      shared: of the shared experts' neurons.
+      routed: of the routed experts' neurons.
+      expert: True where the router may choose the expert; None where it may choose any.
+    """
+
+    mlp: NeuronEdit = NeuronEdit()
+    shared: NeuronEdit = NeuronEdit()
+    routed: NeuronEdit = NeuronEdit()
+    expert: Bool[Array, "L V E"] | None = None
+
+    @classmethod
+    def switch_off(cls, *variants: Mapping[str, Bool[np.ndarray, "..."]]) -> "Edits":
+        """Edits that switch units off: neurons become 0, experts cannot be chosen.
+
+        Args:
+          variants: for each variant, field -> the units that are off, `[L, ...]`; all variants have the same fields,
+            and a field in which nothing is off is no other program than one in which something is.
+        """
+        fields: dict[str, Any] = {}
+        for name in variants[0]:
+            on: Any = ~np.stack([off[name] for off in variants], axis=1)
+            fields[name] = on if name == "expert" else NeuronEdit(scale=on.astype(np.float32))
+        return cls(**fields)
+
+    def expert_of_slots(self, variant: Int[Array, "N"]) -> Bool[Array, "#N E"] | None:
+        """Which experts each slot may be routed to, by the edits of one layer."""
+        return self.expert if self.expert is None or len(self.expert) == 1 else self.expert[variant]
 
     def of_kind(self, kind: LayerKind) -> "Edits":
         """The edits that concern layers of one kind."""

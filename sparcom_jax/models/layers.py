@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from sparcom_jax.models.collectives import replicated_input, sum_over
 from sparcom_jax.models.config import Activation, NormKind
+from sparcom_jax.models.edits import NeuronEdit
 from sparcom_jax.models.taps import NeuronTap
 
 ACTIVATIONS = {
@@ -20,7 +22,7 @@ ACTIVATIONS = {
 
 
 def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Float[Array, "S D"]:
-    """Applies a projection whose inputs are cut over a mesh axis: the parts are summed, then the bias is added.
+    """Applies a projection whose inputs are sharded over a mesh axis: the parts are summed, then the bias is added.
 
     Args:
       linear: the projection; its kernel is this device's part.
@@ -29,7 +31,7 @@ def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Floa
     """
     if axis is None:
         return linear(x)
-    y = jax.lax.psum(x @ linear.kernel[...], axis)
+    y = sum_over(x @ linear.kernel[...], axis)
     return y if linear.bias is None else y + linear.bias[...]
 
 
@@ -75,21 +77,30 @@ class Norm(nnx.Module):
         self.epsilon = epsilon
         self.kind = kind
 
-    def __call__(self, x: Float[Array, "*S D"], axis: str | None = None) -> Float[Array, "*S D"]:
-        """Normalises the last axis; over the mesh axis `axis`, each device has its own part of it."""
+    def __call__(
+        self, x: Float[Array, "*S D"], *, width_axis: str | None = None, rows_axis: str | None = None
+    ) -> Float[Array, "*S D"]:
+        """Normalises the last axis.
+
+        Args:
+          x: what is normalised.
+          width_axis: mesh axis over which the last axis of x is sharded, and so is the scale.
+          rows_axis: mesh axis over which another axis of x is sharded; the scale is whole on each device.
+        """
         high = x.astype(jnp.float32)
         if self.kind == "layer":
             high = high - jnp.mean(high, axis=-1, keepdims=True)
         square = mean_square(high)
-        square = square if axis is None else jax.lax.pmean(square, axis)
+        if width_axis is not None:
+            square = replicated_input(sum_over(square, width_axis), width_axis) / jax.lax.axis_size(width_axis)
         # An infinite one would turn finite values into zeros, which nobody could tell from small ones.
         high = jnp.where(jnp.isinf(square)[..., None], jnp.nan, high * jax.lax.rsqrt(square + self.epsilon)[..., None])
-        scale = self.scale[...]
+        scale = replicated_input(self.scale[...], rows_axis)
         if self.kind == "rms":
             return high.astype(x.dtype) * scale
         high = high * (scale.astype(jnp.float32) + float(self.kind == "rms_plus_one"))
         if self.kind == "layer":
-            high = high + self.bias[...].astype(jnp.float32)
+            high = high + replicated_input(self.bias[...], rows_axis).astype(jnp.float32)
         return high.astype(x.dtype)
 
 
@@ -111,15 +122,17 @@ class MLP(nnx.Module):
         self.activation = activation
         self.gated = gated
 
-    def neurons(self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None) -> tuple[Float[Array, "S F"], NeuronTap]:
+    def neurons(
+        self, x: Float[Array, "S D"], edit: NeuronEdit, variant: Int[Array, "S"]
+    ) -> tuple[Float[Array, "S F"], NeuronTap]:
         """Returns the input of down_proj, edited, and the tap, which shows the neurons as they are before the edit."""
         gate = ACTIVATIONS[self.activation](self.gate(x))
         product = gate * self.up(x) if self.gated else gate
-        return product if edit is None else product * edit.astype(product.dtype), NeuronTap(gate, product)
+        return edit.apply(product, variant), NeuronTap(gate, product)
 
     def __call__(
-        self, x: Float[Array, "S D"], edit: Float[Array, "F"] | None, *, axis: str | None
+        self, x: Float[Array, "S D"], edit: NeuronEdit, variant: Int[Array, "S"], *, axis: str | None
     ) -> tuple[Float[Array, "S D"], NeuronTap]:
         """Returns the output and the tap; over `axis`, each device has its own neurons."""
-        product, tap = self.neurons(x, edit)
+        product, tap = self.neurons(replicated_input(x, axis), edit, variant)
         return summed(self.down, product, axis), tap

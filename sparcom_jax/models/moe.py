@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from sparcom_jax.models.collectives import replicated_input, sum_over
 from sparcom_jax.models.config import Activation, Clamp, DecoderConfig, Experts
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, run_experts
 from sparcom_jax.models.layers import ACTIVATIONS, MLP
@@ -43,14 +44,16 @@ class RoutedExperts(nnx.Module):
         self,
         x: Float[Array, "S D"],
         chosen: Int[Array, "S K"],
-        edit: Float[Array, "E F"] | None,
+        edit: NeuronEdit,
+        variant: Int[Array, "S"],
         place: Int[Array, ""] | None,
         kernel: ExpertsKernel,
     ) -> tuple[Float[Array, "M D"], Float[Array, "M F"], Float[Array, "M F"], Dispatch]:
         """Returns outputs, gates and products per entry of the dispatch, and the dispatch."""
         plan, block = arrange(chosen, self.gate.shape[-3], self.count, kernel)
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
-        experts = ExpertMLPs(self._weights(), self._activate, edit, place)
+        of_entry = None if edit.variants == 1 else jnp.take(variant, plan.slot, mode="clip")
+        experts = ExpertMLPs(self._weights(), self._activate, edit, of_entry, place)
         return *run_experts(entries, plan, block, experts, kernel), plan
 
     def _weights(self) -> dict[str, Array]:
@@ -90,6 +93,7 @@ class MoE(nnx.Module):
         x: Float[Array, "S D"],
         real: Bool[Array, "S"],
         edits: Edits,
+        variant: Int[Array, "S"],
         *,
         axis: str | None,
         kernel: ExpertsKernel,
@@ -101,16 +105,20 @@ class MoE(nnx.Module):
         from 0.
         """
         logits = self.router(x)
-        chosen, weight = route(logits, self.experts, real, edits.expert)
-        outputs, gate, product, plan = self.routed(x, self._local(chosen, axis), edits.routed, place, kernel)
+        chosen, weight = route(logits, self.experts, real, edits.expert_of_slots(variant))
+        read = replicated_input(x, axis)
+        local = self._local(chosen, axis)
+        outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, place, kernel)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
-        y = jnp.einsum("SKD,SK->SD", mine, weight)
+        y = jnp.einsum("SKD,SK->SD", mine, replicated_input(weight, axis))
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
         if self.experts.shared_width:
-            product, taps["shared"] = self.shared.neurons(x, edits.shared)
+            product, taps["shared"] = self.shared.neurons(read, edits.shared, variant)
             shared = self.shared.down(product)
-            y = y + (jax.nn.sigmoid(self.shared_gate(x)) * shared if self.experts.shared_gated else shared)
-        return (y if axis is None else jax.lax.psum(y, axis)), taps
+            if self.experts.shared_gated:
+                shared = replicated_input(jax.nn.sigmoid(self.shared_gate(x)), axis) * shared
+            y = y + shared
+        return sum_over(y, axis), taps
 
     def _local(self, chosen: Int[Array, "S K"], axis: str | None) -> Int[Array, "S K"]:
         """Experts numbered from the first that this device has; their count for those of other devices."""

@@ -29,7 +29,7 @@ class Dispatch(NamedTuple):
 
 
 def route(
-    logits: Float[Array, "S E"], experts: Experts, real: Bool[Array, "S"], keep: Bool[Array, "E"] | None
+    logits: Float[Array, "S E"], experts: Experts, real: Bool[Array, "S"], keep: Bool[Array, "#S E"] | None
 ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
     """Chooses the experts of each token: softmax in float32, then the K largest (Shazeer et al. 2017).
 
@@ -39,7 +39,7 @@ def route(
       logits: router logits.
       experts: how many are chosen, and how they are weighted.
       real: False for padding, which is routed nowhere.
-      keep: False for experts that may not be chosen.
+      keep: False for experts that may not be chosen, whose logits become minus infinity.
 
     Returns:
       The chosen experts (E for padding) and their weights (0 for padding).

@@ -13,7 +13,7 @@ from sparcom_jax.batches.packing import fill, one_text
 from sparcom_jax.convert.families import FAMILIES
 from sparcom_jax.models.attention import View
 from sparcom_jax.models.decoder import Block, Decoder
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import default_kernels
 from sparcom_jax.models.rope import rotary, text_lengths
 from sparcom_jax.verify.reference import Reference
@@ -67,10 +67,10 @@ def _of_layer(block: Block, layer: int, reference: Reference, ids: Int32[np.ndar
         if name == "attention":
             ours = _attend(block, layer, given[name], ids)
         elif name == "mlp" and block.kind == "dense":
-            ours, _ = block.mlp(given[name], None, axis=None)
+            ours, _ = block.mlp(given[name], NeuronEdit(), jnp.zeros(len(ids), jnp.int32), axis=None)
         elif name == "mlp":
-            ours, _ = block.moe(given[name], jnp.ones(len(ids), bool), Edits(), axis=None,
-                                kernel=default_kernels().experts)  # fmt: skip
+            ours, _ = block.moe(given[name], jnp.ones(len(ids), bool), Edits(), jnp.zeros(len(ids), jnp.int32),
+                                axis=None, kernel=default_kernels().experts)  # fmt: skip
         else:
             ours = getattr(block, name)(given[name])
         yield ModuleError(path, relative_error(ours, read[name]))

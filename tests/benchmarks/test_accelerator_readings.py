@@ -126,7 +126,7 @@ def test_count_flips_are_per_sign(case: Case) -> None:
 
 def test_random_edits_switch_off_a_tenth(case: Case) -> None:
     edits = random_edits(case.config, share_off=0.1)
-    assert edits.mlp is not None
-    assert 0.85 < np.asarray(edits.mlp).mean() < 0.95
-    assert jnp.array_equal(edits.mlp, random_edits(case.config, share_off=0.1).mlp)
-    assert np.asarray(random_edits(case.config, share_off=0.0).mlp).all()
+    assert edits.mlp.scale is not None
+    assert 0.85 < np.asarray(edits.mlp.scale).mean() < 0.95
+    assert jnp.array_equal(edits.mlp.scale, random_edits(case.config, share_off=0.1).mlp.scale)
+    assert np.asarray(random_edits(case.config, share_off=0.0).mlp.scale).all()

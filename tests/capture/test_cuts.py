@@ -45,7 +45,8 @@ def test_the_device_cuts_as_sorting_does(devices: int, pool: bool, fields: dict[
     tokens = np.asarray([1, 3, 7, 40, 100])
     row = np.repeat(np.arange(6), [*tokens, 9])  # the last are padding
     counted: Any = row < 5
-    batch = Batch(jnp.zeros(160, jnp.int32), jnp.zeros(160, jnp.int32), jnp.asarray(row, jnp.int32), counted)
+    batch = Batch(jnp.zeros(160, jnp.int32), jnp.zeros(160, jnp.int32), jnp.asarray(row, jnp.int32), counted,
+                  jnp.zeros(160, jnp.int32))  # fmt: skip
     counts = {group.name: random.integers(0, tokens.reshape(1, 5, *[1] * len(group.sizes)) + 1,
                                           (len(group.layers), 5, *group.sizes)).astype(np.uint16)
               for group in GROUPS}  # fmt: skip

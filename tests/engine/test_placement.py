@@ -19,7 +19,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import AblationSettings, ablate
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, make_placement
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from tests import checkpoints
 
 SECONDS = 20
@@ -66,12 +66,13 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
 @pytest.mark.parametrize(("kind", "parts"), [("pmap", 1), ("mesh", 2), ("mesh", 4)])
 def test_what_is_not_there_lies_nowhere(llama: ModelDir, kind: str, parts: int) -> None:
     placement = make_placement(kind, parts, llama.config)
-    edits = Edits(mlp=np.arange(24, dtype=np.float32).reshape(3, 8), expert=np.eye(3, 8) > 0)
+    scale: Any = np.arange(24, dtype=np.float32).reshape(3, 1, 8)
+    edits = Edits(mlp=NeuronEdit(scale), expert=np.eye(3, 8)[:, None] > 0)
     placed: Any = placement.put(edits, EDIT_SPECS)
-    assert (placed.shared, placed.routed) == (None, None)
-    np.testing.assert_array_equal(placed.mlp, edits.mlp)
-    assert placed.mlp.sharding.shard_shape((3, 8)) == (3, 8 // parts)
-    assert placed.expert.sharding.shard_shape((3, 8)) == (3, 8)
+    assert (placed.shared, placed.routed) == (NeuronEdit(), NeuronEdit())
+    np.testing.assert_array_equal(placed.mlp.scale, scale)
+    assert placed.mlp.scale.sharding.shard_shape((3, 1, 8)) == (3, 1, 8 // parts)
+    assert placed.expert.sharding.shard_shape((3, 1, 8)) == (3, 1, 8)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(placed))
 
 

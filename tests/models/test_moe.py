@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from sparcom_jax.models.config import Experts
+from sparcom_jax.models.edits import NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, block_size, blockwise_matmul, run_experts
 from sparcom_jax.models.moe import RoutedExperts
@@ -32,7 +33,8 @@ def test_each_token_passes_its_experts(kernel: ExpertsKernel, one_expert: bool) 
     if one_expert:
         chosen[:REAL] = [3, 1]  # more of one expert than a piece holds
     edit = jnp.asarray(np.random.default_rng(2).random((EXPERTS, NEURONS)), jnp.float32)
-    outputs, gate, product, plan = experts(x, jnp.asarray(chosen), edit, None, kernel)
+    variant = jnp.zeros(SLOTS, jnp.int32)
+    outputs, gate, product, plan = experts(x, jnp.asarray(chosen), NeuronEdit(edit[None]), variant, None, kernel)
     gate_proj, up_proj, down_proj = (np.asarray(w[...]) for w in (experts.gate, experts.up, experts.down))
     for slot in range(REAL):
         for choice, expert in enumerate(chosen[slot]):
@@ -63,7 +65,9 @@ def test_one_of_several_layers_with_biases(kernel: ExpertsKernel) -> None:
     def loss(weights: dict[str, Any], edit: Any, x: Any, place: Any, kernel: ExpertsKernel) -> Any:
         plan, block = arrange(jnp.asarray(chosen), EXPERTS, EXPERTS, kernel)
         entries = jnp.take(x, plan.slot, axis=0, mode="fill", fill_value=0)
-        experts = ExpertMLPs(weights, lambda gate, up: (jnp.tanh(gate), jnp.tanh(gate) * up), edit, place)
+        experts = ExpertMLPs(
+            weights, lambda gate, up: (jnp.tanh(gate), jnp.tanh(gate) * up), NeuronEdit(edit[None]), None, place
+        )
         outputs, *_ = run_experts(entries, plan, block, experts, kernel)
         mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         return jnp.sum(jnp.sin(mine)), mine
@@ -109,7 +113,7 @@ def test_route(normalize: bool, groups: int) -> None:
     real = np.arange(SLOTS) < REAL
     keep = np.array([True, True, False, True, True, True])
     experts = Experts(EXPERTS, PER_TOKEN, 1, normalize, scale=2.5, groups=groups, groups_per_token=2)
-    chosen, weight = route(jnp.asarray(logits), experts, jnp.asarray(real), jnp.asarray(keep))
+    chosen, weight = route(jnp.asarray(logits), experts, jnp.asarray(real), jnp.asarray(keep)[None])
     for slot in range(REAL):
         masked = np.where(keep, np.exp(logits[slot].astype(np.float64)), 0)
         probability = masked / masked.sum()

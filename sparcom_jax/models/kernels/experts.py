@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from sparcom_jax.models.edits import NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.tiles import exact
 from sparcom_jax.models.routing import Dispatch, dispatch
@@ -31,13 +32,15 @@ class ExpertMLPs(NamedTuple):
       weights: `gate`, `up` [E, D, F] and `down` [E, F, D], and where there are biases `gate_bias` and so on [E, ...];
         with a leading axis of layers where `place` is given.
       activate: what happens between the projections.
-      edit: multiplies the input of the down projection; None leaves it as it is.
+      edit: what becomes of the input of the down projection.
+      variant: of each entry; None where the edit has one only.
       place: which layer is meant; None where the weights are those of one layer.
     """
 
     weights: dict[str, Array]
     activate: Activate
-    edit: Float[Array, "E F"] | None = None
+    edit: NeuronEdit = NeuronEdit()
+    variant: Int[Array, "M"] | None = None
     place: Int[Array, ""] | None = None
 
 
@@ -100,9 +103,7 @@ def run_experts(
         return y if bias is None else y + _own(bias, experts.place)[plan.expert]
 
     gate, product = experts.activate(project(entries, "gate"), project(entries, "up"))
-    edit = experts.edit
-    edited = product if edit is None else product * edit[plan.expert].astype(product.dtype)
-    return project(edited, "down"), gate, product
+    return project(experts.edit.apply(product, experts.variant, plan.expert), "down"), gate, product
 
 
 def blockwise_matmul(
@@ -243,9 +244,11 @@ def _in_pieces(
     of them as it can; and which of PIECE sizes it has is chosen when it runs, so that no more than a part of a block is
     padding.
     """
-    weights, activate, edit, place = experts
+    weights, activate, edits, variants, place = experts
 
-    def compute(rows: int, x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
+    def compute(
+        rows: int, x: Float[Array, "C D"], expert: Int[Array, ""], edit: NeuronEdit, variant: Int[Array, "C"] | None
+    ) -> tuple[Array, Array, Array]:
         mine = {name: w[expert] if place is None else w[place, expert] for name, w in weights.items()}
 
         def project(x: Array, name: str) -> Array:
@@ -253,7 +256,7 @@ def _in_pieces(
             return y + mine[f"{name}_bias"] if f"{name}_bias" in mine else y
 
         gate, product = activate(project(x[:rows], "gate"), project(x[:rows], "up"))
-        edited = product if edit is None else product * edit[expert].astype(product.dtype)
+        edited = edit.apply(product, None if variant is None else variant[:rows])
         outputs, gate, product = (
             jnp.pad(result, ((0, len(x) - rows), (0, 0))) for result in (project(edited, "down"), gate, product)
         )
@@ -262,12 +265,15 @@ def _in_pieces(
     sizes = [partial(compute, count * block) for count in range(PIECE + 1)]
 
     @jax.checkpoint  # training would keep what each of the sizes computes
-    def choose(size: Int[Array, ""], x: Float[Array, "C D"], expert: Int[Array, ""]) -> tuple[Array, Array, Array]:
-        return jax.lax.switch(size, sizes, x, expert)
+    def choose(size: Int[Array, ""], *inputs: Any) -> tuple[Array, Array, Array]:
+        return jax.lax.switch(size, sizes, *inputs)
 
     def step(results: tuple[Array, ...], one: tuple[Array, ...]) -> tuple[tuple[Array, ...], None]:
         expert, start, size = one
-        found = choose(size, jax.lax.dynamic_slice_in_dim(entries, start, PIECE * block), expert)
+        x, variant = jax.tree.map(
+            lambda of_entries: jax.lax.dynamic_slice_in_dim(of_entries, start, PIECE * block), (entries, variants)
+        )
+        found = choose(size, x, expert, jax.tree.map(lambda values: values[:, expert], edits), variant)
         # What lies after the piece is overwritten by the next one.
         pairs = zip(results, found, strict=True)
         return tuple(jax.lax.dynamic_update_slice_in_dim(old, new, start, 0) for old, new in pairs), None
