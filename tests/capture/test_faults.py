@@ -30,7 +30,7 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.faults import ALL_FINITE, first_fault
 from sparcom_jax.models.layers import Norm
 from sparcom_jax.select.cores import core
@@ -285,34 +285,32 @@ def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: P
     params = model.restore(placed.param_shardings(model.config), "float16")
     ids = [np.arange(2, 9 + row, dtype=np.int32) for row in range(3)]
     lengths = np.asarray([len(text) for text in ids], np.int32)
-    likelihood = Likelihood(
-        PlacedModel(model.config, params, placed), TokenizedSet(ids, lengths - 2, lengths, {}), "abc", 128
-    )
-    whole = np.ones((3, 80), np.float32)
-    assert np.isfinite(likelihood.mean_nll(Edits(mlp=whole), "")).all()
-    lacking = whole.copy()
-    lacking[0, 1] = 0.0
+    texts = TokenizedSet(ids, lengths - 2, lengths, {})
+    likelihood = Likelihood(PlacedModel(model.config, params, placed), texts, "abc", 128)
+    off = np.zeros((3, 80), bool)
+    assert np.isfinite(likelihood.mean_nll(Edits.switch_off({"mlp": off}), "")).all()
+    off[0, 1] = True
     message = r"^not finite in float16 with one off: instruction a \(layer 0\), b \(layer 0\), c \(layer 0\); try "
     with pytest.raises(InputError, match=message + r"--config\.execution\.dtype=bfloat16 or float32$"):
-        likelihood.mean_nll(Edits(mlp=lacking), " with one off")
+        likelihood.mean_nll(Edits.switch_off({"mlp": off}), " with one off")
 
 
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
     units = core(sj.identify(run, epsilon=0.2), 0.3)
     original = ablation._edits
+    scale: Any = np.full((3, 1, 80), np.inf, np.float32)
+    infinite = Edits(mlp=NeuronEdit(scale))
 
     def edits(groups: Any, off: Any) -> Edits:
-        found = original(groups, off)
-        return found._replace(mlp=np.full_like(found.mlp, np.inf)) if off else found
+        return infinite if off else original(groups, off)
 
     settings, execution = AblationSettings(draws=1), ExecutionSettings(dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
         ablate(llama, run, units, tmp_path / "out", settings, execution)
-    infinite = np.full((3, 80), np.inf, np.float32)
-    monkeypatch.setattr(ablation, "_edits", lambda groups, off: Edits(mlp=infinite))
+    monkeypatch.setattr(ablation, "_edits", lambda groups, off: infinite)
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
         ablate(llama, run, units, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()
