@@ -95,7 +95,7 @@ class Absent(MetaPathFinder):
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())
 import sparcom_jax
-import sparcom_jax.capture.engine, sparcom_jax.causal.likelihood, sparcom_jax.convert.model_dir
+import sparcom_jax.capture.capture, sparcom_jax.causal.likelihood, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.store.run, sparcom_jax.store.sets
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)

@@ -44,7 +44,7 @@ from benchmarks.accelerator.record import Record
 from benchmarks.models import instruction_set
 from sparcom_jax.batches.packing import fill, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert

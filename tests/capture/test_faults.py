@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import sparcom_jax as sj
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.capture import engine
+from sparcom_jax.capture import capture as capture_module
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal import ablate as ablation
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = CaptureSettings(rows_per_block=8)
 HALF = ExecutionSettings(batch_tokens=512, dtype="float16")
 FULL = dataclasses.replace(HALF, dtype="float32")
-capture = partial(engine.capture, execution=HALF)
+capture = partial(capture_module.capture, execution=HALF)
 MARK = "~"
 TRY_HALF = r"; try --config\.execution\.dtype=bfloat16 or float32$"
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText, AutoModelForSequenceClassification
 
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import convert, open_model

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
