@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "study": None,
     "__init__": None,
 }
-AFTER_THE_STORE = ("store", "identify", "results", "analysis", "report")
+AFTER_THE_STORE = ("store", "identify", "select", "results", "analysis", "report")
 
 
 def part(path: Path) -> str:
@@ -99,6 +99,11 @@ import sparcom_jax.capture.capture, sparcom_jax.causal.likelihood, sparcom_jax.c
 import sparcom_jax.identify.select, sparcom_jax.store.run, sparcom_jax.store.sets
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
+
+
+def test_files_say_one_thing() -> None:
+    long = {path.name: lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 400}
+    assert not long
 
 
 def test_launchers_are_thin() -> None:
