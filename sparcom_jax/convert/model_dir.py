@@ -118,10 +118,9 @@ class ModelDir:
           InputError: a part of the parameters is missing or cannot be read.
         """
         abstract, tree = jax.tree.flatten(abstract_params(self.config))
-        places = (
-            [shardings] * len(abstract) if isinstance(shardings, jax.sharding.Sharding) else jax.tree.leaves(shardings)
-        )
-        stacks = Stacks([leaf.shape for leaf in abstract], dtype, places)
+        one_for_all = isinstance(shardings, jax.sharding.Sharding)
+        of_leaves = [shardings] * len(abstract) if one_for_all else jax.tree.leaves(shardings)
+        stacks = Stacks([leaf.shape for leaf in abstract], dtype, of_leaves)
         stored = stored_params(self.config)
         with _checkpointer() as checkpointer:
             for index, paths in enumerate(parameter_groups(self.config, self.dtype)):
@@ -235,12 +234,12 @@ def model_digest(config: DecoderConfig, weights: str) -> str:
 
 def _meaning(value: Any) -> Any:
     if is_dataclass(value):
-        own = {
+        changed = {
             field.name: getattr(value, field.name)
             for field in fields(value)
             if getattr(value, field.name) != field.default
         }
-        return {"kind": type(value).__name__, **{name: _meaning(one) for name, one in own.items()}}
+        return {"kind": type(value).__name__, **{name: _meaning(one) for name, one in changed.items()}}
     return [_meaning(one) for one in value] if isinstance(value, tuple) else value
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sparcom_jax.models.segments import Segment, segments_of
+from sparcom_jax.models.segments import Location, Segment, locate, segments_of
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
@@ -230,6 +230,10 @@ class DecoderConfig:
     def segments(self) -> tuple[Segment, ...]:
         """How the layers are compiled."""
         return segments_of(tuple(layer.structure for layer in self.layers))
+
+    def location(self, layer: int) -> Location:
+        """Where the parameters of a layer lie in memory."""
+        return locate(self.segments, layer)
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:

@@ -144,6 +144,12 @@ class Decoder(nnx.Module):
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
         return Output(self.norm(x), taps, jnp.concatenate(points), cache)
 
+    def block(self, layer: int) -> Block:
+        """One layer by itself."""
+        segment, position, repeat = self.config.location(layer)
+        graph, params = nnx.split(self.segments[segment][position])
+        return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[repeat], params))
+
     def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
         """Logits of the next token, read off the output of the final norm."""
         logits = self.embed.attend(hidden) if self.config.tied_embeddings else self.head(hidden)
@@ -168,8 +174,8 @@ def _run_segment(
     split = [nnx.split(block, nnx.PathContains("routed"), ...) for block in blocks]
     layers = [segment.layers(position) for position in range(segment.period)]
     inputs = [
-        (params, _edits_of(config, edits, own), _constants(config, own))
-        for (_, _, params), own in zip(split, layers, strict=True)
+        (params, _edits_of(config, edits, alike), _constants(config, alike))
+        for (_, _, params), alike in zip(split, layers, strict=True)
     ]
 
     def pattern(carry: tuple[Array, Cache | None], inputs: Any) -> tuple[tuple[Array, Cache | None], Any]:
@@ -202,11 +208,12 @@ def _in_order(found: list[tuple[Array, dict[str, Any]]]) -> tuple[Array, dict[st
 
 
 def _edits_of(config: DecoderConfig, edits: Edits, layers: range) -> Edits:
-    """The edits of the layers at one position of a segment; edits count the layers of one kind."""
-    alike = config.moe_layers if config.layers[layers[0]].routed else config.dense_layers
-    places = [alike.index(layer) for layer in layers]
-    step = places[1] - places[0] if len(places) > 1 else 1
-    return edits.of(routed=config.layers[layers[0]].routed).rows(slice(places[0], places[-1] + 1, step))
+    """The edits of the layers at one position of a segment; edits count dense layers and those with experts apart."""
+    routed = config.layers[layers[0]].routed
+    counted = config.moe_layers if routed else config.dense_layers
+    first, *others = [counted.index(layer) for layer in layers]
+    step = others[0] - first if others else 1  # a pattern has equally many of them each time
+    return edits.of(routed=routed).rows(slice(first, first + step * len(layers), step))
 
 
 def _constants(config: DecoderConfig, layers: range) -> LayerConstants:
@@ -214,8 +221,8 @@ def _constants(config: DecoderConfig, layers: range) -> LayerConstants:
     everything = np.iinfo(np.int32).max
     windows = np.asarray([mixer.sliding_window or everything for mixer in mixers], np.int32)
     ropes = np.asarray([mixer.rope for mixer in mixers], np.int32)
-    own = config.layers[layers[0]].structure.mixer
-    states = [number for number, layer in enumerate(config.layers) if layer.structure.mixer == own]
+    kind = config.layers[layers[0]].structure.mixer
+    states = [number for number, layer in enumerate(config.layers) if layer.structure.mixer == kind]
     return LayerConstants(
         jnp.asarray(windows) if any(layer.mixer.sliding_window for layer in config.layers) else None,
         jnp.asarray(ropes) if len(config.ropes) > 1 else None,

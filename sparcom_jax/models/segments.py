@@ -4,12 +4,10 @@ Layers of one structure, or a pattern of structures that repeats, are one segmen
 repeats, and of each position of the pattern the parameters of all repeats are stacked.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-
-LONGEST_PATTERN = 16
-"""The most layers of a pattern."""
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,30 @@ class Segment:
         return range(self.start + position, self.stop, self.period)
 
 
+class Location(NamedTuple):
+    """Where the parameters of a layer lie in memory: `params["segments"][segment][position]`, at `[repeat]` of each.
+
+    Attributes:
+      segment: number of the segment.
+      position: position in its pattern.
+      repeat: index on the leading axis.
+    """
+
+    segment: int
+    position: int
+    repeat: int
+
+
+def locate(segments: tuple[Segment, ...], layer: int) -> Location:
+    """Where the parameters of a layer lie."""
+    number, segment = next((number, one) for number, one in enumerate(segments) if layer < one.stop)
+    repeat, position = divmod(layer - segment.start, segment.period)
+    return Location(number, position, repeat)
+
+
 @lru_cache
 def segments_of(structures: tuple[Hashable, ...]) -> tuple[Segment, ...]:
-    """Cuts layers into segments, the fewest compiled blocks, of these the fewest segments.
+    """Divides layers into segments: as few compiled blocks as can be, then as few segments.
 
     The last layer is a segment of its own, because a capture needs only a part of it.
 
@@ -46,22 +65,14 @@ def segments_of(structures: tuple[Hashable, ...]) -> tuple[Segment, ...]:
       structures: of each layer; equal ones are compiled alike.
     """
     last = len(structures) - 1
-    return (*_fewest_blocks(structures[:last]), Segment(last, 1, 1))
-
-
-def _fewest_blocks(structures: Sequence[Hashable]) -> list[Segment]:
-    count = len(structures)
-    best: list[tuple[int, int, list[Segment]]] = [(0, 0, [])] * (count + 1)  # blocks and segments from each layer on
-    for start in reversed(range(count)):
+    best: dict[int, tuple[int, tuple[Segment, ...]]] = {last: (1, (Segment(last, 1, 1),))}  # of the layers from each on
+    for start in reversed(range(last)):
         found = []
-        for period in range(1, min(LONGEST_PATTERN, count - start) + 1):
-            repeats = 1
-            while True:
-                blocks, number, rest = best[start + period * repeats]
-                found.append((blocks + period, number + 1, [Segment(start, period, repeats), *rest]))
-                after = start + period * repeats
-                if structures[after : after + period] != structures[start : start + period]:
-                    break
-                repeats += 1
-        best[start] = min(found, key=lambda one: one[:2])
-    return best[0][2]
+        for period in range(1, last - start + 1):
+            pattern, stop = structures[start : start + period], start
+            while stop + period <= last and structures[stop : stop + period] == pattern:
+                stop += period
+                blocks, rest = best[stop]
+                found.append((period + blocks, (Segment(start, period, (stop - start) // period), *rest)))
+        best[start] = min(found, key=lambda one: (one[0], len(one[1])))
+    return best[0][1]

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Int32
 
 from sparcom_jax.batches.packing import fill, one_text
@@ -43,13 +42,8 @@ def module_errors(decoder: Decoder, reference: Reference, ids: Int32[np.ndarray,
     embedded = decoder.embed(jnp.asarray(ids))
     scale = jnp.asarray(decoder.config.embedding_scale, embedded.dtype)
     yield ModuleError(embed, relative_error(embedded * scale, read["embed"]))
-    for segment, blocks in zip(decoder.config.segments, decoder.segments, strict=True):
-        split = [nnx.split(block) for block in blocks]
-        for layer in range(segment.start, segment.stop):
-            repeat, position = divmod(layer - segment.start, segment.period)
-            graph, params = split[position]
-            block = nnx.merge(graph, jax.tree.map(lambda leaf, at=repeat: leaf[at], params))
-            yield from _of_layer(block, layer, reference, ids)
+    for layer in range(decoder.config.num_layers):
+        yield from _of_layer(decoder.block(layer), layer, reference, ids)
     yield ModuleError(norm, relative_error(decoder.norm(jnp.asarray(read["norm:in"], embedded.dtype)), read["norm"]))
 
 

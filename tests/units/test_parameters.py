@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from sparcom_jax.batches.packing import Shape, fill
+from sparcom_jax.batches.packing import fill
 from sparcom_jax.convert.model_dir import ModelDir, convert
+from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import bind
 from sparcom_jax.models.edits import Edits

@@ -22,12 +22,12 @@ ROPES = ("full_attention", "sliding_attention")
 
 def translate(hf: Any) -> DecoderConfig:
     """Layers with a window have the second rope, the others the first."""
-    own = layers(hf, (DenseMLP(hf.intermediate_size),) * hf.num_hidden_layers)
+    usual = layers(hf, (DenseMLP(hf.intermediate_size),) * hf.num_hidden_layers)
     return decoder_config(
         hf,
         layers=tuple(
             replace(one, mixer=replace(one.mixer, rope=ROPES.index(kind)))
-            for one, kind in zip(own, hf.layer_types, strict=True)
+            for one, kind in zip(usual, hf.layer_types, strict=True)
         ),
         ropes=tuple(read_rope(hf.rope_parameters[kind], hf.head_dim, hf.max_position_embeddings) for kind in ROPES),
         norm="rms_plus_one",
