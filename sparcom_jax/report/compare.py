@@ -60,7 +60,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         f"<p>Base {code(summary['base']['run'])}, tuned {code(summary['tuned']['run'])}: "
-        f"{text(how_made(summary['base']['set']))}; {text(settings(summary['settings']))}.</p>"
+        f"{text(how_made(summary['base']))}; {text(settings(summary['settings']))}.</p>"
     ]
     if summary["capture_differences"]:
         parts.append(table(

@@ -72,7 +72,7 @@ def section(result: Result) -> Section:
     summary = result.summary
     parts: list[str | Figure] = [
         paragraph(
-            f"S(i) is the set of units of instruction i ({how_made(summary['set'])}).",
+            f"S(i) is the set of units of instruction i ({how_made(summary)}).",
             "The core of a category holds the units that at least a share rho of its instructions hold",
             f"({settings(summary['settings'])}).",
         )
