@@ -254,10 +254,14 @@ MATRIX_CORRELATION = _table(
 
 ABLATION = _table(
     "ablation.csv",
-    _text("target", "`neurons`, the core units of all groups of neurons together, or `experts`, the core experts"),
-    _text("kind", "`core`, or `random`: as many units in every layer and group, drawn from the layer's other units"),
-    _number("draw", "number of the random set, from 1; empty for the core"),
-    _category("category_off", "the category whose core is switched off"),
+    _text("target", "`neurons`, the units of all groups of neurons together, or `experts`, the experts"),
+    _text(
+        "kind",
+        "`core`, the selector's name for stored units, or `random`: as many in every layer and group, drawn from the "
+        "others",
+    ),
+    _number("draw", "number of the random set, from 1; empty for the category's own units"),
+    _category("category_off", "the category whose units are switched off"),
     _category("category_measured", "the category whose responses are scored"),
     _number("units_off", "how many units are off"),
     _number("instructions", "how many of the measured category are scored"),
