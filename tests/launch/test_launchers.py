@@ -191,11 +191,12 @@ BAD = {
         "--config.capture.template has no effect on this command, which reads set_name, execution, ablate",
     ),
     "two sources of units": (
-        ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--set=s"), "--set and --units are two sources",
+        ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--set=s"),
+        "--set is of the cores of a set, but --units names what is switched off; give one",
     ),
     "a field of sets, for units": (
         ("ablate", "--model=m", "--run=r", "--output=x", "--units=u", "--config.ablate.rho=0.3"),
-        "--config.ablate.rho has no effect on this command, which reads the section ablate without rho and batch_to",
+        "--config.ablate.rho is of the cores of a set, but --units names what is switched off; give one",
     ),
     "a section without its fields": (
         ("capture", "--model=m", "--instructions=rows.jsonl", "--output=x", "--config.capture={'max_tokens': 3}"),
