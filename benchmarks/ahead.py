@@ -35,7 +35,7 @@ from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import abstract_params
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import Kernels, kernels_for
 from sparcom_jax.units.groups import model_groups
 
@@ -101,16 +101,19 @@ def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows:
     groups = tuple(model_groups(config))
     shape = Shape(slots, 2048, rows)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), abstract_params(config))
-    kinds = (jnp.int32, jnp.int32, jnp.int32, jnp.bool_)
+    kinds = (jnp.int32, jnp.int32, jnp.int32, jnp.bool_, jnp.int32)
     batch = Batch(*(jax.ShapeDtypeStruct((1, slots), kind) for kind in kinds))
-    edit = {group.name: jax.ShapeDtypeStruct(group.shape, jnp.float32) for group in groups}
+    edits: dict[str, Any] = {
+        group.name: NeuronEdit(scale=jax.ShapeDtypeStruct((group.shape[0], 1, *group.shape[1:]), jnp.float32))
+        for group in groups
+    }
     if config.experts:
-        edit["expert"] = jax.ShapeDtypeStruct((len(config.moe_layers), config.experts.count), jnp.bool_)
+        edits["expert"] = jax.ShapeDtypeStruct((len(config.moe_layers), 1, config.experts.count), jnp.bool_)
     made = {
         "capture": (capture_step(config, shape, Kept(), placement), None),
         "capture, sets": (capture_step(config, shape, Kept(selection=Selection()), placement), None),
         "generation": (generate_step(config, shape, NEW_TOKENS, (), placement), None),
-        "likelihood": (likelihood_step(config, shape, placement), Edits(**edit)),
+        "likelihood": (likelihood_step(config, shape, placement), Edits(**edits)),
     }
     return {name: partial(step.lower, params, batch, extra) for name, (step, extra) in made.items()}
 

@@ -32,7 +32,7 @@ from benchmarks.models import CHECKPOINTS, instruction_set, read_texts
 from benchmarks.peers import OPTIONAL, PEERS, Counts
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.dtype import compute_dtype

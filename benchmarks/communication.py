@@ -70,7 +70,7 @@ def compiled_step(config: DecoderConfig, placement: Placement, shape: Shape) -> 
     def slots(dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((placement.data, shape.slots), dtype)
 
-    batch = Batch(*(slots(dtype) for dtype in (jnp.int32, jnp.int32, jnp.int32, jnp.bool_)))
+    batch = Batch(*(slots(dtype) for dtype in (jnp.int32, jnp.int32, jnp.int32, jnp.bool_, jnp.int32)))
     return step.lower(abstract_params(config), batch, None).compile()
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float64
 from benchmarks import print_table, timed, workspace
 from benchmarks.capture import ModelInMemory
 from benchmarks.models import dense_of_layers, instruction_set, read_texts
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import convert
 from sparcom_jax.instructions.rows import InstructionSet

@@ -23,7 +23,7 @@ _CONFIG = ConfigFlag(
 
 def main() -> None:
     """Runs the command."""
-    from sparcom_jax.capture.engine import capture
+    from sparcom_jax.capture.capture import capture
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.engine.processes import join_processes
     from sparcom_jax.instructions.rows import load_instructions

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
 from sparcom_jax.demo.training import TrainingSettings, train_pair

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
@@ -28,7 +28,7 @@ OTHER = {
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
-import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.engine
+import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir, sparcom_jax.identify.select
 import sparcom_jax.instructions.rows, sparcom_jax.select.cores, sparcom_jax.store.run, sparcom_jax.store.sets
 import sparcom_jax.store.units, sparcom_jax.study
@@ -39,7 +39,7 @@ def show(*arguments, **more):
     settings = [one for one in settings if isinstance(one, dict)]
     print(json.dumps([*settings, *([more] if more else [])]))
 
-for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.engine", "capture"),
+for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("identify.select", "identify"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None

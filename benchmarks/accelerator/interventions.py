@@ -31,31 +31,37 @@ def random_edits(config: DecoderConfig, share_off: float) -> Edits:
     With a share of 0, nothing is switched off.
     """
     random = np.random.default_rng(0)
-    fields: dict[str, Any] = {}
+    off = {}
     for group in model_groups(config):
-        fields[group.name] = (random.random(group.shape) >= share_off).astype(np.float32)
+        off[group.name] = random.random(group.shape) < share_off
         if group.name == "routed":
-            fields[EXPERT_GROUP] = np.ones(group.shape[:2], bool)
+            off[EXPERT_GROUP] = np.zeros(group.shape[:2], bool)
             if share_off:
-                off = random.integers(0, group.sizes[0], len(group.layers))
-                fields[EXPERT_GROUP][np.arange(len(off)), off] = False
-    return Edits(**fields)
+                expert = random.integers(0, group.sizes[0], len(group.layers))
+                off[EXPERT_GROUP][np.arange(len(expert)), expert] = True
+    return Edits.switch_off(off)
 
 
 def switch_off(reference: Reference, config: DecoderConfig, edits: Edits) -> None:
-    """Takes units out of a model in torch: the weights that read a neuron become 0, an expert cannot be chosen."""
-    kept = {name: torch.tensor(values, device=reference.device) for name, values in edits._asdict().items()
-            if values is not None}  # fmt: skip
+    """Takes units out of a model in torch: the weights that read a neuron become 0, an expert cannot be chosen.
+
+    They are those that are off under the first variant.
+    """
+
+    def kept(group: str, layer: int) -> torch.Tensor:
+        values: Any = edits.expert if group == EXPERT_GROUP else getattr(edits, group).scale
+        return torch.tensor(values[layer, 0], device=reference.device)
+
     with torch.no_grad():
         for group in model_groups(config):
             for index, layer in enumerate(group.layers):
                 path = f"{reference.layer(layer)}.mlp"
-                keep = kept[group.name][index]
+                keep = kept(group.name, index)
                 if group.name == "routed":
                     block = reference.model.get_submodule(path)
                     transposed = hasattr(block.experts, "alpha")  # gpt-oss keeps its weights the other way round
                     block.experts.down_proj *= keep[:, :, None] if transposed else keep[:, None, :]
-                    _mask(block.gate if hasattr(block, "gate") else block.router, ~kept[EXPERT_GROUP][index])
+                    _mask(block.gate if hasattr(block, "gate") else block.router, ~kept(EXPERT_GROUP, index))
                 else:
                     mlp = reference.shared(path) if group.name == "shared" else path
                     reference.model.get_submodule(f"{mlp}.down_proj").weight *= keep

@@ -44,7 +44,7 @@ from benchmarks.accelerator.record import Record
 from benchmarks.models import instruction_set
 from sparcom_jax.batches.packing import fill, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -55,9 +55,10 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
+from sparcom_jax.models.edits import NeuronEdit
 from sparcom_jax.models.kernels.choice import kernels_of
 from sparcom_jax.store.run import Run
-from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
+from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, model_groups
 from sparcom_jax.verify.reference import Reference
 
 FAMILIES = tuple(small.OWN)
@@ -286,16 +287,15 @@ def gradients(record: Record, case: Case) -> None:
     random = np.random.default_rng(0)
     at = slopes(case.params, batch, edits, everything)
     errors = []
-    for group, values in edits._asdict().items():
-        if values is None:
-            continue
-        direction = random.choice(np.float32([-1, 1]), values.shape)
-        sides = [slopes(case.params, batch, edits._replace(**{group: values + step * direction}), everything)
-                 for step in (STEP, -STEP)]  # fmt: skip
+    for group in (group.name for group in model_groups(case.config)):
+        scale = getattr(edits, group).scale
+        direction = random.choice(np.float32([-1, 1]), scale.shape)
+        beside = [edits._replace(**{group: NeuronEdit(scale + step * direction)}) for step in (STEP, -STEP)]
+        sides = [slopes(case.params, batch, moved, everything) for moved in beside]
         # Where a step leads a token elsewhere, there is no slope: these texts are left out.
         steady = routed_alike(batch, one.shape.rows, at.chosen, sides[0].chosen, sides[1].chosen)
         difference = (np.float64(sides[0].nll) - np.float64(sides[1].nll)) @ steady / (2 * STEP)
-        gradient = np.float64(getattr(slopes(case.params, batch, edits, steady).gradient, group))
+        gradient = np.float64(getattr(slopes(case.params, batch, edits, steady).gradient, group).scale)
         # A random direction meets about as much of the slope as the gradient is long.
         errors.append(abs(difference - (gradient * direction).sum()) / np.linalg.norm(gradient))
         record.figure(f"{group} texts with a slope", steady[: len(ids)].mean(), "share")

@@ -35,7 +35,7 @@ from benchmarks.forward import bare_step, feeds_of, needed_flops
 from benchmarks.models import instruction_set, read_texts, save_tokenizer
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir

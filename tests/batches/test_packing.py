@@ -34,16 +34,19 @@ def test_every_text_lies_in_one_bin_of_its_block(lengths: list[int], rows_per_bl
 def test_fill(lengths: list[int]) -> None:
     shape = make_plan(np.asarray([240]), 1, 256).blocks[0][0].shape
     ids = [np.full(length, 7 + index, np.int32) for index, length in enumerate(lengths)]
-    batch = fill(shape, ids, [text > 8 for text in ids])
+    batch = fill(shape, ids, [text > 8 for text in ids], [2 * index for index in range(len(ids))])
     assert (np.diff(batch.row) >= 0).all()
     for index, text in enumerate(ids):
         at = batch.row == index
         np.testing.assert_array_equal(batch.token[at], text)
         np.testing.assert_array_equal(batch.position[at], np.arange(len(text)))
         assert batch.counted[at].all() == (index > 1)
+        assert (batch.variant[at] == 2 * index).all()
     padding = batch.row == shape.rows
     assert padding.sum() == shape.slots - sum(lengths)
     assert not batch.counted[padding].any()
+    assert not batch.variant[padding].any()
+    assert not fill(shape, ids, [text > 8 for text in ids]).variant.any()
 
 
 def test_long_and_short_texts_are_dealt_out_evenly() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, tokenize_prompts, tokenize_responses
-from sparcom_jax.capture import engine
+from sparcom_jax.capture import capture as capture_module
+from sparcom_jax.capture.blocks import Blocks
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.settings import ExecutionSettings
@@ -20,11 +21,12 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.store.lock import only_writer
 from sparcom_jax.store.run import Run, open_run
+from sparcom_jax.units.groups import model_groups
 from sparcom_jax.verify.reference import Reference
 from tests import oracles
 
 SMALL = CaptureSettings(rows_per_block=16)
-capture = partial(engine.capture, execution=ExecutionSettings(batch_tokens=512))
+capture = partial(capture_module.capture, execution=ExecutionSettings(batch_tokens=512))
 
 
 def arrays(run: Run) -> dict[str, np.ndarray]:
@@ -62,7 +64,7 @@ def test_counts_equal_forward_hooks(
     settings = dataclasses.replace(SMALL, convention=convention, count_window=window)
     run = runs[name] if settings == SMALL else capture(model, load_instructions(instruction_file), tmp_path, settings)
     ids = token_ids(model, instruction_file)
-    layers = {group.name: list(group.layers) for group in engine.model_groups(model.config)}
+    layers = {group.name: list(group.layers) for group in model_groups(model.config)}
     experts = model.config.experts.count if model.config.experts else 0
     reference = Reference(request.getfixturevalue(f"hf_{name}"))
     expected = oracles.capture_counts(reference, ids[:12], layers, experts, window, convention)
@@ -149,7 +151,7 @@ def test_a_run_describes_itself(runs: dict[str, Run], instruction_file: Path) ->
 def test_resumes_to_the_same_bits(
     moe: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instructions, original, blocks = load_instructions(instruction_file), engine.Blocks.statistics, []
+    instructions, original, blocks = load_instructions(instruction_file), Blocks.statistics, []
 
     def stop_at_third(self: Any, *args: Any) -> Any:
         if len(blocks) == 2:
@@ -157,14 +159,14 @@ def test_resumes_to_the_same_bits(
         blocks.append(args)
         return original(self, *args)
 
-    monkeypatch.setattr(engine.Blocks, "statistics", stop_at_third)
+    monkeypatch.setattr(Blocks, "statistics", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         capture(moe, instructions, tmp_path / "run", SMALL)
     interrupted = open_run(tmp_path / "run")
     assert 0 < interrupted.done.sum() < 48
     with pytest.raises(InputError, match="incomplete"):
         interrupted.require_complete()
-    monkeypatch.setattr(engine.Blocks, "statistics", original)
+    monkeypatch.setattr(Blocks, "statistics", original)
     same(runs["moe"], capture(moe, instructions, tmp_path / "run", SMALL))
     # A complete run is left alone.
     chunks = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and "positive_count" in str(path)]
@@ -196,7 +198,7 @@ def test_a_changed_input_is_refused_by_name(
 def test_a_second_writer_is_refused(
     llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instructions, original, refused = load_instructions(instruction_file), engine.Blocks.statistics, []
+    instructions, original, refused = load_instructions(instruction_file), Blocks.statistics, []
 
     def meanwhile(self: Any, *arguments: Any) -> Any:
         if not refused:
@@ -205,7 +207,7 @@ def test_a_second_writer_is_refused(
             refused.append(error)
         return original(self, *arguments)
 
-    monkeypatch.setattr(engine.Blocks, "statistics", meanwhile)
+    monkeypatch.setattr(Blocks, "statistics", meanwhile)
     same(runs["llama"], capture(llama, instructions, tmp_path / "run", SMALL))
     assert refused
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -232,7 +234,7 @@ def test_a_disk_that_fills(
     llama: ModelDir, instruction_file: Path, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As far as files may grow; with room again, the same command completes the run."""
-    instructions, original = load_instructions(instruction_file), engine.Blocks.statistics
+    instructions, original = load_instructions(instruction_file), Blocks.statistics
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill(self: Any, *arguments: Any) -> Any:
@@ -240,7 +242,7 @@ def test_a_disk_that_fills(
         return original(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Blocks, "statistics", fill)
+        patch.setattr(Blocks, "statistics", fill)
         try:
             with pytest.raises(InputError, match=r"run: the store failed: .*File too large"):
                 capture(llama, instructions, tmp_path / "run", SMALL)

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 import sparcom_jax as sj
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.settings import CompareSettings
-from sparcom_jax.capture import engine
+from sparcom_jax.capture import capture as capture_module
 from sparcom_jax.capture.cuts import SetCut
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -36,7 +36,7 @@ GROUPS = (Group("mlp", (0, 3), ("neuron",), (64,)), Group("routed", (1, 2), ("ex
 SETS = CaptureSettings(keep="sets", rows_per_block=16)
 COUNTS = dataclasses.replace(SETS, keep="counts")
 SMALL = ExecutionSettings(batch_tokens=512)
-capture = partial(engine.capture, execution=SMALL)
+capture = partial(capture_module.capture, execution=SMALL)
 
 
 @pytest.mark.parametrize("devices", [1, 4])

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 import sparcom_jax as sj
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.capture import engine
+from sparcom_jax.capture import capture as capture_module
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal import ablate as ablation
@@ -30,9 +30,10 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
-from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.faults import ALL_FINITE, first_fault
 from sparcom_jax.models.layers import Norm
+from sparcom_jax.select.cores import core
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.run import open_run
 from tests import checkpoints
@@ -41,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = CaptureSettings(rows_per_block=8)
 HALF = ExecutionSettings(batch_tokens=512, dtype="float16")
 FULL = dataclasses.replace(HALF, dtype="float32")
-capture = partial(engine.capture, execution=HALF)
+capture = partial(capture_module.capture, execution=HALF)
 MARK = "~"
 TRY_HALF = r"; try --config\.execution\.dtype=bfloat16 or float32$"
 
@@ -284,36 +285,34 @@ def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: P
     params = model.restore(placed.param_shardings(model.config), "float16")
     ids = [np.arange(2, 9 + row, dtype=np.int32) for row in range(3)]
     lengths = np.asarray([len(text) for text in ids], np.int32)
-    likelihood = Likelihood(
-        PlacedModel(model.config, params, placed), TokenizedSet(ids, lengths - 2, lengths, {}), "abc", 128
-    )
-    whole = np.ones((3, 80), np.float32)
-    assert np.isfinite(likelihood.mean_nll(Edits(mlp=whole), "")).all()
-    lacking = whole.copy()
-    lacking[0, 1] = 0.0
+    texts = TokenizedSet(ids, lengths - 2, lengths, {})
+    likelihood = Likelihood(PlacedModel(model.config, params, placed), texts, "abc", 128)
+    off = np.zeros((3, 80), bool)
+    assert np.isfinite(likelihood.mean_nll(Edits.switch_off({"mlp": off}), "")).all()
+    off[0, 1] = True
     message = r"^not finite in float16 with one off: instruction a \(layer 0\), b \(layer 0\), c \(layer 0\); try "
     with pytest.raises(InputError, match=message + r"--config\.execution\.dtype=bfloat16 or float32$"):
-        likelihood.mean_nll(Edits(mlp=lacking), " with one off")
+        likelihood.mean_nll(Edits.switch_off({"mlp": off}), " with one off")
 
 
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
-    sj.identify(run, epsilon=0.2)
+    units = core(sj.identify(run, epsilon=0.2), 0.3)
     original = ablation._edits
+    scale: Any = np.full((3, 1, 80), np.inf, np.float32)
+    infinite = Edits(mlp=NeuronEdit(scale))
 
-    def edits(sets: Any, off: Any) -> Edits:
-        found = original(sets, off)
-        return found._replace(mlp=np.full_like(found.mlp, np.inf)) if off else found
+    def edits(groups: Any, off: Any) -> Edits:
+        return infinite if off else original(groups, off)
 
-    settings, execution = AblationSettings(draws=1, rho=0.3), ExecutionSettings(dtype="bfloat16")
+    settings, execution = AblationSettings(draws=1), ExecutionSettings(dtype="bfloat16")
     monkeypatch.setattr(ablation, "_edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
-        ablate(llama, run, tmp_path / "out", settings, execution)
-    infinite = np.full((3, 80), np.inf, np.float32)
-    monkeypatch.setattr(ablation, "_edits", lambda sets, off: Edits(mlp=infinite))
+        ablate(llama, run, units, tmp_path / "out", settings, execution)
+    monkeypatch.setattr(ablation, "_edits", lambda groups, off: infinite)
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
-        ablate(llama, run, tmp_path / "out", settings, execution)
+        ablate(llama, run, units, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()
 
 

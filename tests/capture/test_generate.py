@@ -14,7 +14,7 @@ import torch
 from sparcom_jax.batches.packing import alike
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture import generate as generation
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.controls import random_units

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageTextToText, AutoModelForSequenceClassification
 
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import convert, open_model
@@ -21,7 +21,6 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import load_instructions
 from sparcom_jax.select.cores import core
-from sparcom_jax.store.sets import open_sets
 from tests import checkpoints
 from tests.models.test_parity import close, ours, spans
 
@@ -155,9 +154,9 @@ def test_an_embedding_model_without_prefix_and_head(
     settings = CaptureSettings(scope="generated", new_tokens=2)
     with pytest.raises(InputError, match=r"has no output head, which scope 'generated' needs \(saved as LlamaModel\)"):
         capture(model, rows, tmp_path / "generated", settings)
-    identify(mine)
+    units = core(identify(mine), 0.5)
     with pytest.raises(InputError, match="has no output head, which ablation needs"):
-        ablate(model, mine, core(open_sets(mine, "frequency"), 0.5), tmp_path / "ablate")
+        ablate(model, mine, units, tmp_path / "ablate")
 
 
 @pytest.mark.filterwarnings("ignore")

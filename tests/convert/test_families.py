@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparcom_jax.capture import engine
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.convert.model_dir import convert
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
+from sparcom_jax.units.groups import model_groups
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints, oracles
 from tests.families import CASES
@@ -27,7 +27,7 @@ def test_counts_equal_forward_hooks_on_a_mesh(family: str, case: str, instructio
     few = InstructionSet(instructions.source, instructions.rows[:8], instructions.categories)
     run = capture(model, few, tmp_path / "run", execution=TWO_SHARE)
     ids = [np.asarray(model.tokenizer()(row["instruction"])["input_ids"]) for row in few.rows]
-    layers = {group.name: list(group.layers) for group in engine.model_groups(model.config)}
+    layers = {group.name: list(group.layers) for group in model_groups(model.config)}
     experts = model.config.experts.count if model.config.experts else 0
     expected = oracles.capture_counts(Reference(directory), ids, layers, experts, 0, "gate")
     assert {f"{group}/positive_count" for group in layers} <= expected.keys()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -22,6 +22,7 @@ from sparcom_jax.engine.placement import EDIT_SPECS, Placement, make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits, NeuronEdit
+from sparcom_jax.select.cores import core
 from tests import checkpoints
 
 SECONDS = 20
@@ -50,12 +51,12 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
     for group in groups.split():
         one, other = (run.read(f"{group}/positive_count").astype(int) for run in (whole, cut))
         assert np.abs(one - other).sum() <= 1e-5 * one.size * whole.token_count.mean()
-    sj.identify(whole, epsilon=0.1, expert_per_layer=1)
+    units = core(sj.identify(whole, epsilon=0.1, expert_per_layer=1), 0.3)
     summaries = {}
     for placement in ("pmap", "mesh:2", "mesh:4"):
         execution = ExecutionSettings(batch_tokens=512, placement=placement)
-        how = AblationSettings(rho=0.3, draws=1)
-        summaries[placement] = ablate(model, whole, tmp_path / f"ablation-{placement}", how, execution)
+        how = AblationSettings(draws=1)
+        summaries[placement] = ablate(model, whole, units, tmp_path / f"ablation-{placement}", how, execution)
     alone = summaries.pop("pmap")
     assert set(alone["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
     for shared in summaries.values():

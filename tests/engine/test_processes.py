@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.settings import ExecutionSettings

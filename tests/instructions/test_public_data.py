@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import sparcom_jax as sj
-from sparcom_jax.capture import engine
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.units.groups import model_groups
 from sparcom_jax.verify.reference import Reference
 from tests import oracles
 from tests.conftest import SHARED
@@ -55,7 +55,7 @@ def test_counts_of_real_instructions(
     tokenizer = model.tokenizer()
     rows = range(0, len(instructions.rows), every)
     ids = [np.asarray(tokenizer(instructions.rows[row]["instruction"])["input_ids"]) for row in rows]
-    layers = {group.name: list(group.layers) for group in engine.model_groups(model.config)}
+    layers = {group.name: list(group.layers) for group in model_groups(model.config)}
     experts = model.config.experts.count if model.config.experts else 0
     expected = oracles.capture_counts(Reference(request.getfixturevalue(f"hf_{name}")), ids, layers, experts, 0, "gate")
     tokens = sum(len(text) for text in ids)

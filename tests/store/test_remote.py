@@ -17,7 +17,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 import sparcom_jax as sj
-from sparcom_jax.capture.engine import capture
+from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.errors import InputError
@@ -168,9 +168,9 @@ def test_a_bucket_that_vanishes(
     bucket: tuple[str, Busy], llama: ModelDir, instruction_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half way through: one line that names the run; with the bucket back, the same command completes it."""
-    from sparcom_jax.capture import engine
+    from sparcom_jax.capture.blocks import Blocks
 
-    original, blocks = engine.Blocks.statistics, []
+    original, blocks = Blocks.statistics, []
     everything = boto3.resource("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"]).Bucket("bucket")
 
     def block(self: Any, *arguments: Any) -> Any:
@@ -180,7 +180,7 @@ def test_a_bucket_that_vanishes(
             everything.delete()
         return original(self, *arguments)
 
-    monkeypatch.setattr(engine.Blocks, "statistics", block)
+    monkeypatch.setattr(Blocks, "statistics", block)
     instructions = load_instructions(instruction_file)
     with pytest.raises(InputError, match=r"s3://bucket/two: the store failed: .*NoSuchBucket"):
         capture(llama, instructions, "s3://bucket/two", SETTINGS)

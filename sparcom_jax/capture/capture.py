@@ -1,16 +1,15 @@
 """The capture: instructions through the model, statistics into the store, resumable block by block."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache, partial
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import jax
-import numpy as np
 
-from sparcom_jax.batches.packing import Bin, Plan, feeds, make_plan
+from sparcom_jax.batches.packing import Plan, make_plan
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.capture.blocks import Blocks
 from sparcom_jax.capture.cuts import require_whole_bytes
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.manifest import (
@@ -24,16 +23,15 @@ from sparcom_jax.capture.manifest import (
     record_tokens,
 )
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.capture.step import Kept, capture_step
+from sparcom_jax.capture.step import Kept
 from sparcom_jax.capture.texts import texts_to_feed
 from sparcom_jax.capture.writer import BlockWriter, rows_of_a_block, write_rows
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
-from sparcom_jax.engine.model import PlacedModel, place_model
+from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.processes import own_blocks
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.progress import progress, say
@@ -135,48 +133,3 @@ def _announce(plan: Plan, rows_per_block: int, texts: TokenizedSet) -> None:
     shapes = len({one.shape for block in plan.blocks for one in block})
     say(f"{len(plan.blocks)} blocks of {rows_per_block} instructions, {plan.filled:.1%} of the token slots filled, "
         f"{shapes} shapes to compile, {len(texts.truncated)} truncated")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The statistics of blocks of instructions.
-
-    Attributes:
-      model: the model on its devices.
-      texts: all that is fed.
-      names: what the texts are called.
-      kept: what is kept of each.
-    """
-
-    model: PlacedModel
-    texts: TokenizedSet
-    names: Sequence[str]
-    kept: Kept
-
-    def statistics(self, bins: Sequence[Bin], rows: slice) -> dict[str, np.ndarray]:
-        """Captures one block.
-
-        Args:
-          bins: its batches.
-          rows: its instructions.
-
-        Returns:
-          Array name -> `[rows, ...]`.
-
-        Raises:
-          InputError: activations of an instruction are not finite.
-        """
-        placement = self.model.placement
-        step = partial(capture_step, self.model.config, kept=self.kept, placement=placement)
-        results: dict[str, np.ndarray] = {}
-        fed = feeds(self.texts, bins, placement.data, self.texts.counting)
-        for found in finite_sweep(self.model, fed, step, self.names):
-            at = np.asarray(found.texts, int) - rows.start
-            for group, of_group in found.values.items():
-                for statistic, values in of_group.items():  # [L, R, ...], or [R] of what all layers have in common
-                    by_text = values if values.ndim == 1 else np.moveaxis(values, 1, 0)
-                    name = f"{group}/{statistic}"
-                    if name not in results:
-                        results[name] = np.zeros((rows.stop - rows.start, *by_text.shape[1:]), values.dtype)
-                    results[name][at] = by_text[: len(at)]
-        return results
