@@ -123,13 +123,13 @@ def _loss(params: Params, config: DecoderConfig, shape: Shape, batch: Batch) -> 
     return loss + BALANCE_WEIGHT * sum(jnp.mean(balance) for balance in output.taps.values())
 
 
-def _balance(taps: LayerTaps, real: Array) -> dict[str, Array]:
+def _balance(taps: LayerTaps, valid: Array) -> dict[str, Array]:
     tap = taps.get("routed")
     if not isinstance(tap, RoutedTap):
         return {}
-    experts, tokens = tap.logits.shape[-1], jnp.sum(real.astype(jnp.float32))
+    experts, tokens = tap.logits.shape[-1], jnp.sum(valid.astype(jnp.float32))
     share = jnp.sum(jax.nn.one_hot(tap.chosen, experts), axis=(0, 1)) / tokens
-    probability = jnp.sum(jnp.where(real[:, None], jax.nn.softmax(tap.logits), 0.0), axis=0) / tokens
+    probability = jnp.sum(jnp.where(valid[:, None], jax.nn.softmax(tap.logits), 0.0), axis=0) / tokens
     return {"balance": experts * jnp.sum(share * probability)}
 
 

@@ -56,7 +56,7 @@ class Context(NamedTuple):
 
     Attributes:
       batch: the packed texts.
-      real: False for padding.
+      valid: False for padding.
       rotaries: the angles of each rotary embedding of the model.
       stacked: the same on a leading axis.
       window: as in `Shape`.
@@ -64,7 +64,7 @@ class Context(NamedTuple):
     """
 
     batch: Batch
-    real: Bool[Array, "S"]
+    valid: Bool[Array, "S"]
     rotaries: tuple[Rotary, ...]
     stacked: Rotary
     window: int | None

@@ -97,13 +97,13 @@ class MoE(nnx.Module):
         """
         axis, variant = context.compute.axis, context.batch.variant
         logits = self.router(x)
-        chosen, weight = route(logits, self.experts, context.real, edits.expert_of_slots(variant))
+        chosen, weight = route(logits, self.experts, context.valid, edits.expert_of_slots(variant))
         read = replicated_input(x, axis)
         local = self._local(chosen, axis)
         kernel = context.compute.kernels.experts
         outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, repeat, kernel)
-        mine = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
-        y = jnp.einsum("SKD,SK->SD", mine, replicated_input(weight, axis))
+        outputs = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
+        y = jnp.einsum("SKD,SK->SD", outputs, replicated_input(weight, axis))
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
         if self.experts.shared_width:
             product, taps["shared"] = self.shared.neurons(read, edits.shared, variant)
@@ -117,6 +117,6 @@ class MoE(nnx.Module):
         """Experts numbered from the first that this device has; their count for those of other devices."""
         if axis is None:
             return chosen
-        mine = self.routed.gate.shape[-3]
-        local = chosen - jax.lax.axis_index(axis) * mine
-        return jnp.where((local >= 0) & (local < mine), local, mine)
+        count = self.routed.gate.shape[-3]
+        local = chosen - jax.lax.axis_index(axis) * count
+        return jnp.where((local >= 0) & (local < count), local, count)

@@ -29,7 +29,7 @@ class Dispatch(NamedTuple):
 
 
 def route(
-    logits: Float[Array, "S E"], experts: Experts, real: Bool[Array, "S"], keep: Bool[Array, "#S E"] | None
+    logits: Float[Array, "S E"], experts: Experts, valid: Bool[Array, "S"], keep: Bool[Array, "#S E"] | None
 ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
     """Chooses the experts of each token: softmax in float32, then the K largest (Shazeer et al. 2017).
 
@@ -38,7 +38,7 @@ def route(
     Args:
       logits: router logits.
       experts: how many are chosen, and how they are weighted.
-      real: False for padding, which is routed nowhere.
+      valid: False for padding, which is routed nowhere.
       keep: False for experts that may not be chosen, whose logits become minus infinity.
 
     Returns:
@@ -56,8 +56,8 @@ def route(
     if experts.normalize:
         weight = weight / jnp.sum(weight, axis=-1, keepdims=True)
     weight = weight * experts.scale
-    chosen = jnp.where(real[:, None], chosen, logits.shape[-1])
-    return chosen, jnp.where(real[:, None], weight, 0.0).astype(logits.dtype)
+    chosen = jnp.where(valid[:, None], chosen, logits.shape[-1])
+    return chosen, jnp.where(valid[:, None], weight, 0.0).astype(logits.dtype)
 
 
 def dispatch(chosen: Int[Array, "S K"], experts: int, block: int, spare: int = 0) -> Dispatch:

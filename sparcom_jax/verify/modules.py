@@ -59,7 +59,7 @@ def _of_layer(block: Block, layer: int, reference: Reference, ids: Int32[np.ndar
     given = {name: jnp.asarray(read[f"{name}:in"], block.attention.o.kernel[...].dtype) for name in paths}
     context = _context(block, ids)
     for name, path in paths.items():
-        padded = jnp.zeros((len(context.real), given[name].shape[1]), given[name].dtype).at[: len(ids)].set(given[name])
+        padded = jnp.pad(given[name], ((0, len(context.valid) - len(ids)), (0, 0)))
         if name == "attention":
             ours, _ = block.attention(padded, context, _constants(block, layer), None)
         elif name == "mlp" and block.layer.routed:

@@ -54,8 +54,8 @@ def flash_attention(
         first_ref, window_ref, sinks_ref, row_ref, q_ref, k_ref, v_ref, y_ref = refs
         number, head = pl.program_id(0), pl.program_id(1)
         group = jax.lax.div(head, jnp.int32(per_group))
-        mine = pl.ds(number * block, block)
-        slot, text, queries = number * block + jnp.arange(block), row_ref[mine], q_ref[...]
+        queried = pl.ds(number * block, block)
+        slot, text, queries = number * block + jnp.arange(block), row_ref[queried], q_ref[...]
 
         def see(step: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             highest, total, mixed = state
