@@ -1,7 +1,7 @@
 """The cut on the device: counts in, packed sets out, the same bit by bit as `identify` makes of stored counts.
 
 A sixteenth of the bytes leaves the device. An instruction's cut is found by bisection over the counts, as on the host
-(`identify/score.py`); where neurons or experts are cut over devices, these add up how many units reach a count.
+(`identify/score.py`); where neurons or experts are sharded over devices, these add up how many units reach a count.
 
 Axis legend: L layers, R texts of a batch, S token slots.
 """
@@ -34,7 +34,7 @@ class SetCut:
     Attributes:
       selection: how sets are chosen.
       groups: the model's neuron groups, with all their units.
-      axis: mesh axis that units are cut over, right after the layers, or None.
+      axis: mesh axis that units are sharded over, right after the layers, or None.
     """
 
     selection: Selection
@@ -116,7 +116,7 @@ class SetCut:
 
 
 def require_whole_bytes(groups: Sequence[Group], placement: Placement) -> None:
-    """Refuses a mesh that would cut a byte of a mask.
+    """Refuses a mesh that would divide a byte of a mask.
 
     Raises:
       InputError: the neurons on a device are not a multiple of 8.
