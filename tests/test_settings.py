@@ -164,7 +164,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
         parameters = inspect.signature(step).parameters
         section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
         assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
-        assert step is capture or parameters["set_name"].default == default.set_name
+        assert step in (capture, ablate) or parameters["set_name"].default == default.set_name
     assert inspect.signature(identify).parameters["name"].default == default.set_name
 
 
