@@ -180,8 +180,8 @@ def test_a_head_that_got_lost_is_missing(copy: Path, tmp_path: Path) -> None:
 def test_a_model_directory_of_another_schema(llama: Any, tmp_path: Path) -> None:
     path = Path(shutil.copytree(llama.path, tmp_path / "model"))
     manifest = json.loads((path / "sparcom.json").read_text())
-    (path / "sparcom.json").write_text(json.dumps(manifest | {"schema_version": 1}))
-    with pytest.raises(InputError, match=r"sparcom\.json: schema_version is 1, this version reads 2"):
+    (path / "sparcom.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+    with pytest.raises(InputError, match=r"sparcom\.json: schema_version is 2, this version reads 3"):
         open_model(path)
 
 
@@ -202,4 +202,4 @@ def test_the_digest_stays_what_it_is() -> None:
     from sparcom_jax.convert.model_dir import model_digest
 
     config = translate({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2})
-    assert model_digest(config, "weights") == "92dae1885ec6bc315a20d11c65448e341b2d8cf9a0546d9b47612b9e95b5bcb5"
+    assert model_digest(config, "weights") == "ab4134d0393d0eebee14563708beeab8ffe4dec247c029c92742eb5a3698c525"
