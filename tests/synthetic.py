@@ -64,7 +64,8 @@ def make_run(
     store.write("instructions.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     manifest = make_manifest(units, list(categories), rows, family=family, num_layers=num_layers, digest=digest)
     total = int(tokens.sum())
-    known = replace(manifest, tokens=Tokens(fed=total, counted=total, slots_filled=1.0))
+    made = replace(manifest.model, digest=f"model {seed}")
+    known = replace(manifest, model=made, tokens=Tokens(fed=total, counted=total, slots_filled=1.0))
     store.write_group(attributes=known.to_json())
     return open_run(root)
 
