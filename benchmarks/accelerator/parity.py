@@ -255,10 +255,8 @@ def ablation(record: Record, case: Case) -> None:
     ids = small.texts(SCORED, seed=2)
     lengths = np.asarray([len(text) for text in ids], np.int32)
     texts = TokenizedSet(ids, np.maximum(lengths // 2, 1), lengths, {})
-    placement = make_placement("pmap", case.config)
-    model = place_model(case.model, placement, "float32")
-    names = [f"text {row}" for row in range(len(ids))]
-    likelihood = Likelihood(model, texts, names, small.BATCH_TOKENS)
+    model = place_model(case.model, make_placement("pmap", case.config), "float32")
+    likelihood = Likelihood(model, texts, [f"text {row}" for row in range(len(ids))], small.BATCH_TOKENS)
     everything, some = random_edits(case.config, share_off=0.0), random_edits(case.config, share_off=OFF)
     whole, ablated = likelihood.mean_nll(everything, ""), likelihood.mean_nll(some, " with units switched off")
     reference = case.in_torch(torch.float32)
@@ -266,8 +264,7 @@ def ablation(record: Record, case: Case) -> None:
         if edits:
             switch_off(reference, case.config, edits)
         theirs = nll_of_torch(reference, texts)
-        record.figure(f"{name} error", np.abs(ours / theirs - 1).max(), "share", goal=NLL_ERROR,
-                      strict=True)  # fmt: skip
+        record.figure(f"{name} error", np.abs(ours / theirs - 1).max(), "share", goal=NLL_ERROR, strict=True)
     record.figure("ablation effect", np.abs(ablated / whole - 1).mean(), "share")
 
 

@@ -92,16 +92,6 @@ class UnitSet:
         """What results say of the units that they were made with."""
         return {"name": self.name, "digest": self.digest, **self.origin}
 
-    def of_category(self, category: str) -> dict[str, Bool[np.ndarray, "..."]]:
-        """The units of a category: by group, `[*units]`.
-
-        Raises:
-          InputError: there is no such category.
-        """
-        if category not in self.categories:
-            raise InputError(f"no units of category {category!r}; there are {first_of(self.categories)}")
-        return {group: mask[self.categories.index(category)] for group, mask in self.mask.items()}
-
     def layer_counts(self, group: str) -> Int64[np.ndarray, "C L"]:
         """How many units of a group each category has in each layer."""
         mask = self.mask[group]

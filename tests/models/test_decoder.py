@@ -14,13 +14,14 @@ from sparcom_jax.models import config as models_config
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig, DenseMLP, Experts, GroupedQuery, Latent, Layer, Rope
 from sparcom_jax.models.context import Compute
-from sparcom_jax.models.decoder import Params, abstract_params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import Kernels
 from sparcom_jax.models.mixers import empty_cache
 from sparcom_jax.models.segments import Segment
 from sparcom_jax.models.stored import stored_params
 from sparcom_jax.models.taps import LayerTaps
+from tests.parameters import tree_of
 
 NEAR, FAR = GroupedQuery(sliding_window=5), GroupedQuery(rope=1)
 LATENT = Latent(query_rank=6, rank=5, plain_size=4, value_size=3)
@@ -51,16 +52,6 @@ def make_config(layers: list[Layer]) -> DecoderConfig:
         activation="silu", norm="rms", norm_epsilon=1e-6, ropes=(Rope("default", 1e4, 4), Rope("default", 1e2, 4)),
         max_positions=128, tied_embeddings=False, head=False, score_scale=8**-0.5,
     )  # fmt: skip
-
-
-def some_params(config: DecoderConfig, like: dict[str, np.ndarray]) -> Params:
-    """The tree of a model whose stored parameters are these."""
-    leaves, tree = jax.tree.flatten(abstract_params(config))
-    whole = [np.zeros(leaf.shape, np.float32) for leaf in leaves]
-    for path, stored in stored_params(config).items():
-        whole[stored.leaf][... if stored.repeat is None else stored.repeat] = like[path]
-    params: Params = jax.tree.unflatten(tree, whole)
-    return params
 
 
 def some_edits(config: DecoderConfig) -> Edits:
@@ -131,12 +122,12 @@ def test_a_pattern_is_its_layers_one_after_another(name: str, monkeypatch: pytes
     random = np.random.default_rng(2)
     stored = {path: random.normal(0, 0.3, one.shape).astype(np.float32) for path, one in stored_params(config).items()}
     edits = some_edits(config)
-    gradients, results = everything(config)(some_params(config, stored), edits)
+    gradients, results = everything(config)(tree_of(config, stored), edits)
 
     monkeypatch.setattr(models_config, "segments_of", lambda _: tuple(Segment(n, 1, 1) for n in range(len(layers))))
     unrolled = replace(config, family="unrolled")
     assert len(unrolled.segments) == len(layers)
-    gradients_unrolled, results_unrolled = everything(unrolled)(some_params(unrolled, stored), edits)
+    gradients_unrolled, results_unrolled = everything(unrolled)(tree_of(unrolled, stored), edits)
     assert_close(results, results_unrolled)
     of_layers = jax.tree.leaves(gradients_unrolled)
     by_path = {
@@ -145,14 +136,14 @@ def test_a_pattern_is_its_layers_one_after_another(name: str, monkeypatch: pytes
     }
     assert all(np.abs(gradient).max() > 0 for gradient in by_path.values())
     monkeypatch.undo()
-    assert_close(gradients, some_params(config, by_path))
+    assert_close(gradients, tree_of(config, by_path))
 
 
 def test_a_block_is_one_layer() -> None:
     config = make_config(LAYERS["three and one"][0])
     stored = {path: np.full(one.shape, int(path.split("/")[1]) if path.startswith("layers/") else 0, np.float32)
               for path, one in stored_params(config).items()}  # fmt: skip
-    decoder = bind(config, some_params(config, stored))
+    decoder = bind(config, tree_of(config, stored))
     for layer in range(config.num_layers):
         block = decoder.block(layer)
         assert block.mlp.gate.kernel.shape == (16, 12)
