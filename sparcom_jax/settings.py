@@ -12,6 +12,7 @@ from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.sets import DEFAULT_SET
 
 T = TypeVar("T")
@@ -27,6 +28,7 @@ class StudySettings:
       execution: where and how a model runs, for capture and ablate.
       capture: what is fed, counted and kept.
       identify: how S(i) is chosen.
+      select: how the units of a category are chosen.
       evaluate: how generality and uniqueness are measured.
       compare: how two models are compared.
       ablate: how units are switched off and what is measured.
@@ -40,6 +42,7 @@ class StudySettings:
     execution: ExecutionSettings = ExecutionSettings()
     capture: CaptureSettings = CaptureSettings()
     identify: Selection = Selection()
+    select: SelectSettings = SelectSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
     ablate: AblationSettings = AblationSettings()

@@ -19,11 +19,12 @@ from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
-from sparcom_jax.select.cores import core
+from sparcom_jax.select.select import select
 from sparcom_jax.settings import StudySettings, build
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
+from sparcom_jax.store.units import open_units
 
 ROLES = ("base", "tuned")
 
@@ -178,19 +179,38 @@ def _study_model(
         lambda: digest_of_files(results / f"evaluate-{name}"),
     )
 
-    def ablate_cores() -> None:
-        captured = open_run(run_path)
-        units = core(open_sets(captured, study.set_name), study.ablate.rho)
-        ablate(open_model(model_path), captured, units, results / f"ablate-{name}", study.ablate, study.execution)
+    selectors = study.select.selectors
 
-    stages.run(
-        f"ablate-{name}",
-        asdict(study.ablate) | execution | of_set,
-        {"model": model, **made},
-        ablate_cores,
-        lambda: digest_of_files(results / f"ablate-{name}"),
+    def units_digest() -> str:
+        digests = [open_units(open_run(run_path), selector).digest for selector in selectors]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    units = stages.run(
+        f"select-{name}",
+        asdict(study.select) | of_set,
+        made,
+        lambda: select(open_run(run_path), study.select, set_name=study.set_name),
+        units_digest,
     )
+
+    def ablate_units(selector: str) -> None:
+        into = results / f"ablate-{name}-{selector}"
+        stages.run(
+            f"ablate-{name}-{selector}",
+            asdict(study.ablate) | execution,
+            {"model": model, "run": run, "units": units},
+            lambda: _ablate(model_path, run_path, selector, into, study),
+            lambda: digest_of_files(into),
+        )
+
+    for selector in selectors:
+        ablate_units(selector)
     return made
+
+
+def _ablate(model: Path, run: Path, units: str, output: Path, study: StudySettings) -> None:
+    captured = open_run(run)
+    ablate(open_model(model), captured, open_units(captured, units), output, study.ablate, study.execution)
 
 
 def _compare(

@@ -11,8 +11,15 @@ import numpy as np
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
-from sparcom_jax.results.files import write_table
-from sparcom_jax.results.tables import ABLATION, BASELINE
+from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.causal.controls import CONTROLS
+from sparcom_jax.causal.effects import Effects, Measured
+from sparcom_jax.causal.tables import write_tables
+from sparcom_jax.causal.texts import Scored
+from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
+from sparcom_jax.results.files import start_results, write_summary
+from sparcom_jax.units.groups import Group
+from sparcom_jax.units.unit_set import UnitSet
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
 
 EVIL = "</script><b>x&"
@@ -36,30 +43,37 @@ def make_results(root: Path) -> Path:
 
 
 def write_ablation(output: Path) -> None:
-    """A result of kind `ablate`, as its tables and its summary are agreed."""
-    rng = np.random.default_rng(0)
-    size, draws, rows, targets = len(CATEGORIES), 5, [], {}
-    baseline = rng.uniform(1, 3, size)
-    for target in ("neurons", "experts"):
-        core, random = rng.normal(0, 0.1, (size, size)), rng.normal(0, 0.1, (draws, size, size))
-        for draw, change in (("", core), *enumerate(random)):
-            for a, b in np.ndindex(size, size):
-                rows.append((target, "core" if draw == "" else "random", draw, CATEGORIES[a], CATEGORIES[b], 7 + a, 6,
-                             baseline[b] + change[a, b], change[a, b]))  # fmt: skip
-        targets[target] = {
-            "units_off": [7 + a for a in range(size)], "delta": core.tolist(),
-            "random_mean": random.mean(axis=0).tolist(), "random_low": random.min(axis=0).tolist(),
-            "random_high": random.max(axis=0).tolist(), "p_value": rng.random((size, size)).tolist(),
-        }  # fmt: skip
-    losses = [(category, 6, 100, nll) for category, nll in zip(CATEGORIES, baseline, strict=True)]
-    output.mkdir(parents=True)
-    write_table(output, ABLATION, rows)
-    write_table(output, BASELINE, losses)
+    """A result of kind `ablate`, of made-up likelihoods."""
+    random = np.random.default_rng(0)
+    size, draws = len(CATEGORIES), 5
+    category = np.repeat(np.arange(size), 6).astype(np.uint8)
+    baseline = random.uniform(1, 3, category.size)
+    observed = one_hot(category[None], size)
+    weights = np.concatenate([observed, bootstrap_weights(category, size, 9, random)])
+    mask = np.zeros((size, 2, 40), bool)
+    for off, one in enumerate(mask):
+        one[:, : 7 + off] = True
     made = {"name": "frequency", "run": "/runs/other", "digest": "0"}
-    summary = {"schema_version": 1, "kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": made,
-               "settings": {"draws": draws, "separator": "\n"}, "categories": CATEGORIES, "baseline": baseline.tolist(),
-               "targets": targets}  # fmt: skip
-    (output / "summary.json").write_text(json.dumps(summary))
+    origin = {"selector": "core", "size": None, "half": None, "seed": None, "rho": 0.5, "set": made}
+    group = Group("mlp", (0, 1), ("neuron",), (40,))
+    units = UnitSet(CATEGORIES, {"mlp": group}, {"mlp": mask.astype(np.float32)}, {"mlp": mask}, origin)
+    names, tokens = [f"i{row}" for row in range(category.size)], np.full(category.size, 3, np.int32)
+    texts = TokenizedSet([np.ones(4, np.int32)] * category.size, tokens - 2, tokens + 1, {})
+    scored = Scored(names, category, np.bincount(category), texts, held_out=0)
+    means = category_means(baseline[:, None], observed)[0, :, 0]
+
+    def measured() -> Measured:
+        controls = {name: means + random.normal(0, 0.1, (draws, size, size)) for name in CONTROLS}
+        return Measured(units.counts(["mlp"]), baseline + random.normal(0, 0.1, (size, category.size)), controls)
+
+    effects = {target: Effects(measured(), baseline, weights) for target in ("neurons", "experts")}
+    start_results(output, "ablate")
+    write_tables(output, units, scored, effects)
+    summary = {"kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": made,
+               "settings": {"draws": draws, "separator": "\n"}, "controls": CONTROLS, "absent": {},
+               "categories": CATEGORIES, "baseline": means,
+               "targets": {target: one.summary() for target, one in effects.items()}}  # fmt: skip
+    write_summary(output, summary)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparcom_jax.analysis.resampling import length_strata
 from sparcom_jax.identify.selection import share_of
+from sparcom_jax.resampling import length_strata
 from sparcom_jax.shares import least_whole, least_whole_of_each
 from sparcom_jax.units.groups import Group
 

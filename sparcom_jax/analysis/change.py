@@ -11,9 +11,9 @@ from jaxtyping import Float64, UInt16
 from sparcom_jax.analysis.depth import jensen_shannon, mean_depth, relative_depth, wasserstein
 from sparcom_jax.analysis.drift import frequency_drift, routing_distribution, total_variation
 from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_intersections
-from sparcom_jax.analysis.resampling import category_means, interval, one_hot
 from sparcom_jax.analysis.sides import Side
 from sparcom_jax.progress import progress
+from sparcom_jax.resampling import category_means, interval, one_hot
 from sparcom_jax.results.tables import INSTRUCTION_OVERLAP
 from sparcom_jax.units.groups import EXPERT_GROUP
 

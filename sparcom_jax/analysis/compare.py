@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.analysis import change, likeness
-from sparcom_jax.analysis.resampling import bootstrap_weights
 from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
+from sparcom_jax.resampling import bootstrap_weights
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,

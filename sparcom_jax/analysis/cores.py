@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
 from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks
-from sparcom_jax.analysis.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
+from sparcom_jax.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
 from sparcom_jax.select.cores import in_every_core, in_one_core
 from sparcom_jax.store.sets import Sets, required_members
 from sparcom_jax.units.bits import pack, unpack

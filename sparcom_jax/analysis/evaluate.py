@@ -13,7 +13,9 @@ from sparcom_jax.analysis.cores import Uniqueness, combinations, core_sets, uniq
 from sparcom_jax.analysis.correlation import spearman
 from sparcom_jax.analysis.depth import relative_depth
 from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
-from sparcom_jax.analysis.resampling import (
+from sparcom_jax.analysis.settings import EvaluateSettings
+from sparcom_jax.progress import progress
+from sparcom_jax.resampling import (
     Draws,
     benjamini_hochberg,
     category_means,
@@ -24,8 +26,6 @@ from sparcom_jax.analysis.resampling import (
     pair_counts,
     two_sided_p,
 )
-from sparcom_jax.analysis.settings import EvaluateSettings
-from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
     COMBINATIONS,

@@ -7,8 +7,8 @@ import numpy as np
 from sparcom_jax.analysis.correlation import METHODS, correlate_tables
 from sparcom_jax.analysis.depth import profile, relative_depth
 from sparcom_jax.analysis.overlap import MEASURES, all_overlaps
-from sparcom_jax.analysis.resampling import cell_means, one_hot
 from sparcom_jax.analysis.sides import Side
+from sparcom_jax.resampling import cell_means, one_hot
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 GRID = np.linspace(0, 1, 11)

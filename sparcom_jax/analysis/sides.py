@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float64
 
 from sparcom_jax.analysis.cores import core_sets
 from sparcom_jax.analysis.overlap import Intersections, all_intersections
-from sparcom_jax.analysis.resampling import category_means, one_hot
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.progress import progress
+from sparcom_jax.resampling import category_means, one_hot
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets
 

@@ -1,16 +1,18 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from sparcom_jax.causal.controls import random_units
+from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins, random_units
+from sparcom_jax.causal.effects import Effects, Measured
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.settings import AblationSettings
-from sparcom_jax.causal.tables import Measured, origin_summary, write_tables
+from sparcom_jax.causal.tables import origin_summary, write_tables
 from sparcom_jax.causal.targets import (
     TARGETS,
     Units,
@@ -19,7 +21,7 @@ from sparcom_jax.causal.targets import (
     targets_of,
     units_of,
 )
-from sparcom_jax.causal.texts import category_means, scored_rows, scored_texts
+from sparcom_jax.causal.texts import Scored, scored
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import place_model
@@ -27,16 +29,18 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.progress import progress
+from sparcom_jax.progress import progress, say
+from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
 from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.results.tables import TABLES
+from sparcom_jax.select.rate import mean_rates
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
-from sparcom_jax.units.groups import Group
+from sparcom_jax.units.groups import EXPERT_GROUP, Group
 from sparcom_jax.units.unit_set import UnitSet
 
-Score = Callable[[Edits, str], Float64[np.ndarray, "C"]]
-"""Mean negative log likelihood of each category under edits; the text says what they do, for an error."""
+Score = Callable[[Edits, str], Float64[np.ndarray, "S"]]
+"""Negative log likelihood of each instruction under edits; the text says what they do, for an error."""
 
 
 def ablate(
@@ -47,16 +51,17 @@ def ablate(
     settings: AblationSettings = AblationSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
 ) -> dict[str, Any]:
-    """Switches off the neurons, then the experts, of each category, against random units.
+    """Switches off the neurons, then the experts, of each category, against two kinds of random units.
 
-    Neurons are multiplied by 0 at the input of down_proj; experts have their router logits set to minus infinity. The
-    random units are as many in every layer and group, drawn from the layer's other units.
+    Neurons are multiplied by 0 at the input of down_proj; experts have their router logits set to minus infinity.
+    Random units are as many in every layer and group (`random`), and in every decile of frequency besides
+    (`random_matched`). Effects are measured on the instructions that did not choose the units.
 
     Args:
       model: the model that the run was captured from.
       run: a complete run, whose instructions have responses.
       units: what to switch off: the cores of a set (`select/cores.py`), or any other units that the run chose.
-      output: directory of `ablation.csv`, `baseline.csv` and `summary.json`, written last.
+      output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
       settings: how to switch off and how to measure.
       execution: where and how the model runs.
 
@@ -65,7 +70,8 @@ def ablate(
 
     Raises:
       InputError: the run is incomplete, lacks responses, or was captured from another model; the units are of another
-        run; there is nothing to switch off; or a likelihood is not finite.
+        run, or were chosen by all that could be measured; there is nothing to switch off; or a likelihood is not
+        finite.
     """
     settings.check()
     execution.check()
@@ -79,63 +85,90 @@ def ablate(
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
     require_enough_experts(run, units)
-    rows = scored_rows(run, settings.per_category)
-    texts = scored_texts(model, run, rows)
+    measured_on = scored(model, run, units, settings)
     placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
-    names = [run.instructions[row]["id"] for row in rows]
-    likelihood = Likelihood(placed, texts, names, execution.batch_tokens)
-    category = run.category[rows]
-
-    def score(edits: Edits, when: str) -> Float64[np.ndarray, "C"]:
-        return category_means(likelihood.mean_nll(edits, when), category, len(run.categories))
-
-    baseline = score(_edits(run.groups, {}), " with nothing switched off")
-    measured = _measure(score, run, units, targets, settings)
-    write_tables(output, units, texts, category, baseline, measured)
+    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens)
+    baseline = likelihood.mean_nll(_edits(run.groups, {}), " with nothing switched off")
+    bins, absent = _bins(run, units)
+    found = _measure(likelihood.mean_nll, units, measured_on, run.groups, bins, settings)
+    weights = _weights(measured_on, len(run.categories), settings)
+    effects = {target: Effects(one, baseline, weights) for target, one in found.items()}
+    write_tables(output, units, measured_on, effects)
     return write_summary(
         output,
         {
             "kind": "ablate",
             **run.record(),
             **origin_summary(run, units),
-            "settings": {
-                **({"rho": units.origin["rho"]} if "rho" in units.origin else {}),
-                "draws": settings.draws,
-                "per_category": settings.per_category,
-                "template": run.manifest.capture["template"],
-                "seed": settings.seed,
-                "ablation": "zero",
-                "control": "random units of the same layer and group, as many",
-            },
+            "settings": _settings(run, units, settings),
+            "controls": {name: CONTROLS[name] for name in bins},
+            "absent": absent,
             "categories": run.categories,
             "tables": [table.name for table in TABLES["ablate"]],
-            "baseline": baseline,
-            "targets": {target: one.summary(baseline) for target, one in measured.items()},
+            "baseline": next(iter(effects.values())).baseline_means,
+            "targets": {target: one.summary() for target, one in effects.items()},
         },
     )
 
 
+def _settings(run: Run, units: UnitSet, settings: AblationSettings) -> dict[str, Any]:
+    told = asdict(settings)
+    del told["rho"]
+    rho = {"rho": units.origin["rho"]} if "rho" in units.origin else {}
+    return {**rho, **told, "template": run.manifest.capture["template"], "ablation": "zero"}
+
+
+def _bins(run: Run, units: UnitSet) -> tuple[dict[str, Bins], dict[str, str]]:
+    """By control, the bins that random units are drawn from; and why a control is absent, if one is."""
+    bins = {"random": layer_bins({group: mask[0] for group, mask in units.mask.items()})}
+    if run.selection is not None and set(units.groups) != {EXPERT_GROUP}:
+        reason = "the capture kept sets, not counts, so frequencies are not known"
+        say(f"{run.location}: no control that is matched on frequency: {reason}")
+        return bins, {"random_matched": reason}
+    return bins | {"random_matched": frequency_bins(mean_rates(run, units.groups))}, {}
+
+
+def _weights(measured_on: Scored, categories: int, settings: AblationSettings) -> np.ndarray:
+    random = np.random.default_rng([settings.seed, 1])
+    observed = one_hot(measured_on.category[None], categories)
+    return np.concatenate([observed, bootstrap_weights(measured_on.category, categories, settings.bootstraps, random)])
+
+
 def _measure(
-    score: Score, run: Run, units: UnitSet, targets: Mapping[str, list[str]], settings: AblationSettings
+    score: Score,
+    units: UnitSet,
+    measured_on: Scored,
+    groups: Mapping[str, Group],
+    bins: Mapping[str, Bins],
+    settings: AblationSettings,
 ) -> dict[str, Measured]:
     """Switches off the units of every category and target, and random ones in their place."""
-    categories, draws = units.categories, settings.draws
+    categories, draws, targets = units.categories, settings.draws, targets_of(units)
+    observed = one_hot(measured_on.category[None], len(categories))
     measured = {
-        target: Measured(units.counts(groups), np.zeros((1 + draws, len(categories), len(categories))))
-        for target, groups in targets.items()
+        target: Measured(
+            units.counts(of),
+            np.zeros((len(categories), len(measured_on.names))),
+            {control: np.zeros((draws, len(categories), len(categories))) for control in bins},
+        )
+        for target, of in targets.items()
     }
     work = [(target, off) for target in targets for off in range(len(categories))]
-    with progress("ablate", len(work) * (1 + draws), "forward passes") as bar:
+    with progress("ablate", len(work) * (1 + draws * len(bins)), "forward passes") as bar:
         for target, off in work:
-            chosen = units_of(units, targets[target], off)
-            random = np.random.default_rng([settings.seed, off, list(TARGETS).index(target)])
-            for draw, mine in enumerate([chosen, *random_units(chosen, draws, random)]):
-                what = f"random {target} (draw {draw}) in the place of" if draw else f"the {units.selector} {target} of"
-                when = f" with {what} {categories[off]} switched off"
-                measured[target].nll[draw, off] = score(_edits(run.groups, mine), when)
-                bar.advance()
+            chosen, into = units_of(units, targets[target], off), measured[target]
+            when = f" with the {units.selector} {target} of {categories[off]} switched off"
+            into.nll[off] = score(_edits(groups, chosen), when)
+            bar.advance()
+            for number, (control, of) in enumerate(bins.items()):
+                random = np.random.default_rng([settings.seed, off, list(TARGETS).index(target), number])
+                for draw, drawn in enumerate(random_units(chosen, of, draws, random)):
+                    when = f" with {control} {target} (draw {draw + 1}) in the place of {categories[off]} switched off"
+                    nll = score(_edits(groups, drawn), when)
+                    into.controls[control][draw, off] = category_means(nll[:, None], observed)[0, :, 0]
+                    bar.advance()
     return measured
 
 

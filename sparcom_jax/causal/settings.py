@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
 
+MEASURED = ("held_out", "chosen", "all")
+
 
 @dataclass(frozen=True)
 class AblationSettings:
@@ -11,25 +13,34 @@ class AblationSettings:
 
     Attributes:
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      draws: random sets of the same size, for each category.
+      measured: the instructions whose responses are scored: `held_out`, those that did not choose the units; `chosen`,
+        those that did, or `all`; results of the last two say so, for units flatter themselves where they were chosen.
+      draws: random sets of the same size, for each category and control.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
-      seed: seed of the random sets.
+      bootstraps: bootstrap samples of the instructions.
+      seed: seed of the random sets, the bootstrap, and the halves of the cores of a set.
     """
 
     rho: float = 0.5
-    draws: int = 20
+    measured: str = "held_out"
+    draws: int = 40
     per_category: int = 0
+    bootstraps: int = 1000
     seed: int = 0
 
     def check(self) -> None:
         """Refuses values that mean nothing.
 
         Raises:
-          InputError: a field is out of range.
+          InputError: a field is unknown or out of range.
         """
         if not 0 < self.rho <= 1:
             raise InputError(f"rho must be within (0, 1], got {self.rho}")
+        if self.measured not in MEASURED:
+            raise InputError(f"measured {self.measured!r} is not known; known: {', '.join(MEASURED)}")
         if self.draws < 1 or self.per_category < 0:
             raise InputError(f"draws {self.draws} must be positive and per_category {self.per_category} not negative")
+        if self.bootstraps < 1:
+            raise InputError(f"bootstraps must be positive, got {self.bootstraps}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")

@@ -1,83 +1,94 @@
-"""What an ablation writes: its tables, and its summary.
+"""What an ablation writes: its tables, and its summary."""
 
-Axis legend: C categories; of two such axes the first is switched off, the second measured.
-"""
-
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
 
-from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.causal.effects import Effects, others
 from sparcom_jax.causal.targets import cores_of_a_set
+from sparcom_jax.causal.texts import Scored
 from sparcom_jax.results.files import write_table
-from sparcom_jax.results.tables import ABLATION, BASELINE
+from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, INSTRUCTION_EFFECTS, SELECTIVITY
 from sparcom_jax.store.run import Run
 from sparcom_jax.units.unit_set import UnitSet
 
-
-@dataclass(frozen=True)
-class Measured:
-    """What switching off the units of one target did to the likelihoods.
-
-    Attributes:
-      units_off: how many units of each category, and random ones in their place, were switched off.
-      nll: mean negative log likelihood; index 0 of the first axis is of the category's units, the others of the draws.
-    """
-
-    units_off: Int64[np.ndarray, "C"]
-    nll: Float64[np.ndarray, "draws C C"]
-
-    def summary(self, baseline: Float64[np.ndarray, "C"]) -> dict[str, Any]:
-        """The units against the draws."""
-        delta = self.nll - baseline
-        chosen, random = delta[0], delta[1:]
-        return {
-            "units_off": self.units_off,
-            "delta": chosen,
-            "random_mean": random.mean(0),
-            "random_low": random.min(0),
-            "random_high": random.max(0),
-            "p_value": (1 + (random >= chosen).sum(0)) / (1 + len(random)),
-        }
+Rows = Iterator[Sequence[object]]
 
 
-def write_tables(
-    output: Path,
-    units: UnitSet,
-    texts: TokenizedSet,
-    category: UInt8[np.ndarray, "S"],
-    baseline: Float64[np.ndarray, "C"],
-    measured: Mapping[str, Measured],
-) -> None:
-    """Writes `ablation.csv` and `baseline.csv`.
+def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[str, Effects]) -> None:
+    """Writes the tables of an ablation.
 
     Args:
       output: the directory.
       units: what was switched off.
-      texts: what was scored.
-      category: of each of them.
-      baseline: likelihoods with nothing switched off.
-      measured: by target, the likelihoods with units switched off.
+      scored: what was measured.
+      effects: by target.
     """
-    sizes = np.bincount(category, minlength=len(units.categories)).tolist()
-    rows = (row for target, one in measured.items() for row in _rows(target, one, units, sizes, baseline))
-    write_table(output, ABLATION, rows)
-    tokens = [int(texts.counted[category == index].sum()) for index in range(len(units.categories))]
-    write_table(output, BASELINE, zip(units.categories, sizes, tokens, baseline, strict=True))
+    for table, rows in ((ABLATION, _draws), (EFFECTS, _effects), (SELECTIVITY, _selectivity),
+                        (INSTRUCTION_EFFECTS, _instructions)):  # fmt: skip
+        write_table(output, table, (row for target, one in effects.items() for row in rows(target, one, units, scored)))
+    write_table(output, BASELINE, _baseline(next(iter(effects.values())), units, scored))
 
 
-def _rows(target: str, measured: Measured, units: UnitSet, sizes: list[int], baseline: np.ndarray
-          ) -> Iterator[tuple[object, ...]]:  # fmt: skip
-    """Rows of `ablation.csv`: by category off, draw and category measured."""
+def _draws(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    """Rows of `ABLATION`."""
+    kinds = {units.selector: effects.delta[None], **{kind: one.delta for kind, one in effects.against.items()}}
     for off, name in enumerate(units.categories):
-        for draw, nll in enumerate(measured.nll[:, off]):
-            what = (target, "random" if draw else units.selector, draw or "", name)
-            for index, other in enumerate(units.categories):
-                yield *what, other, int(measured.units_off[off]), sizes[index], nll[index], nll[index] - baseline[index]
+        for kind, deltas in kinds.items():
+            for draw, delta in enumerate(deltas[:, off], 1):
+                for index, other in enumerate(units.categories):
+                    yield (target, kind, "" if kind == units.selector else draw, name, other,
+                           effects.measured.units_off[off], scored.sizes[index], scored.held_out,
+                           effects.baseline_means[index] + delta[index], delta[index])  # fmt: skip
+
+
+def _effects(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    low, high = effects.delta_interval
+    for off, index in np.ndindex(effects.delta.shape):
+        cell = off, index
+        yield (target, units.categories[off], units.categories[index], effects.measured.units_off[off],
+               scored.sizes[index], scored.held_out, effects.delta[cell], low[cell], high[cell],
+               *(value for name in ("random", "random_matched")
+                 for value in _of_cell(effects, name, off, index)))  # fmt: skip
+
+
+def _of_cell(effects: Effects, name: str, off: int, index: int) -> Sequence[object]:
+    if (one := effects.against.get(name)) is None:
+        return [""] * 6
+    drawn, cell = one.delta[:, off, index], (off, index)
+    return drawn.mean(), drawn.min(), drawn.max(), one.p_value[cell], one.q_value[cell], one.smallest_p
+
+
+def _selectivity(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    (low, high), (apart,) = effects.selectivity_interval, others(effects.delta[None])
+    for off, name in enumerate(units.categories):
+        count, own = effects.measured.units_off[off], effects.delta[off, off]
+        yield (target, name, count, scored.sizes[off], scored.held_out, own, apart[off], effects.selectivity[off],
+               low[off], high[off], own / count,
+               *(value for name in ("random", "random_matched")
+                 for value in _of_category(effects, name, off)))  # fmt: skip
+
+
+def _of_category(effects: Effects, name: str, off: int) -> Sequence[object]:
+    if (one := effects.against.get(name)) is None:
+        return [""] * 4
+    return one.delta[:, off, off].mean(), one.selectivity[:, off].mean(), one.p_selectivity[off], one.q_selectivity[off]
+
+
+def _instructions(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    for off, name in enumerate(units.categories):
+        values = zip(scored.names, scored.category, scored.texts.counted, effects.measured.nll[off], effects.baseline,
+                     strict=True)  # fmt: skip
+        for instruction, category, tokens, nll, baseline in values:
+            yield (target, name, instruction, units.categories[category], tokens, scored.held_out, nll, nll - baseline)
+
+
+def _baseline(effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    for index, name in enumerate(units.categories):
+        tokens = int(scored.texts.counted[scored.category == index].sum())
+        yield name, scored.sizes[index], scored.held_out, tokens, effects.baseline_means[index]
 
 
 def origin_summary(run: Run, units: UnitSet) -> dict[str, Any]:

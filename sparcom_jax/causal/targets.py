@@ -5,8 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool
 
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.select.cores import core
+from sparcom_jax.select.halves import in_half
 from sparcom_jax.store.run import Run
+from sparcom_jax.store.sets import Sets
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -26,6 +30,21 @@ def targets_of(units: UnitSet) -> dict[str, list[str]]:
 def units_of(units: UnitSet, groups: list[str], category: int) -> Units:
     """The units of a category in the groups of a target."""
     return {group: units.mask[group][category] for group in groups}
+
+
+def cores(sets: Sets, settings: AblationSettings) -> UnitSet:
+    """The cores of a set, as units to switch off: by half of the instructions where others are to be measured.
+
+    Args:
+      sets: the set.
+      settings: `rho`, and whether instructions are held out.
+
+    Raises:
+      InputError: as `select.cores.core`, or a category has too few instructions to be halved.
+    """
+    if settings.measured == "all":
+        return core(sets, settings.rho)
+    return core(sets, settings.rho, np.flatnonzero(in_half(sets.run, "first", settings.seed)))
 
 
 def cores_of_a_set(units: UnitSet) -> bool:

@@ -1,35 +1,81 @@
 """The texts that are scored: prompts as they were captured, each followed by its reference response."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.errors import InputError
+from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.store.run import Run
+from sparcom_jax.units.unit_set import UnitSet
 
 
-def scored_rows(run: Run, per_category: int) -> Int64[np.ndarray, "S"]:
-    """Which instructions are scored: the first `per_category` of each category, or all where that is 0."""
-    rows = [np.flatnonzero(run.category == index) for index in range(len(run.categories))]
-    return np.sort(np.concatenate([of[: per_category or len(of)] for of in rows]))
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What is scored.
+
+    Attributes:
+      names: ids of the instructions.
+      category: of each.
+      sizes: instructions of each category.
+      texts: prompts with their responses, whose tokens count.
+      held_out: 1 where none of them chose the units, else 0.
+    """
+
+    names: Sequence[str]
+    category: UInt8[np.ndarray, "S"]
+    sizes: Int64[np.ndarray, "C"]
+    texts: TokenizedSet
+    held_out: int
 
 
-def scored_texts(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
-    """The texts of some instructions, of which the tokens after the prompt count.
+def scored(model: ModelDir, run: Run, units: UnitSet, settings: AblationSettings) -> Scored:
+    """The texts that an ablation scores.
 
     Args:
       model: the model, whose tokenizer reads them.
       run: the run, whose template they are rendered in.
-      rows: which instructions.
+      units: what is switched off; its half is held out.
+      settings: which instructions are measured.
 
     Raises:
-      InputError: a response is missing, a text is too long, or the template renders otherwise than in the capture.
+      InputError: no instructions are held out, or a category has none; a response is missing, a text is too long, or
+        the template renders otherwise than in the capture.
     """
+    rows = scored_rows(run, units, settings)
+    category = run.category[rows]
+    sizes = np.bincount(category, minlength=len(run.categories))
+    names = [run.instructions[row]["id"] for row in rows]
+    return Scored(names, category, sizes, _texts(model, run, rows), int(settings.measured == "held_out"))
+
+
+def scored_rows(run: Run, units: UnitSet, settings: AblationSettings) -> Int64[np.ndarray, "S"]:
+    """Which instructions are scored: of each category, of those held out or asked for, the first `per_category`.
+
+    Raises:
+      InputError: all instructions chose the units, so that none is held out, or a category has none to measure.
+    """
+    chose = units.origin["half"]
+    if chose is None and settings.measured != "all":
+        raise InputError(f"{run.location}: {units.title} were chosen by all instructions, so none is held out; "
+                         f"measured=all measures them all the same")  # fmt: skip
+    ids = [row["id"] for row in run.instructions]
+    eligible = np.ones(len(ids), bool)
+    if settings.measured != "all":
+        eligible = np.isin(ids, chose, invert=settings.measured == "held_out")
+    rows = [np.flatnonzero((run.category == index) & eligible) for index in range(len(run.categories))]
+    if empty := [name for name, of in zip(run.categories, rows, strict=True) if not of.size]:
+        raise InputError(f"{run.location}: no instructions of {first_of(empty)} to measure on ({settings.measured})")
+    return np.sort(np.concatenate([of[: settings.per_category or len(of)] for of in rows]))
+
+
+def _texts(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
     chosen = InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)
     tokenizer, config = model.tokenizer(), model.config
     captured = run.manifest.capture
@@ -41,15 +87,3 @@ def scored_texts(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> Tok
     reader = Reader(tokenizer, template, config.vocab_size, Limit(limit))
     prompts = tokenize_prompts(chosen, reader, truncate=captured["truncate"])
     return tokenize_responses(chosen, prompts, replace(reader, limit=Limit(config.max_positions)), end=True)
-
-
-def category_means(nll: Float64[np.ndarray, "S"], category: UInt8[np.ndarray, "S"], categories: int
-                   ) -> Float64[np.ndarray, "C"]:  # fmt: skip
-    """Mean over the instructions of each category.
-
-    Args:
-      nll: of each instruction.
-      category: of each instruction.
-      categories: how many there are.
-    """
-    return np.bincount(category, nll, categories) / np.maximum(np.bincount(category, minlength=categories), 1)

@@ -1,6 +1,6 @@
 """The section of an ablation: what switching off the units of one category does to the loss on every other."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparcom_jax.report import charts
@@ -18,10 +18,12 @@ from sparcom_jax.report.markup import (
     table,
 )
 from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import ABLATION, BASELINE
+from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, SELECTIVITY
 
 CHANGE = "change of NLL (nats per token)"
 SIGNIFICANT = 0.05
+CONTROLS = {"random": "random", "random_matched": "random of equal frequency"}
+"""The controls as the page calls them, by their name in the tables."""
 
 Table = Sequence[Sequence[Number | None]]
 
@@ -29,12 +31,12 @@ Table = Sequence[Sequence[Number | None]]
 def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
     """Rows of the headlines, one per target."""
     for target, found in result.summary["targets"].items():
-        changes: tuple[Table, Table] = (found["delta"], found["random_mean"])
+        changes: list[Table] = [found["delta"], *(found["controls"].get(name, {}).get("mean", []) for name in CONTROLS)]
         own = [mean(row[c] for c, row in enumerate(change)) for change in changes]
         other = [
             mean(value for c, row in enumerate(change) for value in (*row[:c], *row[c + 1 :])) for change in changes
         ]
-        yield result.name, model, target, *own, *other
+        yield result.name, model, target, _chosen(result.summary), *own, *other
 
 
 HEADLINES = Headlines(
@@ -43,89 +45,116 @@ HEADLINES = Headlines(
         "result",
         "model",
         "switched off",
-        "own category, core",
-        "own category, random",
-        "other categories, core",
-        "other categories, random",
+        "units by",
+        "own category",
+        "own, random",
+        "own, random of equal frequency",
+        "others",
+        "others, random",
+        "others, random of equal frequency",
     ),
     meaning=(
-        "Mean change of the negative log-likelihood (nats per token) when the core units of a category, or as many "
-        "random ones, are switched off: on that category itself, and on the others."
+        "Mean change of the negative log-likelihood (nats per token) when the units of a category, or as many random "
+        "ones, are switched off: on that category itself, and on the others."
     ),
     rows=_headlines,
 )
+
+
+def _chosen(summary: Mapping[str, Any]) -> str:
+    """What chose the units, as the tables name their kind."""
+    return str(summary["units"]["selector"]) if "units" in summary else "core"
 
 
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
     made, what = how_made(summary), "Units" if "units" in summary else "Core units"
+    held_out = all(row["held_out"] for row in result.tables[BASELINE])
     parts: list[str | Figure] = [
         paragraph(
             f"{what} of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
-            "and the loss on every category is measured again. Random units, as many in every layer, are the control.",
+            "and the loss on every category is measured again,",
+            "on instructions that did not choose the units."
+            if held_out
+            else "also on instructions that chose the units, which flatters them.",
+            "Random units, as many in every layer, are the control, and such of equal frequency besides.",
         )
     ]
+    parts += [paragraph(f"No {name} units: {reason}.") for name, reason in summary["absent"].items()]
     for target, found in summary["targets"].items():
         parts += [heading(target), *_target(result, target, found)]
-    columns = ("category", "instructions", "tokens", "NLL (nats per token)")
+    columns = ("category", "instructions", "held out", "tokens", "NLL (nats per token)")
     rows = [list(row.values()) for row in result.tables[BASELINE]]
     title = "Mean negative log-likelihood with nothing switched off"
     return Section(result, [*parts, heading("Baseline"), table(columns, rows, [result.path(BASELINE)], title=title)])
 
 
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
-    categories = result.summary["categories"]
-    chosen = result.summary["units"]["selector"] if "units" in result.summary else "core"
-    source = [result.path(ABLATION)]
-    panels = {
-        f"{chosen} {target} of the category off": _cells(found["delta"], categories, found["p_value"]),
-        f"random {target} off, mean of the draws": _cells(found["random_mean"], categories),
+    categories, chosen = result.summary["categories"], _chosen(result.summary)
+    controls = {name: one for name, one in found["controls"].items() if name in CONTROLS}
+    panels = {f"{chosen} {target} of the category off": _cells(found["delta"], categories, list(controls.values()))}
+    panels |= {
+        f"{CONTROLS[name]} {target} off, mean": _cells(one["mean"], categories) for name, one in controls.items()
     }
+    least = max(one["smallest_p"] for one in controls.values())
     caption = (
         "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
         f"while the {target} of another are switched off. Random: as many units in every layer, mean over the draws. "
-        f"* p < {SIGNIFICANT} against the random draws, not corrected for the number of cells."
+        f"* q < {SIGNIFICANT} against every control, two-sided; the least p that so many draws can give is {least:.2g}."
     )
     axes = ("units of category off", "category measured")
     spec = charts.heatmaps(panels, categories, axes=axes, legend="change of NLL", diverging=True)
-    yield Figure(f"{target}-change", spec, caption, source)
+    yield Figure(f"{target}-change", spec, caption, [result.path(EFFECTS)])
     own = [
         row
         for row in result.tables[ABLATION]
         if row["target"] == target and row["category_off"] == row["category_measured"] and row["delta"] is not None
     ]
-    named = {chosen: f"{chosen} units", "random": "random draw"}
+    named = {chosen: f"{chosen} units", **{name: f"{what} draw" for name, what in CONTROLS.items()}}
     points = [{"category": row["category_off"], "what": named.get(row["kind"], row["kind"]), "value": row["delta"]}
               for row in own]  # fmt: skip
-    ranges = [
-        {"category": category, "low": found["random_low"][c][c], "high": found["random_high"][c][c]}
-        for c, category in enumerate(categories)
-        if found["random_low"][c][c] is not None and found["random_high"][c][c] is not None
-    ]
+    ranges = []
+    for c, category in enumerate(categories):
+        low, high = _of_all(controls, "low", c, min), _of_all(controls, "high", c, max)
+        if low is not None and high is not None:
+            ranges.append({"category": category, "low": low, "high": high})
     caption = (
         f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are off, against "
-        "every draw of random units; the grey bar is the interval of the draws."
+        "every draw of random units; the grey bar is the range of the draws."
     )
     spec = charts.draws(points, ranges, categories, f"{chosen} units", CHANGE)
-    yield Figure(f"{target}-against-random", spec, caption, source)
-    columns = ("category", "units off", f"change, {chosen}", "change, random", "interval of the draws", "p")
+    yield Figure(f"{target}-against-random", spec, caption, [result.path(ABLATION)])
+    yield _selectivity(result, target)
+
+
+def _of_all(controls: Mapping[str, Any], end: str, category: int, choose: Callable[..., Number]) -> Number | None:
+    values = [one[end][category][category] for one in controls.values()]
+    return None if None in values else choose(values)
+
+
+def _selectivity(result: Result, target: str) -> str:
+    columns = ("category", "units off", "own", "others", "own less others", "interval", "random", "q",
+               "random of equal frequency", "q")  # fmt: skip
     rows = [
-        (category, found["units_off"][c], found["delta"][c][c], found["random_mean"][c][c],
-         interval(found["random_low"][c][c], found["random_high"][c][c]), found["p_value"][c][c])
-        for c, category in enumerate(categories)
+        (row["category"], row["units_off"], row["own"], row["others"], row["selectivity"],
+         interval(row["ci_low"], row["ci_high"]), row["selectivity_random"], row["q_random"],
+         row["selectivity_matched"], row["q_matched"])
+        for row in result.tables[SELECTIVITY] if row["target"] == target
     ]  # fmt: skip
-    yield table(columns, rows, source, title="The diagonal in numbers")
+    title = "Selectivity: change of NLL on the category itself, and on the others (nats per token)"
+    return table(columns, rows, [result.path(SELECTIVITY)], title=title)
 
 
-def _cells(values: Table, categories: Sequence[str], p_values: Table | None = None) -> list[Row]:
+def _cells(values: Table, categories: Sequence[str], against: Sequence[Mapping[str, Any]] = ()) -> list[Row]:
     return [
         {"row": off, "column": measured, "value": values[a][b],
-         "label": number(values[a][b]) + ("*" if p_values and _significant(p_values[a][b]) else "")}
+         "label": number(values[a][b]) + ("*" if against and _significant(a, b, against) else "")}
         for a, off in enumerate(categories)
         for b, measured in enumerate(categories)
     ]  # fmt: skip
 
 
-def _significant(p_value: Number | None) -> bool:
-    return p_value is not None and p_value < SIGNIFICANT
+def _significant(off: int, measured: int, against: Sequence[Mapping[str, Any]]) -> bool:
+    values = [one["q_value"][off][measured] for one in against]
+    return all(value is not None and value < SIGNIFICANT for value in values)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SUMMARY = "summary.json"
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 """Of what result directories hold; `schema_version` of a summary."""
 
 NUMBER = (int, float, type(None))
@@ -14,6 +14,8 @@ MATRIX = [[NUMBER]]
 SET = {"name": str, "run": str, "digest": str}
 UNITS = SET | {"selector": str}
 SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
+CONTROL = {"mean": MATRIX, "low": MATRIX, "high": MATRIX, "p_value": MATRIX, "q_value": MATRIX, "smallest_p": NUMBER,
+           "selectivity_mean": [NUMBER], "p_selectivity": [NUMBER], "q_selectivity": [NUMBER]}  # fmt: skip
 SHAPES: dict[str, dict[str, Any]] = {
     "evaluate": {
         "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "instructions": [int],
@@ -25,9 +27,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "absent": {"*": str},
     },
     "ablate": {
-        "run": str, "model": {"family": str}, "settings": dict, "categories": [str],
-        "targets": {"*": {"units_off": [int], "delta": MATRIX, "random_mean": MATRIX, "random_low": MATRIX,
-                          "random_high": MATRIX, "p_value": MATRIX}},
+        "run": str, "model": {"family": str}, "settings": dict, "categories": [str], "controls": {"*": str},
+        "absent": {"*": str},
+        "targets": {"*": {"units_off": [int], "delta": MATRIX, "ci_low": MATRIX, "ci_high": MATRIX,
+                          "selectivity": [NUMBER], "selectivity_low": [NUMBER], "selectivity_high": [NUMBER],
+                          "controls": {"*": CONTROL}}},
     },
 }  # fmt: skip
 """What a summary holds at least: a type, the fields of an object (`*`: any), or a list of one shape."""
@@ -77,8 +81,14 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
     size = len(summary["categories"])
     by_category = {"instructions": [summary["instructions"]]} if kind == "evaluate" else {}
     for target, entry in summary["targets"].items() if kind == "ablate" else ():
-        for field, shape in SHAPES["ablate"]["targets"]["*"].items():
-            by_category[f"targets: {target}: {field}"] = [entry[field], *(entry[field] if shape is MATRIX else ())]
+        shapes = SHAPES["ablate"]["targets"]["*"]
+        parts = [(target, entry, shapes), *((f"{target}: controls: {name}", one, CONTROL)
+                                            for name, one in entry["controls"].items())]  # fmt: skip
+        for where, values, shape_of in parts:
+            for field, shape in shape_of.items():
+                if isinstance(shape, list):
+                    inner = values[field] if shape is MATRIX else ()
+                    by_category[f"targets: {where}: {field}"] = [values[field], *inner]
     for field, lists in by_category.items():
         if any(len(values) != size for values in lists):
             yield f"{field}: not of the size of the {size} categories"

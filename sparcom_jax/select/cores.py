@@ -1,22 +1,23 @@
 """Core units of categories, those of one category alone, and those of all: what the paper calls unique and general.
 
 Axis legend: C categories; `*units` is the shape of a group's units. A unit's score is m[c, u] / |c|, the share of the
-category's instructions whose S(i) holds it; which share makes it core is the one definition in `Sets.core`.
+category's instructions whose S(i) holds it; which share makes it core is the one definition in `required_members`.
 """
 
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int64, Integer
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.store.sets import Sets
+from sparcom_jax.store.sets import Sets, required_members
 from sparcom_jax.store.units import origin_of
 from sparcom_jax.units.unit_set import UnitSet
 
 T = TypeVar("T", np.ndarray, Array)
 Masks = Bool[np.ndarray, "C *units"]
+Rows = Int64[np.ndarray, "_"]
 
 
 def in_one_core(core: Bool[T, "C *units"]) -> Bool[T, "C *units"]:
@@ -29,54 +30,63 @@ def in_every_core(core: Masks) -> Bool[np.ndarray, "*units"]:
     return np.asarray(core.all(axis=0))
 
 
-def core(sets: Sets, rho: float) -> UnitSet:
+def core(sets: Sets, rho: float, rows: Rows | None = None) -> UnitSet:
     """The core units of each category.
 
     Args:
       sets: the sets of a run.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
+      rows: the instructions that choose; all by default.
 
     Raises:
       InputError: rho is out of range, or some S(i) is empty.
     """
-    return _unit_set(sets, rho, "core", lambda core: core)
+    return _unit_set(sets, rho, rows, "core", lambda core: core)
 
 
-def unique(sets: Sets, rho: float) -> UnitSet:
+def unique(sets: Sets, rho: float, rows: Rows | None = None) -> UnitSet:
     """The core units of each category that are in no other category's core.
 
     Args:
       sets: the sets of a run.
       rho: as for `core`.
+      rows: as for `core`.
 
     Raises:
       InputError: as for `core`.
     """
-    return _unit_set(sets, rho, "unique", in_one_core)
+    return _unit_set(sets, rho, rows, "unique", in_one_core)
 
 
-def general(sets: Sets, rho: float) -> UnitSet:
+def general(sets: Sets, rho: float, rows: Rows | None = None) -> UnitSet:
     """The units in the cores of all categories, the same for each.
 
     Args:
       sets: the sets of a run.
       rho: as for `core`.
+      rows: as for `core`.
 
     Raises:
       InputError: as for `core`.
     """
-    return _unit_set(sets, rho, "general", lambda core: np.broadcast_to(in_every_core(core), core.shape))
+    return _unit_set(sets, rho, rows, "general", lambda core: np.broadcast_to(in_every_core(core), core.shape))
 
 
-def _unit_set(sets: Sets, rho: float, selector: str, choose: Callable[[Masks], Masks]) -> UnitSet:
+def _unit_set(sets: Sets, rho: float, rows: Rows | None, selector: str, choose: Callable[[Masks], Masks]) -> UnitSet:
     if not 0 < rho <= 1:
         raise InputError(f"rho must be within (0, 1], got {rho}")
     sets.require_units()
-    sizes = np.maximum(sets.category_sizes, 1)
+    labels = sets.run.category if rows is None else sets.run.category[rows]
+    sizes = np.bincount(labels, minlength=len(sets.run.categories))
     score, mask = {}, {}
     for group in sets.groups:
-        membership = sets.membership(group)
-        score[group] = (membership / sizes.reshape(-1, *[1] * (membership.ndim - 1))).astype(np.float32)
-        mask[group] = choose(sets.core(group, rho))
-    origin = origin_of(sets.run, selector, rho=rho, set=sets.record())
+        membership = sets.membership(group) if rows is None else sets.membership_of(group, rows)
+        score[group] = (membership / _over_units(np.maximum(sizes, 1), membership)).astype(np.float32)
+        mask[group] = choose(membership >= _over_units(required_members(sizes, rho), membership))
+    half = None if rows is None else [sets.run.instructions[row]["id"] for row in rows]
+    origin = origin_of(sets.run, selector, half=half, rho=rho, set=sets.record())
     return UnitSet(sets.run.categories, sets.groups, score, mask, origin)
+
+
+def _over_units(values: Integer[np.ndarray, "C"], like: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, *[1] * (like.ndim - 1))

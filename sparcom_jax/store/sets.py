@@ -1,5 +1,6 @@
 """The sets of units that `identify` writes beside a run: who is in S(i), per instruction and per category."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,6 +144,17 @@ class Sets:
     def membership(self, group: str) -> UInt16[np.ndarray, "C *units"]:
         """m[c, u], the number of instructions of category c whose S(i) holds unit u."""
         return self._read(group, "membership")
+
+    def membership_of(self, group: str, rows: Int64[np.ndarray, "_"]) -> UInt16[np.ndarray, "C *units"]:
+        """The same over some instructions alone, counted from the masks layer by layer."""
+        of = self.groups[group]
+        labels = self.run.category[rows]
+        found = np.zeros((len(self.run.categories), len(of.layers), math.prod(of.sizes)), np.uint16)
+        for layer in range(len(of.layers)):
+            held = self.layer_mask(group, layer)[rows]
+            for category in range(len(found)):
+                found[category, layer] = np.count_nonzero(held[labels == category], axis=0)
+        return found.reshape(len(found), *of.shape)
 
     def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
         """Core set of each category: units with m[c, u] >= rho |c|; empty for a category without instructions.

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from sparcom_jax.analysis import resampling
+from sparcom_jax import resampling
 from tests import oracles_evaluate as oracle
 
 

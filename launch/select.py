@@ -1,0 +1,28 @@
+"""Chooses the units of every category of instruction, by one or several selectors, from what a run counted.
+
+launch/select.py --run=RUN [--selector=auroc] [--size=400] [--name=SELECTOR] [--config=configs/NAME.py]
+"""
+
+from absl import flags
+
+from sparcom_jax.command import run_command
+from sparcom_jax.config_flag import ConfigFlag, Part, fields_of
+
+_RUN = flags.DEFINE_string("run", None, "the run: a path, gs:// or s3://", required=True)
+_NAME = flags.DEFINE_string("name", None, "name of the units, below RUN/units/; default: that of the selector")
+_CONFIG = ConfigFlag(Part("set_name"), Part("select"), short={"set": "set_name", **fields_of("select")})
+
+
+def main() -> None:
+    """Runs the command."""
+    from sparcom_jax.select.select import select
+    from sparcom_jax.store.run import open_run
+
+    study = _CONFIG.settings()
+    made = select(open_run(_RUN.value), study.select, name=_NAME.value or "", set_name=study.set_name)
+    for units in made:
+        print(f"{_RUN.value}/units/{units.name}")
+
+
+if __name__ == "__main__":
+    run_command(main, _CONFIG)

@@ -1,0 +1,100 @@
+"""How the units of a category are chosen: the settings of a selection, and their rules."""
+
+from dataclasses import dataclass
+
+from sparcom_jax.errors import InputError
+
+SELECTORS: dict[str, tuple[str, ...]] = {
+    "auroc": ("expert_size", "control_length", "q"),
+    "average_precision": ("expert_size", "control_length"),
+    "difference": ("expert_size", "control_length", "q"),
+    "lape": ("expert_size",),
+    "core": ("expert_size", "rho"),
+    "unique": ("expert_size", "rho"),
+    "general": ("expert_size", "rho"),
+    "esft_gate": ("layer_share", "by_layers"),
+    "esft_token": ("layer_share", "by_layers"),
+    "risk_difference": (),
+}
+"""By selector, the settings that it reads beside those that all read."""
+OF_ALL = ("selector", "size", "share", "half", "seed")
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """How the units of a category are chosen, and by which instructions.
+
+    Attributes:
+      selector: `auroc`, `average_precision`, `difference`, `lape`, `core`, `unique`, `general`, `esft_gate`,
+        `esft_token` or `risk_difference`; several, with commas between, are made in one pass over the run.
+      size: neurons of each category, those of the highest score, or experts where the selector scores experts alone; 0
+        leaves it to the selector's own rule, or to 400 neurons and 8 experts.
+      expert_size: experts of each category, where the selector scores neurons too; 0 as for `size`.
+      share: instead of both sizes, share of all neurons and of all experts, in (0, 1].
+      q: instead of sizes, all units whose q-value (Benjamini and Hochberg, over units and categories) is at most this.
+      half: the instructions that choose: `first` or `second` half of each category, or `all`; effects are measured on
+        those that did not.
+      control_length: whether instructions are compared with such of similar length only.
+      rho: share of a category's instructions that must hold a core unit, in (0, 1].
+      layer_share: for `esft_gate` and `esft_token`, the summed relevance at which a layer has enough experts; 0 is what
+        the paper takes, 0.1 and 0.2.
+      by_layers: for these two, relevance divided by its sum over layers, as the code that came with the paper does.
+      seed: of the dealing into halves.
+    """
+
+    selector: str = "auroc"
+    size: int = 0
+    expert_size: int = 0
+    share: float = 0.0
+    q: float = 0.0
+    half: str = "first"
+    control_length: bool = True
+    rho: float = 0.5
+    layer_share: float = 0.0
+    by_layers: bool = False
+    seed: int = 0
+
+    @property
+    def selectors(self) -> list[str]:
+        """Those that are named."""
+        return self.selector.split(",")
+
+    def check(self) -> None:
+        """Refuses values that mean nothing, and such as are of no effect beside the others.
+
+        Raises:
+          InputError: a field is unknown, out of range, or without effect.
+        """
+        for name in self.selectors:
+            if name not in SELECTORS:
+                raise InputError(f"selector {name!r} is not known; known: {', '.join(SELECTORS)}")
+        if len({*self.selectors}) < len(self.selectors):
+            raise InputError(f"selector {self.selector!r} names one twice")
+        if self.half not in ("first", "second", "all"):
+            raise InputError(f"half {self.half!r} is not known; known: first, second, all")
+        for field in ("size", "expert_size", "seed"):
+            if getattr(self, field) < 0:
+                raise InputError(f"{field} must not be negative, got {getattr(self, field)}")
+        for field in ("share", "q", "layer_share"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise InputError(f"{field} must be within (0, 1], or 0 for none, got {getattr(self, field)}")
+        if not 0 < self.rho <= 1:
+            raise InputError(f"rho must be within (0, 1], got {self.rho}")
+        sized = [field for field in ("size", "share", "q") if getattr(self, field)]
+        if self.expert_size and not self.size:
+            sized.append("expert_size")
+        if len(sized) > 1:
+            raise InputError(f"{' and '.join(sized)} both say how many units; give one")
+        self._refuse_idle()
+
+    def _refuse_idle(self) -> None:
+        read = {field for name in self.selectors for field in (*OF_ALL, *SELECTORS[name])}
+        for field, value in vars(self).items():
+            if field not in read and value != getattr(SelectSettings, field):
+                raise InputError(f"{field} {value} has no effect with selector {self.selector}; leave it out")
+        if self.q and (untested := [name for name in self.selectors if "q" not in SELECTORS[name]]):
+            raise InputError(f"q {self.q} needs p-values, which selector {untested[0]} does not have")
+
+    def read_by(self, selector: str) -> dict[str, object]:
+        """The settings that a selector reads, but for its name, the half and the seed, which are recorded by all."""
+        return {field: getattr(self, field) for field in ("share", *SELECTORS[selector])}
