@@ -82,7 +82,7 @@ def test_it_answers(model: ModelDir, tmp_path: Path) -> None:
 
 def test_a_whole_small_study(tmp_path: Path) -> None:
     file = tmp_path / "some.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in some(4).rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in some(6).rows))
     config = default_config()
     config.instructions = str(file)
     config.pairs = {"smollm2": {"tuned": str(WEIGHTS)}}
@@ -92,6 +92,6 @@ def test_a_whole_small_study(tmp_path: Path) -> None:
     page = analyze(checked(config), tmp_path / "study").read_text()
     assert "SmolLM2-135M-Instruct.Q4_1.gguf" in page
     assert "dequantised" in page
-    summary = json.loads((tmp_path / "study" / "results" / "ablate-smollm2-tuned" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "study" / "results" / "ablate-smollm2-tuned-auroc" / "summary.json").read_text())
     assert all(0.5 < nll < 5 for nll in summary["baseline"])
     assert min(summary["targets"]["neurons"]["units_off"]) > 0

@@ -18,34 +18,38 @@ from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import OF_NEURONS
+from sparcom_jax.select.select import select
 from sparcom_jax.settings import StudySettings, checked, default_config
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
+    "half": "second", "measured": "all",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
 import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.capture
-import sparcom_jax.causal.ablate, sparcom_jax.convert.model_dir, sparcom_jax.identify.select
-import sparcom_jax.instructions.rows, sparcom_jax.select.cores, sparcom_jax.store.run, sparcom_jax.store.sets
-import sparcom_jax.store.units, sparcom_jax.study
+import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
+import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
+import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
 
 def show(*arguments, **more):
     settings = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in arguments]
     settings = [one for one in settings if isinstance(one, dict)]
     print(json.dumps([*settings, *([more] if more else [])]))
+    return []
 
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.capture", "capture"),
-                     ("causal.ablate", "ablate"), ("identify.select", "identify"), ("study", "analyze")):
+                     ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
+                     ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
 sparcom_jax.store.sets.open_sets = lambda run, name: name
-sparcom_jax.select.cores.core = lambda sets, rho: {"set": sets, "rho": rho}
+sparcom_jax.causal.targets.cores = lambda sets, settings: {"set": sets, "rho": settings.rho}
 sparcom_jax.store.units.open_units = lambda run, name: {"units": name}
 sparcom_jax.instructions.rows.load_instructions = lambda path: None
 sys.argv = sys.argv[1:]
@@ -121,6 +125,13 @@ def test_every_field_of_a_selection_arrives_by_the_config_and_by_short_flags() -
     assert launched("identify", "--run=r", *short, "--name=s") == [fields | {"name": "s"}]
 
 
+def test_every_field_of_a_choice_of_units_arrives_by_the_config_and_by_short_flags() -> None:
+    fields, named = SECTIONS["select"], {"name": "", "set_name": "frequency"}
+    assert launched("select", "--run=r", *overrides("select", fields)) == [fields, named]
+    short = [flag(name, value) for name, value in fields.items()]
+    assert launched("select", "--run=r", *short, "--name=n", "--set=s") == [fields, {"name": "n", "set_name": "s"}]
+
+
 def test_a_field_of_a_selection_that_is_not_given_is_left_to_the_run(tmp_path: Path) -> None:
     """All that a file says is given, whatever it says; without a file, what flags name."""
     given = ("--run=r", "--config.identify.epsilon=0.05", "--ties=drop")
@@ -152,15 +163,17 @@ def test_a_field_of_a_pair_arrives() -> None:
 
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
-        "instructions", "set_name", "execution", "capture", "identify", "evaluate", "compare", "ablate", "pairs",
+        "instructions", "set_name", "execution", "capture", "identify", "select", "evaluate", "compare", "ablate",
+        "pairs",
     ]  # fmt: skip
 
 
 def test_defaults_of_functions_are_those_of_the_config() -> None:
     """Without arguments, each step does what the default config says."""
     default = StudySettings()
-    for step, kinds in ((capture, ("settings", "selection", "execution")), (evaluate, ("settings",)),
-                        (compare, ("settings",)), (ablate, ("settings", "execution"))):  # fmt: skip
+    for step, kinds in ((capture, ("settings", "selection", "execution")), (select, ("settings",)),
+                        (evaluate, ("settings",)), (compare, ("settings",)),
+                        (ablate, ("settings", "execution"))):  # fmt: skip
         parameters = inspect.signature(step).parameters
         section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
         assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
@@ -172,6 +185,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("execution", {"batch_tokens": 0}, "execution.batch_tokens must be positive, got 0"),
     ("capture", {"rows_per_block": 3}, "capture.rows_per_block must be a power of two, got 3"),
     ("identify", {"epsilon": 0.0}, "epsilon must be within (0, 1], got 0.0"),
+    ("select", {"half": "third"}, "half 'third' is not known; known: first, second, all"),
     ("evaluate", {"strata": 0}, "strata is 0: it must be 1 or more"),
     ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),

@@ -36,7 +36,8 @@ def study(file: Path) -> ConfigDict:
     config.execution.batch_tokens = 512
     for section in (config.evaluate, config.compare):
         section.permutations = section.bootstraps = 20
-    config.ablate.update({"per_category": 1, "draws": 1, "rho": 0.4})
+    config.select.update({"size": 4, "expert_size": 1, "control_length": False})
+    config.ablate.update({"per_category": 1, "draws": 1, "bootstraps": 5})
     config.identify.update({"epsilon": 0.2, "expert_per_layer": 1})
     config.pairs = ConfigDict({
         "dense": {"train": {"fields": {"model_type": "llama", **FIELDS}, **training}},
@@ -77,7 +78,7 @@ def test_everything_is_there(finished: Path) -> None:
     results = {path.parent.name for path in finished.glob("results/*/summary.json")}
     models = ["dense-base", "dense-tuned", "moe-base", "moe-tuned"]
     assert results == {
-        *(f"{kind}-{model}" for kind in ("evaluate", "ablate") for model in models),
+        *(result for model in models for result in (f"evaluate-{model}", f"ablate-{model}-auroc")),
         "compare-dense-base-dense-tuned", "compare-moe-base-moe-tuned",
         "compare-dense-base-moe-base", "compare-dense-tuned-moe-tuned",
     }  # fmt: skip
@@ -137,10 +138,11 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     found = stages_of(log)
     assert found["made"] == [
         "train-dense",
-        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "ablate")),
+        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "select")),
+        "ablate-dense-tuned-auroc",
         "compare-dense-base-dense-tuned", "compare-dense-tuned-moe-tuned",
     ]  # fmt: skip
-    assert len(found["kept"]) == 5 + 1 + 2 * 5 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
+    assert len(found["kept"]) == 6 + 1 + 2 * 6 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
     assert "capture-dense-tuned: is made again, because of another model\n" in log
     assert f"{output / 'runs/dense-tuned'}: was made of that and is deleted" in log
     assert "compare-dense-tuned-moe-tuned: is made again, because of another run of dense-tuned and set of dense" in log
@@ -149,7 +151,7 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     run = sj.open_run(output / "runs/dense-tuned")
     assert run.manifest.model.digest == tuned.digest
     digest = sj.open_sets(run, "frequency").digest
-    for result in ("evaluate-dense-tuned", "ablate-dense-tuned", "compare-dense-base-dense-tuned"):
+    for result in ("evaluate-dense-tuned", "compare-dense-base-dense-tuned"):
         summary = json.loads((output / "results" / result / "summary.json").read_text())
         side = summary.get("tuned", summary)
         assert (side["model"]["digest"], side["set"]["digest"]) == (tuned.digest, digest)
@@ -167,7 +169,8 @@ def lone(finished: Path, instruction_file: Path, tmp_path: Path) -> ConfigDict:
     return config
 
 
-LONE = [f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "ablate")]
+LONE = [*(f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "select")),
+        "ablate-lone-base-auroc"]  # fmt: skip
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -349,8 +352,9 @@ def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_p
     analyze(config, tmp_path)
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert made == {
-        "evaluate-lone-tuned", "ablate-lone-tuned", "evaluate-both-base", "ablate-both-base", "evaluate-both-tuned",
-        "ablate-both-tuned", "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
+        *(result for model in ("lone-tuned", "both-base", "both-tuned")
+          for result in (f"evaluate-{model}", f"ablate-{model}-auroc")),
+        "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
     }  # fmt: skip
     same = sj.open_run(tmp_path / "runs" / "lone-tuned").read("mlp/positive_count")
     np.testing.assert_array_equal(same, sj.open_run(tmp_path / "runs" / "both-tuned").read("mlp/positive_count"))
@@ -376,8 +380,8 @@ def test_an_adapter_is_compared_with_its_base(hf_llama: Path, instruction_file: 
     config.identify.epsilon = 0.3
     config.evaluate.permutations = config.evaluate.bootstraps = 2
     config.compare.permutations = config.compare.bootstraps = 2
+    config.select.update({"size": 4, "control_length": False})
     config.ablate.per_category = config.ablate.draws = 1
-    config.ablate.rho = 0.1
     analyze(config, tmp_path / "out")
     tuned = json.loads((tmp_path / "out" / "models" / "lora-tuned" / "sparcom.json").read_text())
     assert tuned["conversion"]["adapter"]["path"] == str(adapter)

@@ -20,7 +20,6 @@ from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture import capture as capture_module
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal import ablate as ablation
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.settings import AblationSettings
@@ -298,19 +297,19 @@ def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: P
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
     units = core(sj.identify(run, epsilon=0.2), 0.3)
-    original = ablation._edits
+    original = Edits.switch_off
     scale: Any = np.full((3, 1, 80), np.inf, np.float32)
     infinite = Edits(mlp=NeuronEdit(scale))
 
-    def edits(groups: Any, off: Any) -> Edits:
-        return infinite if off else original(groups, off)
+    def switch_off(*variants: dict[str, np.ndarray]) -> Edits:
+        return infinite if any(mask.any() for off in variants for mask in off.values()) else original(*variants)
 
-    settings, execution = AblationSettings(draws=1), ExecutionSettings(dtype="bfloat16")
-    monkeypatch.setattr(ablation, "_edits", edits)
+    settings, execution = AblationSettings(draws=1, measured="all"), ExecutionSettings(dtype="bfloat16")
+    monkeypatch.setattr(Edits, "switch_off", switch_off)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
         ablate(llama, run, units, tmp_path / "out", settings, execution)
-    monkeypatch.setattr(ablation, "_edits", lambda groups, off: infinite)
+    monkeypatch.setattr(Edits, "switch_off", lambda *variants: infinite)
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
         ablate(llama, run, units, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()

@@ -1,9 +1,9 @@
 """Ablation against a transformers model whose units are really switched off."""
 
 import csv
-import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,24 @@ import sparcom_jax as sj
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
-from sparcom_jax.causal.controls import random_units
+from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
 from sparcom_jax.causal.settings import AblationSettings
+from sparcom_jax.causal.targets import cores
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.page import report
 from sparcom_jax.select.cores import core
+from sparcom_jax.select.halves import in_half
+from sparcom_jax.select.select import select
+from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.units import open_units, origin_of, write_units
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.verify.reference import Reference
 
 RHO = 0.3
-SETTINGS, EXECUTION = AblationSettings(draws=2, per_category=3), ExecutionSettings(batch_tokens=512)
+SETTINGS = AblationSettings(draws=2, per_category=3, bootstraps=9, measured="all")
+EXECUTION = ExecutionSettings(batch_tokens=512)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,8 @@ def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Ru
     np.testing.assert_allclose(summary["targets"][target]["delta"][1], delta, atol=2e-4)
     with (tmp_path / "out" / "ablation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 3 * (1 + SETTINGS.draws) * 3
+    assert len(rows) == 2 * 3 * (1 + 2 * SETTINGS.draws) * 3
+    assert {row["held_out"] for row in rows} == {"0"}
     assert {row["units_off"] for row in rows if (row["target"], row["category_off"]) == (target, "B")} == {
         str(summary["targets"][target]["units_off"][1])
     }
@@ -109,20 +115,80 @@ def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: 
     with pytest.raises(
         InputError, match=rf"set 'few' has no core experts of {empty} at rho 1\.0, so nothing to switch off"
     ):
-        ablate(moe, run, core(few, 1.0), tmp_path / "out", AblationSettings(draws=1, per_category=1))
+        ablate(moe, run, core(few, 1.0), tmp_path / "out", AblationSettings(draws=1, per_category=1, measured="all"))
     assert not (tmp_path / "out").exists()
 
 
-def test_random_units_match_those_of_the_category_layer_by_layer() -> None:
+def test_random_units_are_as_many_in_every_layer_and_any_of_it_may_be_drawn() -> None:
     units = {"routed": np.random.default_rng(0).random((3, 4, 5)) < 0.3, "mlp": np.ones((2, 6), bool)}
     units["mlp"][1, 2:] = False
-    first, second = random_units(units, 2, np.random.default_rng(1))
-    for drawn in (first, second):
-        np.testing.assert_array_equal(drawn["routed"].sum((1, 2)), units["routed"].sum((1, 2)))
-        assert not (drawn["routed"] & units["routed"]).any()
-        np.testing.assert_array_equal(drawn["mlp"].sum(1), [6, 2])
-        assert not (drawn["mlp"][1] & units["mlp"][1]).any()
-    assert (first["routed"] != second["routed"]).any()
+    drawn = list(random_units(units, layer_bins(units), 200, np.random.default_rng(1)))
+    for one in drawn:
+        np.testing.assert_array_equal(one["routed"].sum((1, 2)), units["routed"].sum((1, 2)))
+        np.testing.assert_array_equal(one["mlp"].sum(1), [6, 2])
+    share = np.mean([one["mlp"][1] for one in drawn], axis=0)  # the category's own units among them
+    np.testing.assert_allclose(share, 2 / 6, atol=0.12)
+
+
+def test_matched_random_units_are_of_the_same_deciles() -> None:
+    random = np.random.default_rng(0)
+    rate = {"mlp": random.random((2, 200)), "expert": random.random((2, 6))}
+    bins = frequency_bins(rate)
+    for group, values in rate.items():
+        for layer, of in zip(values, bins[group], strict=True):
+            assert (np.diff(of[np.argsort(layer)]) >= 0).all()
+            sizes = np.bincount(of)
+            assert len(sizes) == min(10, len(layer) // 2)
+            assert sizes.max() - sizes.min() <= 1
+    units = {"mlp": rate["mlp"] > np.quantile(rate["mlp"], 0.85), "expert": np.eye(2, 6, dtype=bool)}
+    for drawn in random_units(units, bins, 5, random):
+        for group, mask in units.items():
+            for layer in range(2):
+                of = bins[group][layer]
+                np.testing.assert_array_equal(np.bincount(of[drawn[group][layer]], minlength=10),
+                                              np.bincount(of[mask[layer]], minlength=10))  # fmt: skip
+        assert abs(rate["mlp"][drawn["mlp"]].mean() - rate["mlp"][units["mlp"]].mean()) < 0.02
+
+
+def test_units_are_measured_on_the_half_that_did_not_choose_them(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    (units,) = select(run, SelectSettings(size=5, expert_size=1, control_length=False))
+    out, how = tmp_path / "out", replace(SETTINGS, measured="held_out", per_category=0)
+    summary = ablate(moe, run, units, out, how, EXECUTION)
+    with (out / "instruction_effects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    measured = {row["id"] for row in rows}
+    assert measured.isdisjoint(units.origin["half"])
+    assert measured | {*units.origin["half"]} == {row["id"] for row in run.instructions}
+    for table in summary["tables"]:
+        with (out / table).open() as file:
+            assert {row["held_out"] for row in csv.DictReader(file)} == {"1"}
+    for target, found in summary["targets"].items():
+        for off, name in enumerate(run.categories):
+            for index, other in enumerate(run.categories):
+                cell = target, name, other
+                deltas = [float(row["delta"]) for row in rows
+                          if (row["target"], row["category_off"], row["category"]) == cell]  # fmt: skip
+                assert found["delta"][off][index] == pytest.approx(np.mean(deltas), abs=1e-6)
+            own = found["delta"][off][off]
+            rest = [value for index, value in enumerate(found["delta"][off]) if index != off]
+            assert found["selectivity"][off] == pytest.approx(own - np.mean(rest))
+        for control in found["controls"].values():
+            assert control["smallest_p"] == pytest.approx(2 / 3)
+    chosen = ablate(moe, run, units, tmp_path / "chosen", replace(how, measured="chosen"), EXECUTION)
+    assert chosen["baseline"] != summary["baseline"]
+    with (tmp_path / "chosen" / "effects.csv").open() as file:
+        assert {row["held_out"] for row in csv.DictReader(file)} == {"0"}
+    everywhere = core(sj.open_sets(run, "frequency"), RHO)
+    with pytest.raises(InputError, match="the units were chosen by all instructions, so none is held out"):
+        ablate(moe, run, everywhere, tmp_path / "none", how, EXECUTION)
+
+
+def test_cores_of_a_set_are_chosen_by_half(run: sj.Run) -> None:
+    sets = sj.open_sets(run, "frequency")
+    halved = cores(sets, AblationSettings(rho=RHO, seed=4))
+    chosen = {row["id"] for row, first in zip(run.instructions, in_half(run, "first", 4), strict=True) if first}
+    assert {*halved.origin["half"]} == chosen
+    assert cores(sets, replace(SETTINGS, rho=RHO)).digest == core(sets, RHO).digest
 
 
 def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path) -> None:
@@ -132,7 +198,9 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     for settings, message in (
         (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
         (AblationSettings(draws=0), "draws 0 must be positive and per_category 0 not negative"),
-        (AblationSettings(per_category=-1), "draws 20 must be positive and per_category -1 not negative"),
+        (AblationSettings(per_category=-1), "draws 40 must be positive and per_category -1 not negative"),
+        (AblationSettings(measured="some"), "measured 'some' is not known; known: held_out, chosen, all"),
+        (AblationSettings(bootstraps=0), "bootstraps must be positive, got 0"),
         (AblationSettings(seed=-1), "seed must not be negative, got -1"),
     ):
         with pytest.raises(InputError, match=message):
@@ -174,7 +242,7 @@ def test_stored_units(groups: tuple[str, ...], moe: ModelDir, run: sj.Run, tmp_p
     assert summary["units"] == {"run": run.address, "name": "mine", "digest": units.digest, **units.origin}
     assert np.abs(summary["targets"][target]["delta"]).max() > 1e-3
     with (tmp_path / "out" / "ablation.csv").open() as file:
-        assert {row["kind"] for row in csv.DictReader(file)} == {"first", "random"}
+        assert {row["kind"] for row in csv.DictReader(file)} == {"first", "random", "random_matched"}
     assert report(tmp_path / "out", tmp_path / "report.html").exists()
 
 
@@ -210,7 +278,7 @@ def test_half_precision_follows_full_precision(
 ) -> None:
     """Capture and ablation in bfloat16: the arithmetic stays in it, and the numbers stay close."""
     instructions = sj.load_instructions(instruction_file)
-    few = dataclasses.replace(instructions, rows=instructions.rows[1:10])
+    few = replace(instructions, rows=instructions.rows[1:10])
     half = capture(moe, few, tmp_path / "run", execution=ExecutionSettings(dtype="bfloat16"))
     assert half.manifest.dtype == "bfloat16"
     for group in ("mlp", "shared", "routed"):
@@ -218,7 +286,7 @@ def test_half_precision_follows_full_precision(
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()
     sj.identify(half, epsilon=0.1)
     units = core(sj.open_sets(half, "frequency"), RHO)
-    settings = AblationSettings(draws=1, per_category=1)
+    settings = AblationSettings(draws=1, per_category=1, measured="all")
     rounded, full = (
         ablate(moe, half, units, tmp_path / dtype, settings, ExecutionSettings(dtype=dtype))["baseline"]
         for dtype in ("bfloat16", "float32")

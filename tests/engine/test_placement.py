@@ -55,7 +55,7 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
     summaries = {}
     for placement in ("pmap", "mesh:2", "mesh:4"):
         execution = ExecutionSettings(batch_tokens=512, placement=placement)
-        how = AblationSettings(draws=1)
+        how = AblationSettings(draws=1, measured="all")
         summaries[placement] = ablate(model, whole, units, tmp_path / f"ablation-{placement}", how, execution)
     alone = summaries.pop("pmap")
     assert set(alone["targets"]) == ({"neurons", "experts"} if "routed" in groups else {"neurons"})
@@ -63,8 +63,10 @@ def test_devices_that_share_a_model_find_the_same(groups: str, instruction_file:
         np.testing.assert_allclose(shared["baseline"], alone["baseline"], rtol=1e-5)
         for target, found in alone["targets"].items():
             assert np.abs(found["delta"]).max() > 1e-3
-            for name in ("delta", "random_mean"):
-                np.testing.assert_allclose(shared["targets"][target][name], found[name], atol=2e-5)
+            np.testing.assert_allclose(shared["targets"][target]["delta"], found["delta"], atol=2e-5)
+            for name, control in found["controls"].items():
+                mean = shared["targets"][target]["controls"][name]["mean"]
+                np.testing.assert_allclose(mean, control["mean"], atol=2e-5)
 
 
 @pytest.mark.parametrize(("asked", "kind", "grid"), [

@@ -70,8 +70,12 @@ def test_the_whole_chain(work: Path) -> None:
     done(work, "evaluate", "--run=runs/base", "--output=results/evaluate", "--permutations=50", "--bootstraps=50")
     done(work, "compare", "--base=runs/base", "--tuned=runs/tuned", "--output=results/compare", "--permutations=50",
          "--bootstraps=50")  # fmt: skip
-    done(work, "ablate", "--model=models/base", "--run=runs/base", "--output=results/ablate",
-         "--config.ablate.per_category=2", "--config.ablate.draws=1", "--config.ablate.rho=0.3")  # fmt: skip
+    made = done(work, "select", "--run=runs/base", "--selector=auroc,difference", "--size=4", "--nocontrol_length")
+    assert made.splitlines() == ["runs/base/units/auroc", "runs/base/units/difference"]
+    few = ("--config.ablate.per_category=2", "--config.ablate.draws=1")
+    ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
+    done(work, *ablate, "--units=auroc", "--output=results/ablate")
+    done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
     assert [page.count(f"<h2>{kind}: {kind}</h2>") for kind in ("evaluate", "compare", "ablate")] == [1, 1, 1]
@@ -268,13 +272,16 @@ def test_help_is_no_fault(help_flag: str, work: Path) -> None:
 READS = {
     "capture": ("execution", "capture", *(f"identify.{name}" for name in OF_NEURONS)),
     "identify": ("set_name", "identify"),
+    "select": ("set_name", "select"),
     "evaluate": ("set_name", "evaluate"),
     "compare": ("set_name", "compare"),
     "ablate": ("set_name", "execution", "ablate"),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
-SHORT = {"identify": {"name": "set_name"}, "evaluate": {"set": "set_name"}, "compare": {"set": "set_name"},
-         "ablate": {"set": "set_name"}}  # fmt: skip
+SHORT = {
+    "identify": {"name": "set_name"},
+    **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
+}
 # Runs a launcher where what takes long to import is not there.
 QUICK = """
 import runpy, sys

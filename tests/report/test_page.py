@@ -147,6 +147,9 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
                       if (cell["row"], cell["column"]) == (row["category_off"], row["category_measured"])]  # fmt: skip
             assert number(float(row["delta"])) in labels
     diagonal = [float(row["delta"]) for row in ablation if row["category_off"] == row["category_measured"]]
+    for row in read_table(results / ABLATE / "selectivity.csv"):
+        assert f"<td class=n>{number(float(row['selectivity']))}</td>" in text
+        assert f"<td class=n>{number(float(row['selectivity_matched']))}</td>" in text
     drawn = [row["value"] for row in rows_of(charts["s4-neurons-against-random"]) if "what" in row]
     assert sorted(drawn) == sorted(diagonal)
 

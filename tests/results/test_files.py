@@ -10,20 +10,20 @@ from sparcom_jax.results.tables import BASELINE, TABLES
 
 SUMMARY = {"kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "settings": {},
            "set": {"name": "frequency", "run": "/runs/base", "digest": "0"}, "categories": ("A", "B"),
-           "targets": {}}  # fmt: skip
+           "controls": {}, "absent": {}, "targets": {}}  # fmt: skip
 
 
 def test_a_table_is_plain_csv(tmp_path: Path) -> None:
-    rows = [("a, b", 3, np.uint32(4), 1 / 3), ('"c"', np.int64(-1), 0, np.float32("nan")), ("", 0, 0, 1e-12)]
+    rows = [("a, b", 3, 1, np.uint32(4), 1 / 3), ('"c"', np.int64(-1), 0, 0, np.float32("nan")), ("", 0, 1, 0, 1e-12)]
     write_table(tmp_path, BASELINE, rows)
     assert (tmp_path / "baseline.csv").read_bytes() == (
-        b'category,instructions,tokens,nll\n"a, b",3,4,0.333333333\n"""c""",-1,0,\n,0,0,1e-12\n'
+        b'category,instructions,held_out,tokens,nll\n"a, b",3,1,4,0.333333333\n"""c""",-1,0,0,\n,0,1,0,1e-12\n'
     )
 
 
-@pytest.mark.parametrize("row", [("A", 1, 2), ("A", 1, 2, 3, 4)])
+@pytest.mark.parametrize("row", [("A", 1, 2, 3), ("A", 1, 2, 3, 4, 5)])
 def test_a_row_of_another_length_is_an_error(tmp_path: Path, row: tuple[object, ...]) -> None:
-    with pytest.raises(ValueError, match=rf"baseline\.csv: a row of {len(row)} values for 4 columns"):
+    with pytest.raises(ValueError, match=rf"baseline\.csv: a row of {len(row)} values for 5 columns"):
         write_table(tmp_path, BASELINE, [row])
 
 

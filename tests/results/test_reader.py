@@ -60,7 +60,9 @@ def test_values_are_numbers_text_and_what_is_not_defined(results: Path) -> None:
     assert {type(row["layer"]) for row in evaluated.tables[DEPTH]} == {int}
     assert evaluated.of_group(DEPTH, "mlp") == [row for row in evaluated.tables[DEPTH] if row["group"] == "mlp"]
     draws = [row["draw"] for row in ablated.tables[ABLATION] if row["target"] == "neurons"]
-    assert draws == [None] * 9 + [draw for draw in range(5) for _ in range(9)]
+    assert draws == [
+        draw for _ in CATEGORIES for kind in ([None], range(1, 6), range(1, 6)) for draw in kind for _ in CATEGORIES
+    ]
     assert [row["category"] for row in ablated.tables[BASELINE]] == list(CATEGORIES)
 
 

@@ -10,8 +10,15 @@ MATRIX = [[0.5, None], [1, -2.5]]
 ABLATION: dict[str, Any] = {
     "kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": SET, "settings": {},
     "categories": ["A", "B"],
-    "targets": {"neurons": {"units_off": [1, 2], **dict.fromkeys(
-        ("delta", "random_mean", "random_low", "random_high", "p_value"), MATRIX)}},
+    "controls": {"random": "units"}, "absent": {},
+    "targets": {"neurons": {
+        "units_off": [1, 2], **dict.fromkeys(("delta", "ci_low", "ci_high"), MATRIX),
+        **dict.fromkeys(("selectivity", "selectivity_low", "selectivity_high"), MATRIX[0]),
+        "controls": {"random": {
+            **dict.fromkeys(("mean", "low", "high", "p_value", "q_value"), MATRIX), "smallest_p": 0.1,
+            **dict.fromkeys(("selectivity_mean", "p_selectivity", "q_selectivity"), MATRIX[0]),
+        }},
+    }},
 }  # fmt: skip
 SIDE = {"run": "runs/base", "model": {"family": "llama"}, "set": SET, "groups": {"mlp": {"units": 3, "layers": [0]}}}
 COMPARISON = {"kind": "compare", "base": SIDE, "tuned": SIDE, "settings": {}, "categories": ["A", "B"],
@@ -34,6 +41,8 @@ def test_whole_summaries_have_no_fault() -> None:
     (ABLATION, ["targets", "neurons", "delta", 1], 0.5, "targets: neurons: delta: not a list"),
     (ABLATION, ["targets", "neurons", "delta", 1], [0], "targets: neurons: delta: not of the size of the 2 categories"),
     (ABLATION, ["targets", "neurons", "units_off"], [1], "targets: neurons: units_off: not of the size of the 2 cat"),
+    (ABLATION, ["targets", "neurons", "controls", "random", "mean"], [[1, 2]],
+     "targets: neurons: controls: random: mean: not of the size of the 2 categories"),
     (COMPARISON, ["tuned", "set"], {}, "tuned: set: no field 'name'"),
     (COMPARISON, ["base", "groups", "mlp", "layers"], [0.5], "base: groups: mlp: layers: 0.5 is of the wrong type"),
     (COMPARISON, ["absent", "units.csv"], None, "absent: units.csv: None is of the wrong type"),
