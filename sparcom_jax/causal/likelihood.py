@@ -5,13 +5,12 @@ Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instr
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float64, Int
+from jaxtyping import Array, Bool, Float, Float64, Int
 
 from sparcom_jax.batches.packing import feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
@@ -79,8 +78,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
             output = decoder(batch, shape, edits=edits, compute=placement.compute)  # fmt: skip
-            nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1))
-        nll = jnp.where(batch.counted, nll, 0.0)
+            nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1), batch.counted)
         ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])
         fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
         return jax.ops.segment_sum(nll, batch.row, shape.rows, indices_are_sorted=True), fault
@@ -88,14 +86,26 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
     return placement.compile(step, config, EDIT_SPECS, (P(), P()))
 
 
-def _next_token_nll(decoder: Decoder, hidden: Float[Array, "S D"], target: Any) -> Float[Array, "S"]:
-    """In blocks of slots: the logits of a whole batch may be larger than the model."""
+def _next_token_nll(
+    decoder: Decoder, hidden: Float[Array, "S D"], target: Int[Array, "S"], scored: Bool[Array, "S"]
+) -> Float[Array, "S"]:
+    """Of the slots that are scored; 0 at others.
 
-    def block(inputs: tuple[Array, Array]) -> Array:
-        states, targets = inputs
-        logits = decoder.logits(states).astype(jnp.float32)
-        chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-        return jax.nn.logsumexp(logits, axis=-1) - chosen
+    In blocks of slots, because the logits of a whole batch may be larger than the model. Slots that are scored come
+    first, and blocks without any are left out: logits of a large vocabulary cost as much as the model.
+    """
+    order = jnp.argsort(~scored, stable=True)
 
-    blocks = hidden.reshape(-1, LOGITS_BLOCK, hidden.shape[-1]), target.reshape(-1, LOGITS_BLOCK)
-    return jax.lax.map(block, blocks).reshape(-1)
+    def block(inputs: tuple[Array, Array, Array]) -> Array:
+        states, targets, wanted = inputs
+
+        def nll() -> Array:
+            logits = decoder.logits(states).astype(jnp.float32)
+            chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
+            return jnp.where(wanted, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+
+        return jax.lax.cond(wanted[0], nll, lambda: jnp.zeros(wanted.shape, jnp.float32))
+
+    parts = (hidden[order], target[order], scored[order])
+    found = jax.lax.map(block, tuple(part.reshape(-1, LOGITS_BLOCK, *part.shape[1:]) for part in parts))
+    return jnp.zeros(scored.shape, jnp.float32).at[order].set(found.reshape(-1))
