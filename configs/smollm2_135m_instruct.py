@@ -23,5 +23,5 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({"smollm2": {"tuned": ".cache/SmolLM2-135M-Instruct.Q4_1.gguf"}})
     config.capture.template = "chat"
     config.ablate.per_category = 10
-    config.ablate.draws = 5
+    config.ablate.draws = 20
     return config

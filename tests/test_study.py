@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from zarr.errors import ZarrUserWarning
 
 import sparcom_jax as sj
 from sparcom_jax import stages
@@ -392,3 +395,16 @@ def test_an_adapter_is_compared_with_its_base(hf_llama: Path, instruction_file: 
         InputError, match=r"config field pairs\.lora\.base must be a checkpoint, or an object with source"
     ):
         analyze(config, tmp_path / "other")
+
+
+def test_the_python_of_the_readme(finished: Path) -> None:
+    """The blocks one after the other, on the study of these tests in the place of the demo."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    known: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        exec("\n".join(blocks).replace("outputs/demo", str(finished)), known)
+    assert known["units"].mask["routed"].shape == known["core"].shape
+    assert known["count"].shape == known["run"].count("mlp").shape

@@ -306,4 +306,4 @@ def test_another_tokenizer_or_rendering_is_refused(moe: ModelDir, run: sj.Run, t
         (copy / "zarr.json").write_text(json.dumps(manifest))
         units = core(sj.open_sets(sj.open_run(copy), "frequency"), RHO)
         with pytest.raises(InputError, match=message):
-            ablate(moe, sj.open_run(copy), units, tmp_path / "out")
+            ablate(moe, sj.open_run(copy), units, tmp_path / "out", SETTINGS)
