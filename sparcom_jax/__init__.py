@@ -3,12 +3,30 @@
 import sparcom_jax as sj
 run = sj.open_run("outputs/run")
 sets = sj.identify(run, epsilon=0.05)
+(units,) = sj.select(run, sj.SelectSettings(selector="auroc"))
 """
 
 from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import load_hexainst, load_instructions
+from sparcom_jax.select.select import select
+from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets
+from sparcom_jax.store.units import open_units
+from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.version import VERSION as __version__
 
-__all__ = ["Run", "Sets", "__version__", "identify", "load_hexainst", "load_instructions", "open_run", "open_sets"]
+__all__ = [
+    "Run",
+    "SelectSettings",
+    "Sets",
+    "UnitSet",
+    "__version__",
+    "identify",
+    "load_hexainst",
+    "load_instructions",
+    "open_run",
+    "open_sets",
+    "open_units",
+    "select",
+]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtr
 
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.select.auroc import NEUTRAL, auroc
@@ -97,11 +96,11 @@ def _of_counts(selector: str, kept: Kept) -> Scored:
     score = {group: values[0] for group, values in kept.items()}
     rest = {group: values[1:].astype(np.float64) for group, values in kept.items()}
     if selector == "auroc":
-        return Scored(
-            score, _above(score, NEUTRAL), p_value={group: norm.sf(*values) for group, values in rest.items()}
-        )
+        p_value = {group: ndtr(-z) for group, (z,) in rest.items()}
+        return Scored(score, _above(score, NEUTRAL), p_value=p_value)
     if selector == "difference":
-        return Scored(score, _above(score, 0.0), p_value={group: student.sf(*values) for group, values in rest.items()})
+        p_value = {group: stdtr(freedom, -t) for group, (t, freedom) in rest.items()}
+        return Scored(score, _above(score, 0.0), p_value=p_value)
     if selector == "lape":
         score, own = lape(score)
         return Scored(score, _above(score, 0.0), own)
