@@ -8,7 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int, Int16, UInt16
+from jaxtyping import Array, Float32, Int, Int16, Int32, UInt16
 
 from sparcom_jax.select.sample import Sample
 
@@ -39,42 +39,45 @@ def auroc(counts: UInt16[np.ndarray, "I U"], sample: Sample) -> Float32[np.ndarr
     Returns:
       AUROC, 0.5 where the category has no pairs, and z, 0 where nothing varies.
     """
-    strata, held = sample.strata, sample.held
+    held = sample.held
     total = held.sum(axis=1, keepdims=True)
-    spread = held * (total - held) / np.maximum(total * (total - 1), 1)
-    filled = strata >= 0
-    members = sample.members[:, strata] * filled
-    weights = np.broadcast_to(spread.T[:, :, None], members.shape) * filled
-    pairs = sample.pairs.astype(np.float32)
-    return np.asarray(_auroc(sample.frequency(counts), strata, members, weights.astype(np.float32), pairs))
+    spread = (held * (total - held) / np.maximum(total * (total - 1), 1)).T.astype(np.float32)
+    tokens, pairs = sample.tokens.astype(np.int32), sample.pairs.astype(np.float32)
+    return np.asarray(_auroc(counts, tokens, sample.strata, sample.members, spread, pairs))
 
 
 @jax.jit
 def _auroc(
-    frequency: Float32[Array, "I U"],
+    counts: UInt16[Array, "I U"],
+    tokens: Int32[Array, "I"],
     strata: Int[Array, "S M"],
-    members: Float32[Array, "C S M"],
-    weights: Float32[Array, "C S M"],
+    members: Float32[Array, "C I"],
+    spread: Float32[Array, "C S"],
     pairs: Float32[Array, "C"],
 ) -> Float32[Array, "2 C U"]:
-    rank = within_stratum(frequency, strata).astype(jnp.float32)
-    sums = partial(jnp.einsum, "csm,smu->cu", precision=jax.lax.Precision.HIGHEST)
-    above, variance = sums(members, rank), sums(weights, rank * rank)
+    rank = standing(counts, tokens, strata)
+    matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    of_strata = jnp.where(strata >= 0, members[:, strata], 0).reshape(len(members), -1)
+    above = matmul(of_strata, rank.reshape(-1, rank.shape[2]).astype(jnp.float32))
+    squares = (rank.astype(jnp.int32) ** 2).sum(axis=1, where=(strata >= 0)[:, :, None])
+    variance = matmul(spread, squares.astype(jnp.float32))
     score = NEUTRAL + above / (2 * jnp.maximum(pairs, 1))[:, None]
     return jnp.stack([score, above * jax.lax.rsqrt(jnp.where(variance > 0, variance, jnp.inf))])
 
 
-def within_stratum(frequency: Float32[Array, "I U"], strata: Int[Array, "S M"]) -> Int16[Array, "S M U"]:
+@jax.jit
+def standing(counts: UInt16[Array, "I U"], tokens: Int32[Array, "I"], strata: Int[Array, "S M"]
+             ) -> Int16[Array, "S M U"]:  # fmt: skip
     """The r of every instruction: how many of its stratum it exceeds, less how many exceed it.
 
     Args:
-      frequency: of the instructions.
+      counts: of the instructions.
+      tokens: T of each.
       strata: their positions by stratum, -1 fills up. There r is of no use.
     """
-    # Whole numbers of 16 bits: twice as many are compared at once as of 32. What fills up is below all others.
-    level = jnp.round(frequency * (2 * HIGHEST)).astype(jnp.int32) - HIGHEST
+    # Numbers of 16 bits: twice as many are compared at once as of 32. What fills up is below all others.
     filled = strata >= 0
-    levels = jnp.where(filled[:, :, None], level.astype(jnp.int16)[strata], -HIGHEST - 1)
+    levels = jnp.where(filled[:, :, None], _levels(counts, tokens)[strata], -HIGHEST - 1)
 
     def add(rank: Int16[Array, "S M U"], one: Int16[Array, "S U"]) -> tuple[Int16[Array, "S M U"], None]:
         above, below = levels > one[:, None], levels < one[:, None]
@@ -83,3 +86,15 @@ def within_stratum(frequency: Float32[Array, "I U"], strata: Int[Array, "S M"]) 
     start = jnp.zeros(levels.shape, jnp.int16)
     rank, _ = jax.lax.scan(add, start, levels.swapaxes(0, 1), unroll=min(levels.shape[1], UNROLLED))
     return rank - (~filled).sum(axis=1, dtype=jnp.int16)[:, None, None]
+
+
+def _levels(counts: UInt16[Array, "I U"], tokens: Int32[Array, "I"]) -> Int16[Array, "I U"]:
+    """The quotients n / T in whole steps, rounded down: 2 HIGHEST n // T, less HIGHEST.
+
+    Exact, so that equal quotients are equal: XLA multiplies by 1 / T, which is put right by the remainder.
+    """
+    whole = tokens[:, None]
+    near = (counts.astype(jnp.float32) * (2 * HIGHEST / whole.astype(jnp.float32))).astype(jnp.int32)
+    remainder = (counts.astype(jnp.uint32) * jnp.uint32(2 * HIGHEST)).astype(jnp.int32) - near * whole
+    exact = near + (remainder >= whole).astype(jnp.int32) - (remainder < 0).astype(jnp.int32)
+    return (exact - HIGHEST).astype(jnp.int16)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, UInt16
 
-from sparcom_jax.select.auroc import within_stratum
+from sparcom_jax.select.auroc import standing
 from sparcom_jax.select.sample import Sample
 
 
@@ -22,16 +22,14 @@ def average_precision(counts: UInt16[np.ndarray, "I U"], sample: Sample) -> Floa
       counts: of the instructions of the sample, in its order.
       sample: the instructions.
     """
-    frequency = sample.frequency(counts)
-    if sample.control_length:
-        frequency = _relative(frequency, sample)
-    return _average_precision(frequency, sample)[None]
+    detector = _relative(counts, sample) if sample.control_length else sample.frequency(counts)
+    return _average_precision(detector, sample)[None]
 
 
-def _relative(frequency: Float32[np.ndarray, "I U"], sample: Sample) -> Float32[np.ndarray, "I U"]:
+def _relative(counts: UInt16[np.ndarray, "I U"], sample: Sample) -> Float32[np.ndarray, "I U"]:
     filled = sample.strata >= 0
-    rank = np.asarray(within_stratum(jnp.asarray(frequency), jnp.asarray(sample.strata)))
-    relative = np.empty_like(frequency)
+    rank = np.asarray(standing(jnp.asarray(counts), jnp.asarray(sample.tokens, jnp.int32), jnp.asarray(sample.strata)))
+    relative = np.empty(counts.shape, np.float32)
     relative[sample.strata[filled]] = (rank / np.maximum(filled.sum(axis=1) - 1, 1)[:, None, None])[filled]
     return relative
 

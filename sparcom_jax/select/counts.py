@@ -16,7 +16,7 @@ from sparcom_jax.units.groups import Group
 READ_BYTES = 256 << 20
 """Counts that are read at once; two such parts are held. A layer that is larger is read in parts, each of which costs
 the decompression of the layer."""
-TILE_VALUES = 1 << 18
+TILE_VALUES = 1 << 20
 """Counts that are scored at once: what is made of them stays near the cores."""
 
 Measure = Callable[[UInt16[np.ndarray, "I U"], Sample], Float32[np.ndarray, "K C U"]]

@@ -29,15 +29,17 @@ def difference(counts: UInt16[np.ndarray, "I U"], sample: Sample) -> Float32[np.
     """
     x = np.log(sample.tokens).astype(np.float32)
     x = (x - x.mean()) if sample.control_length else np.zeros_like(x)
-    return np.asarray(_difference(sample.frequency(counts), x, sample.members))
+    return np.asarray(_difference(counts, sample.tokens.astype(np.float32), x, sample.members))
 
 
 @jax.jit
 def _difference(
-    frequency: Float32[Array, "I U"],
+    counts: UInt16[Array, "I U"],
+    tokens: Float32[Array, "I"],
     x: Float32[Array, "I"],
     members: Float32[Array, "C I"],
 ) -> Float32[Array, "3 C U"]:
+    frequency = counts.astype(jnp.float32) / tokens[:, None]
     frequency -= frequency.mean(axis=0)  # changes no difference, and leaves small squares to be subtracted
     own_size = members.sum(axis=1, keepdims=True)
     size = jnp.stack([own_size, own_size.sum(axis=0) - own_size])  # [2, C, 1]: of the category, and of the rest
