@@ -69,12 +69,11 @@ def test_auroc_is_scikit_learns(run: Run) -> None:
 def test_auroc_within_strata_counts_pairs_and_knows_its_deviation(run: Run) -> None:
     """The deviation against labels that are in fact shuffled within strata."""
     sample, counts = sample_of(run, control_length=True), counts_of(run)
-    score, z = auroc(counts, sample)
     frequency = counts / run.token_count[:, None]
     random = np.random.default_rng(0)
     for category, unit in ((0, 0), (1, 5), (2, 18)):
-        values = np.floor(frequency[:, unit] * 4)  # with ties
-        tied = np.round(values * run.token_count).astype(np.uint16)[:, None]  # counts whose quotients are `values`
+        values = np.where(frequency[:, unit] < 0.3, 0, np.where(frequency[:, unit] > 0.7, 1, frequency[:, unit]))
+        tied = np.round(values * run.token_count).astype(np.uint16)[:, None]
         score, z = auroc(tied, sample)
 
         def sums(labels: np.ndarray, values: np.ndarray = values, category: int = category) -> tuple[float, int]:
