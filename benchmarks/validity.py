@@ -2,10 +2,10 @@
 
 python -m benchmarks.validity [--units=6000] [--planted=30] [--replicates=3] [--seed=0]
 
-Made-up counts: every unit has a rate of its own, from which instructions deviate. Lengths are alike, or those of the shipped
-set, or the categories' own (`apart`); where they are not alike, half of the units are more active in longer instructions,
-whatever the category. Planted: in the instructions of a category, its units are switched on at 60% of the tokens at which
-they were silent.
+Made-up counts: every unit has a rate of its own, from which instructions deviate. Lengths are alike, or those of the
+shipped set, or the categories' own (`apart`); where they are not alike, half of the units are more active in longer
+instructions, whatever the category. Planted: in the instructions of a category, its units are switched on at 60% of the
+tokens at which they were silent.
 """
 
 import argparse
