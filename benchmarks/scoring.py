@@ -1,4 +1,4 @@
-"""Times what follows a capture: identify against the store's own read rate, all overlaps, and a plain Python script.
+"""Times what follows a capture: identify and select against the store's own read rate, all overlaps, and a plain script.
 
 python -m benchmarks.scoring [--instructions=1200] [--layers=32] [--neurons=11008] [--script=60] [--rounds=3]
 
@@ -30,6 +30,8 @@ from sparcom_jax.units.groups import Group
 
 ROWS_PER_WRITE = 512
 EPSILON = 0.05
+SELECTORS = "auroc,difference,lape"
+"""All that read the counts, but for average precision, in one pass."""
 GROUP = "mlp"
 
 
@@ -131,11 +133,14 @@ def main() -> None:
         size = 2 * args.instructions * run.groups[GROUP].unit_count / 1e9
         reading = median_seconds(lambda: read_all(run), args.rounds)
         scoring = median_seconds(lambda: sj.identify(run, epsilon=EPSILON), args.rounds)
+        choice = sj.SelectSettings(selector=SELECTORS, half="all")
+        selecting = median_seconds(lambda: sj.select(run, choice), args.rounds)
         pairing = median_seconds(lambda: overlaps(run), args.rounds)
         print(f"\n{args.instructions} instructions x {run.groups[GROUP].unit_count:,} neurons, {size:.2f} GB of counts")
         print_table(("", "median s", "GB/s", "of the read rate"), [
             ("read", f"{reading:.2f}", f"{size / reading:.2f}", "1"),
             ("identify", f"{scoring:.2f}", f"{size / scoring:.2f}", f"{reading / scoring:.2f}"),
+            (f"select by {SELECTORS}", f"{selecting:.2f}", f"{size / selecting:.2f}", f"{reading / selecting:.2f}"),
             ("all overlaps", f"{pairing:.2f}", "", ""),
         ])  # fmt: skip
         if args.script:
