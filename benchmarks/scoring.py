@@ -1,4 +1,4 @@
-"""Times what follows a capture: identify and select against the store's own read rate, all overlaps, and a plain script.
+"""Times what follows a capture: identify and select against the store's read rate, all overlaps, and a plain script.
 
 python -m benchmarks.scoring [--instructions=1200] [--layers=32] [--neurons=11008] [--script=60] [--rounds=3]
 
