@@ -59,7 +59,7 @@ def write_ablation(output: Path) -> None:
     units = UnitSet(CATEGORIES, {"mlp": group}, {"mlp": mask.astype(np.float32)}, {"mlp": mask}, origin)
     names, tokens = [f"i{row}" for row in range(category.size)], np.full(category.size, 3, np.int32)
     texts = TokenizedSet([np.ones(4, np.int32)] * category.size, tokens - 2, tokens + 1, {})
-    scored = Scored(names, category, np.bincount(category), texts, held_out=0)
+    scored = Scored(np.arange(category.size), names, category, np.bincount(category), texts, held_out=0)
     means = category_means(baseline[:, None], observed)[0, :, 0]
 
     def measured() -> Measured:

@@ -408,3 +408,12 @@ def test_the_python_of_the_readme(finished: Path) -> None:
         exec("\n".join(blocks).replace("outputs/demo", str(finished)), known)
     assert known["units"].mask["routed"].shape == known["core"].shape
     assert known["count"].shape == known["run"].count("mlp").shape
+
+
+def test_a_selector_of_counts_needs_counts(instruction_file: Path, tmp_path: Path) -> None:
+    config = study(instruction_file)
+    config.capture.keep = "sets"
+    with pytest.raises(
+        InputError, match=r"select\.selector: auroc reads counts, and with capture\.keep=sets there are"
+    ):
+        analyze(config, tmp_path)

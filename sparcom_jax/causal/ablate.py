@@ -10,21 +10,21 @@ from jaxtyping import Float64
 
 from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins, random_units
 from sparcom_jax.causal.effects import Effects, Measured
+from sparcom_jax.causal.interventions import Intervention, Means, measure_means
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.tables import origin_summary, write_tables
 from sparcom_jax.causal.targets import (
     TARGETS,
-    Units,
     require_enough_experts,
     require_units_to_switch_off,
     targets_of,
     units_of,
 )
-from sparcom_jax.causal.texts import Scored, scored
+from sparcom_jax.causal.texts import Scored, rows_beside, scored, texts_of
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
-from sparcom_jax.engine.model import place_model
+from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
@@ -36,7 +36,7 @@ from sparcom_jax.results.tables import TABLES
 from sparcom_jax.select.rate import mean_rates
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
-from sparcom_jax.units.groups import EXPERT_GROUP, Group
+from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.units.unit_set import UnitSet
 
 Score = Callable[[Edits, str], Float64[np.ndarray, "S"]]
@@ -53,7 +53,8 @@ def ablate(
 ) -> dict[str, Any]:
     """Switches off the neurons, then the experts, of each category, against two kinds of random units.
 
-    Neurons are multiplied by 0 at the input of down_proj; experts have their router logits set to minus infinity.
+    Neurons are multiplied by 0 at the input of down_proj, or set to what `settings.how` says; experts have their router
+    logits set to minus infinity.
     Random units are as many in every layer and group (`random`), and in every decile of frequency besides
     (`random_matched`). Effects are measured on the instructions that did not choose the units.
 
@@ -90,9 +91,10 @@ def ablate(
     start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
     likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens)
-    baseline = likelihood.mean_nll(_edits(run.groups, {}), " with nothing switched off")
+    intervention = Intervention(run.groups, settings, _means(model, run, placed, measured_on, settings, execution))
+    baseline = likelihood.mean_nll(intervention.edits({}), " with nothing switched off")
     bins, absent = _bins(run, units)
-    found = _measure(likelihood.mean_nll, units, measured_on, run.groups, bins, settings)
+    found = _measure(likelihood.mean_nll, units, measured_on, intervention, bins)
     weights = _weights(measured_on, len(run.categories), settings)
     effects = {target: Effects(one, baseline, weights) for target, one in found.items()}
     write_tables(output, units, measured_on, effects)
@@ -117,7 +119,24 @@ def _settings(run: Run, units: UnitSet, settings: AblationSettings) -> dict[str,
     told = asdict(settings)
     del told["rho"]
     rho = {"rho": units.origin["rho"]} if "rho" in units.origin else {}
-    return {**rho, **told, "template": run.manifest.capture["template"], "ablation": "zero"}
+    return {**rho, **told, "template": run.manifest.capture["template"]}
+
+
+def _means(
+    model: ModelDir,
+    run: Run,
+    placed: PlacedModel,
+    measured_on: Scored,
+    settings: AblationSettings,
+    execution: ExecutionSettings,
+) -> Means | None:
+    """Means of the neurons by category, over instructions that are not measured, where these take their place."""
+    if settings.how not in ("mean", "mean_others"):
+        return None
+    rows = rows_beside(run, measured_on.rows)
+    names = [run.instructions[row]["id"] for row in rows]
+    texts = texts_of(model, run, rows)
+    return measure_means(placed, texts, run.category[rows], len(run.categories), names, execution.batch_tokens)
 
 
 def _bins(run: Run, units: UnitSet) -> tuple[dict[str, Bins], dict[str, str]]:
@@ -140,11 +159,11 @@ def _measure(
     score: Score,
     units: UnitSet,
     measured_on: Scored,
-    groups: Mapping[str, Group],
+    intervention: Intervention,
     bins: Mapping[str, Bins],
-    settings: AblationSettings,
 ) -> dict[str, Measured]:
     """Switches off the units of every category and target, and random ones in their place."""
+    settings = intervention.settings
     categories, draws, targets = units.categories, settings.draws, targets_of(units)
     observed = one_hot(measured_on.category[None], len(categories))
     measured = {
@@ -160,19 +179,13 @@ def _measure(
         for target, off in work:
             chosen, into = units_of(units, targets[target], off), measured[target]
             when = f" with the {units.selector} {target} of {categories[off]} switched off"
-            into.nll[off] = score(_edits(groups, chosen), when)
+            into.nll[off] = score(intervention.edits(chosen, off), when)
             bar.advance()
             for number, (control, of) in enumerate(bins.items()):
                 random = np.random.default_rng([settings.seed, off, list(TARGETS).index(target), number])
                 for draw, drawn in enumerate(random_units(chosen, of, draws, random)):
                     when = f" with {control} {target} (draw {draw + 1}) in the place of {categories[off]} switched off"
-                    nll = score(_edits(groups, drawn), when)
+                    nll = score(intervention.edits(drawn, off), when)
                     into.controls[control][draw, off] = category_means(nll[:, None], observed)[0, :, 0]
                     bar.advance()
     return measured
-
-
-def _edits(groups: Mapping[str, Group], off: Units) -> Edits:
-    """Edits that switch off the units given and leave all others as they are."""
-    nothing = {name: np.zeros(group.shape, bool) for name, group in groups.items()}
-    return Edits.switch_off(nothing | dict(off))

@@ -1,9 +1,11 @@
 """How units are switched off: the settings of an ablation, and their rules."""
 
+import math
 from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
 
+HOW = ("zero", "scale", "mean", "mean_others")
 MEASURED = ("held_out", "chosen", "all")
 
 
@@ -12,6 +14,10 @@ class AblationSettings:
     """How units are switched off and what is measured.
 
     Attributes:
+      how: what becomes of neurons: `zero`; `scale`, their value times `alpha`; `mean`, their mean over the tokens of
+        instructions that are not measured, or of all where all are measured; or `mean_others`, the same without the
+        category whose units they are. Experts cannot be chosen any more, in each case.
+      alpha: factor of neurons with `scale`.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
       measured: the instructions whose responses are scored: `held_out`, those that did not choose the units; `chosen`,
         those that did, or `all`; results of the last two say so, for units flatter themselves where they were chosen.
@@ -21,6 +27,8 @@ class AblationSettings:
       seed: seed of the random sets, the bootstrap, and the halves of the cores of a set.
     """
 
+    how: str = "zero"
+    alpha: float = 0.0
     rho: float = 0.5
     measured: str = "held_out"
     draws: int = 40
@@ -34,6 +42,12 @@ class AblationSettings:
         Raises:
           InputError: a field is unknown or out of range.
         """
+        if self.how not in HOW:
+            raise InputError(f"how {self.how!r} is not known; known: {', '.join(HOW)}")
+        if self.alpha and self.how != "scale":
+            raise InputError(f"alpha {self.alpha} has no effect with how {self.how}; leave it out")
+        if not math.isfinite(self.alpha):
+            raise InputError(f"alpha must be finite, got {self.alpha}")
         if not 0 < self.rho <= 1:
             raise InputError(f"rho must be within (0, 1], got {self.rho}")
         if self.measured not in MEASURED:

@@ -21,13 +21,15 @@ class Scored:
     """What is scored.
 
     Attributes:
-      names: ids of the instructions.
+      rows: which instructions of the run.
+      names: their ids.
       category: of each.
       sizes: instructions of each category.
       texts: prompts with their responses, whose tokens count.
       held_out: 1 where none of them chose the units, else 0.
     """
 
+    rows: Int64[np.ndarray, "S"]
     names: Sequence[str]
     category: UInt8[np.ndarray, "S"]
     sizes: Int64[np.ndarray, "C"]
@@ -52,7 +54,7 @@ def scored(model: ModelDir, run: Run, units: UnitSet, settings: AblationSettings
     category = run.category[rows]
     sizes = np.bincount(category, minlength=len(run.categories))
     names = [run.instructions[row]["id"] for row in rows]
-    return Scored(names, category, sizes, _texts(model, run, rows), int(settings.measured == "held_out"))
+    return Scored(rows, names, category, sizes, texts_of(model, run, rows), int(settings.measured == "held_out"))
 
 
 def scored_rows(run: Run, units: UnitSet, settings: AblationSettings) -> Int64[np.ndarray, "S"]:
@@ -75,7 +77,26 @@ def scored_rows(run: Run, units: UnitSet, settings: AblationSettings) -> Int64[n
     return np.sort(np.concatenate([of[: settings.per_category or len(of)] for of in rows]))
 
 
-def _texts(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
+def rows_beside(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "_"]:
+    """Instructions with a response that are not measured; all that are, where there are no others."""
+    beside = np.ones(len(run.instructions), bool)
+    beside[measured] = False
+    answered = np.asarray([bool(row.get("response")) for row in run.instructions])
+    rows = np.flatnonzero(beside & answered)
+    return rows if rows.size else measured
+
+
+def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
+    """Prompts with their responses, of which the tokens of the responses count.
+
+    Args:
+      model: the model, whose tokenizer reads them.
+      run: the run, whose template they are rendered in.
+      rows: which instructions.
+
+    Raises:
+      InputError: a response is missing, a text is too long, or the template renders otherwise than in the capture.
+    """
     chosen = InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)
     tokenizer, config = model.tokenizer(), model.config
     captured = run.manifest.capture

@@ -16,11 +16,16 @@ from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
+from sparcom_jax.causal.interventions import measure_means
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.targets import cores
+from sparcom_jax.causal.texts import texts_of
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine.model import place_model
+from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.report.page import report
 from sparcom_jax.select.cores import core
 from sparcom_jax.select.halves import in_half
@@ -104,6 +109,82 @@ def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Ru
     assert {row["units_off"] for row in rows if (row["target"], row["category_off"]) == (target, "B")} == {
         str(summary["targets"][target]["units_off"][1])
     }
+
+
+def products(reference: Reference, model: ModelDir, row: dict[str, Any]) -> np.ndarray:
+    """The inputs of down_proj at all tokens of a prompt and its response, `[T, L, F]`."""
+    found: list[np.ndarray] = []
+    hooks = [layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0][0].numpy().copy()))
+             for layer in reference.model.model.layers]  # fmt: skip
+    reference_nll(reference, model, [row])
+    for hook in hooks:
+        hook.remove()
+    return np.stack(found, axis=1)
+
+
+@pytest.mark.parametrize("how", ["mean", "mean_others", "scale"])
+def test_neurons_at_their_mean_or_a_share_of_their_value(
+    how: str, llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path
+) -> None:
+    run = capture(llama, sj.load_instructions(instruction_file), tmp_path / "run", execution=EXECUTION)
+    (units,) = sj.select(run, SelectSettings(size=30, control_length=False))
+    settings = AblationSettings(how=how, alpha=0.5 if how == "scale" else 0.0, draws=1, per_category=2, bootstraps=2)
+    summary = ablate(llama, run, units, tmp_path / "out", settings, EXECUTION)
+    with (tmp_path / "out" / "instruction_effects.csv").open() as file:
+        measured = {row["id"] for row in csv.DictReader(file)}
+    reference = Reference(hf_llama)
+    beside = [row for row in run.instructions if row["id"] not in measured]
+    by_category = {name: [products(reference, llama, row) for row in beside if row["category"] == name]
+                   for name in run.categories}  # fmt: skip
+    off = 1
+    means = np.concatenate([values for name, of in by_category.items() for values in of
+                            if how == "mean" or name != run.categories[off]]).mean(axis=0)  # fmt: skip
+    mask = units.mask["mlp"][off]
+    rows = [[row for row in run.instructions if row["id"] in measured and row["category"] == name]
+            for name in run.categories]  # fmt: skip
+    baseline = [reference_nll(reference, llama, of).mean() for of in rows]
+
+    def replaced(layer: int) -> Any:
+        def hook(_: Any, inputs: Any) -> Any:
+            values = inputs[0].clone()
+            if how == "scale":
+                values[..., mask[layer]] *= 0.5
+            else:
+                values[..., mask[layer]] = torch.tensor(means[layer][mask[layer]])
+            return (values,)
+
+        return hook
+
+    for index, layer in enumerate(reference.model.model.layers):
+        layer.mlp.down_proj.register_forward_pre_hook(replaced(index))
+    delta = [reference_nll(reference, llama, of).mean() - base for of, base in zip(rows, baseline, strict=True)]
+    assert np.abs(delta).max() > 1e-3
+    np.testing.assert_allclose(summary["targets"]["neurons"]["delta"][off], delta, atol=2e-4)
+    assert summary["settings"]["how"] == how
+
+
+def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    """Against a capture of prompts that hold the responses too."""
+    rows = np.flatnonzero(run.category < 2)
+    texts = texts_of(moe, run, rows)
+    placement = make_placement("pmap", moe.config)
+    placed = place_model(moe, placement, "float32")
+    means = measure_means(placed, texts, run.category[rows], 3, [str(row) for row in rows], 512)
+    whole = [{**run.instructions[row], "instruction": f"{run.instructions[row]['instruction']}\n"
+              f"{run.instructions[row]['response']}"} for row in rows]  # fmt: skip
+    data = InstructionSet("whole", whole, run.categories[:2])
+    settings = CaptureSettings(convention="product", value_statistics=True)
+    captured = capture(moe, data, tmp_path / "run", settings, execution=EXECUTION)
+    for group in ("mlp", "shared", "routed"):
+        total = captured.read(f"{group}/value_sum").astype(float)
+        tokens = captured.read("routed/selected_count")[..., None] if group == "routed" else None
+        for category in range(2):
+            one = captured.category == category
+            count = tokens[one].sum(0) if tokens is not None else captured.token_count[one].sum()
+            expected = total[one].sum(0) / np.maximum(count, 1)
+            found = means.of(np.arange(3) == category)[group]
+            # The end-of-sequence token is read here alone.
+            assert np.corrcoef(found.reshape(-1), expected.reshape(-1))[0, 1] > 0.99
 
 
 def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
@@ -196,6 +277,9 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, units, tmp_path / "out")
     for settings, message in (
+        (AblationSettings(how="some"), "how 'some' is not known; known: zero, scale, mean, mean_others"),
+        (AblationSettings(alpha=0.5), "alpha 0.5 has no effect with how zero; leave it out"),
+        (AblationSettings(how="scale", alpha=float("nan")), "alpha must be finite, got nan"),
         (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
         (AblationSettings(draws=0), "draws 0 must be positive and per_category 0 not negative"),
         (AblationSettings(per_category=-1), "draws 40 must be positive and per_category -1 not negative"),
