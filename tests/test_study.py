@@ -29,7 +29,8 @@ FIELDS = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
-MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
+MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2,
+       "mlp_only_layers": [0]}  # fmt: skip
 
 
 def study(file: Path) -> ConfigDict:

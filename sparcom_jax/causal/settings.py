@@ -13,14 +13,15 @@ MEASURED = ("held_out", "chosen", "all")
 class AblationSettings:
     """How units are switched off and what is measured.
 
+    Units flatter themselves where they were chosen: results of others than `held_out` instructions say so. Means are
+    over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. Experts
+    cannot be chosen any more, whatever `how` says of neurons.
+
     Attributes:
-      how: what becomes of neurons: `zero`; `scale`, their value times `alpha`; `mean`, their mean over the tokens of
-        instructions that are not measured, or of all where all are measured; or `mean_others`, the same without the
-        category whose units they are. Experts cannot be chosen any more, in each case.
+      how: neurons are set to `zero`, to `alpha` times their value (`scale`), or to their `mean` or `mean_others`.
       alpha: factor of neurons with `scale`.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      measured: the instructions whose responses are scored: `held_out`, those that did not choose the units; `chosen`,
-        those that did, or `all`; results of the last two say so, for units flatter themselves where they were chosen.
+      measured: what is scored: `held_out` instructions, which did not choose the units, the `chosen`, or `all`.
       draws: random sets of the same size, for each category and control.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
       bootstraps: bootstrap samples of the instructions.

@@ -1,7 +1,7 @@
 """The units of every category, by any selector: scored in one pass over a run, chosen, and stored beside it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Num
@@ -12,14 +12,16 @@ from sparcom_jax.resampling import benjamini_hochberg
 from sparcom_jax.select.flat import by_group, flat
 from sparcom_jax.select.halves import in_half
 from sparcom_jax.select.sample import Sample
-from sparcom_jax.select.scores import CORES, Scored, score_units
-from sparcom_jax.select.settings import SelectSettings
+from sparcom_jax.select.settings import SELECTORS, SelectSettings
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET, open_sets
 from sparcom_jax.store.units import open_units, origin_of, write_units
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
 from sparcom_jax.units.unit_set import UnitSet
+
+if TYPE_CHECKING:
+    from sparcom_jax.select.scores import Scored
 
 USUAL_SIZE, USUAL_EXPERTS = 400, 8
 """Neurons and experts of a category, for selectors without a rule of their own."""
@@ -45,6 +47,8 @@ def select(
       InputError: the run is incomplete or has not what a selector reads, a setting is at fault, or a category has not
         as many units as asked for.
     """
+    from sparcom_jax.select.scores import score_units
+
     settings.check()
     run.require_complete()
     if settings.expert_size and EXPERT_GROUP not in run.groups:
@@ -66,7 +70,7 @@ def select(
     return [open_units(run, stored) for stored, _ in made]
 
 
-def _chosen(of: Scored, settings: SelectSettings, what: str, categories: Sequence[str]) -> dict[str, np.ndarray]:
+def _chosen(of: "Scored", settings: SelectSettings, what: str, categories: Sequence[str]) -> dict[str, np.ndarray]:
     """The masks of all groups; neurons of all groups compete with each other, experts among themselves."""
     if settings.q:
         assert of.p_value is not None, "SelectSettings.check refuses q for selectors without p-values"
@@ -107,7 +111,7 @@ def _origin(run: Run, sample: Sample, settings: SelectSettings, selector: str, s
     halved = settings.half != "all"
     half = [run.instructions[row]["id"] for row in sample.rows] if halved else None
     more: Mapping[str, Any] = settings.read_by(selector)
-    if selector in CORES:
+    if "rho" in SELECTORS[selector]:
         more = {**more, "set": open_sets(run, set_name).record()}
     return origin_of(
         run, selector, size=settings.size or None, half=half, seed=settings.seed if halved else None, **more

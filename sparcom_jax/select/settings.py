@@ -25,20 +25,16 @@ class SelectSettings:
     """How the units of a category are chosen, and by which instructions.
 
     Attributes:
-      selector: `auroc`, `average_precision`, `difference`, `lape`, `core`, `unique`, `general`, `esft_gate`,
-        `esft_token` or `risk_difference`; several, with commas between, are made in one pass over the run.
-      size: neurons of each category, those of the highest score, or experts where the selector scores experts alone; 0
-        leaves it to the selector's own rule, or to 400 neurons and 8 experts.
+      selector: `auroc`, or another of docs/method.md; several, with commas between, share one pass.
+      size: neurons of each category (experts where only these are scored); 0: the selector's rule, or 400 and 8.
       expert_size: experts of each category, where the selector scores neurons too; 0 as for `size`.
       share: instead of both sizes, share of all neurons and of all experts, in (0, 1].
-      q: instead of sizes, all units whose q-value (Benjamini and Hochberg, over units and categories) is at most this.
-      half: the instructions that choose: `first` or `second` half of each category, or `all`; effects are measured on
-        those that did not.
+      q: instead of sizes, all units with a q-value of at most this, over units and categories.
+      half: the instructions that choose: `first` or `second`, half of each category, or `all`.
       control_length: whether instructions are compared with such of similar length only.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      layer_share: for `esft_gate` and `esft_token`, the summed relevance at which a layer has enough experts; 0 is what
-        the paper takes, 0.1 and 0.2.
-      by_layers: for these two, relevance divided by its sum over layers, as the code that came with the paper does.
+      layer_share: for `esft_gate`, `esft_token`: relevance at which a layer has enough; 0: 0.1 and 0.2.
+      by_layers: for these two: relevance by its sum over layers, as their code has it, not the paper.
       seed: of the dealing into halves.
     """
 

@@ -13,7 +13,8 @@ import tensorstore as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparcom_jax.analysis import compare, cores, overlap, resampling
+from sparcom_jax import resampling
+from sparcom_jax.analysis import compare, cores, overlap
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.analysis.settings import EvaluateSettings
 from sparcom_jax.errors import InputError
