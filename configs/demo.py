@@ -2,7 +2,7 @@
 
     python launch/analyze.py --config=configs/demo.py --output=outputs/demo
 
-Takes about 5 minutes on 2 CPU cores, nothing is downloaded: the base models read the Python standard library, the tuned
+Takes 5 to 10 minutes on 2 CPU cores, nothing is downloaded: the base models read the Python standard library, the tuned
 ones learn from the instructions that ship with the package. The result is outputs/demo/report.html. Models this small
 and this briefly trained do not follow instructions: the demo shows that every step works on genuine checkpoints.
 """
