@@ -12,7 +12,7 @@ from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
-from sparcom_jax.select.settings import SelectSettings
+from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
 from sparcom_jax.store.sets import DEFAULT_SET
 
 T = TypeVar("T")
@@ -54,13 +54,16 @@ class StudySettings:
         return {name: value for name, value in vars(self).items() if is_dataclass(value)}
 
     def check(self) -> None:
-        """Refuses values that mean nothing, in any section.
+        """Refuses values that mean nothing, in any section, and sections that do not go together.
 
         Raises:
           InputError: it names the field at fault.
         """
         for section in self.sections.values():
             section.check()
+        if self.capture.keep == "sets" and (reads := [one for one in self.select.selectors if one in OF_COUNTS]):
+            raise InputError(f"select.selector {reads[0]} reads counts, and with capture.keep=sets there are none; "
+                             f"take core, unique or general, or capture.keep=counts")  # fmt: skip
 
 
 def default_config() -> ConfigDict:

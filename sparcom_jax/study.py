@@ -19,7 +19,6 @@ from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
 from sparcom_jax.report.page import report
-from sparcom_jax.select.scores import MEASURES
 from sparcom_jax.select.select import select
 from sparcom_jax.settings import StudySettings, build
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
@@ -55,9 +54,6 @@ def analyze(study: StudySettings, output: Path) -> Path:
     study.check()
     if not study.pairs:
         raise InputError("config field pairs is empty: a study needs at least one pair of models")
-    if study.capture.keep == "sets" and (reads := [one for one in study.select.selectors if one in MEASURES]):
-        raise InputError(f"config field select.selector: {reads[0]} reads counts, and with capture.keep=sets there are "
-                         f"none; take core, unique or general, or capture.keep=counts")  # fmt: skip
     instructions = load_instructions(study.instructions)
     stages = Stages(output / "stages")
     roles = {name: _roles(name, pair) for name, pair in study.pairs.items()}

@@ -18,7 +18,9 @@ from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import OF_NEURONS
+from sparcom_jax.select.scores import MEASURES
 from sparcom_jax.select.select import select
+from sparcom_jax.select.settings import OF_COUNTS, SELECTORS, SelectSettings
 from sparcom_jax.settings import StudySettings, checked, default_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,6 +200,20 @@ def test_a_study_is_checked_in_every_section(section: str, change: dict[str, Any
     with pytest.raises(InputError) as error:
         study.check()
     assert str(error.value) == message
+
+
+def test_a_selector_of_counts_needs_counts() -> None:
+    """Each of those that read counts, and no other."""
+    default = StudySettings()
+    sets = dataclasses.replace(default, capture=dataclasses.replace(default.capture, keep="sets"))
+    assert set(OF_COUNTS) == set(MEASURES)
+    for selector in SELECTORS:
+        study = dataclasses.replace(sets, select=SelectSettings(selector=selector))
+        if selector not in MEASURES:
+            study.check()
+            continue
+        with pytest.raises(InputError, match=f"select.selector {selector} reads counts, and with capture.keep=sets"):
+            study.check()
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [

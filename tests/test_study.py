@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from zarr.errors import ZarrUserWarning
 
 import sparcom_jax as sj
 from sparcom_jax import stages
@@ -29,8 +26,7 @@ FIELDS = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
-MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2,
-       "mlp_only_layers": [0]}  # fmt: skip
+MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
 
 
 def study(file: Path) -> ConfigDict:
@@ -396,26 +392,3 @@ def test_an_adapter_is_compared_with_its_base(hf_llama: Path, instruction_file: 
         InputError, match=r"config field pairs\.lora\.base must be a checkpoint, or an object with source"
     ):
         analyze(config, tmp_path / "other")
-
-
-def test_the_python_of_the_readme(finished: Path) -> None:
-    """The blocks one after the other, on the study of these tests in the place of the demo."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
-    known: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        code = "\n".join(blocks).replace("outputs/demo", str(finished)).replace('"CODE"', '"B"')
-        exec(code, known)
-    assert known["units"].mask["routed"].shape == known["core"].shape
-    assert known["count"].shape == known["run"].count("mlp").shape
-
-
-def test_a_selector_of_counts_needs_counts(instruction_file: Path, tmp_path: Path) -> None:
-    config = study(instruction_file)
-    config.capture.keep = "sets"
-    with pytest.raises(
-        InputError, match=r"select\.selector: auroc reads counts, and with capture\.keep=sets there are"
-    ):
-        analyze(config, tmp_path)

@@ -1,17 +1,17 @@
 """Core units of categories, those of one category alone, and those of all: what the paper calls unique and general.
 
 Axis legend: C categories; `*units` is the shape of a group's units. A unit's score is m[c, u] / |c|, the share of the
-category's instructions whose S(i) holds it; which share makes it core is the one definition in `required_members`.
+category's instructions whose S(i) holds it; which share makes it core is the one definition in `Sets.core`.
 """
 
 from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Array, Bool, Int64, Integer
+from jaxtyping import Array, Bool, Int64
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.store.sets import Sets, required_members
+from sparcom_jax.store.sets import Sets
 from sparcom_jax.store.units import origin_of
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -76,17 +76,12 @@ def _unit_set(sets: Sets, rho: float, rows: Rows | None, selector: str, choose: 
     if not 0 < rho <= 1:
         raise InputError(f"rho must be within (0, 1], got {rho}")
     sets.require_units()
-    labels = sets.run.category if rows is None else sets.run.category[rows]
-    sizes = np.bincount(labels, minlength=len(sets.run.categories))
+    sizes = np.maximum(sets.sizes_of(rows), 1)
     score, mask = {}, {}
     for group in sets.groups:
-        membership = sets.membership(group) if rows is None else sets.membership_of(group, rows)
-        score[group] = (membership / _over_units(np.maximum(sizes, 1), membership)).astype(np.float32)
-        mask[group] = choose(membership >= _over_units(required_members(sizes, rho), membership))
+        membership = sets.membership(group, rows)
+        score[group] = (membership / sizes.reshape(-1, *[1] * (membership.ndim - 1))).astype(np.float32)
+        mask[group] = choose(sets.core(group, rho, rows))
     half = None if rows is None else [sets.run.instructions[row]["id"] for row in rows]
     origin = origin_of(sets.run, selector, half=half, rho=rho, set=sets.record())
     return UnitSet(sets.run.categories, sets.groups, score, mask, origin)
-
-
-def _over_units(values: Integer[np.ndarray, "C"], like: np.ndarray) -> np.ndarray:
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import tensorstore as ts
 from jaxtyping import Float32, UInt16
 
 from sparcom_jax.progress import progress
@@ -74,7 +73,7 @@ def _blocks(run: Run, group: Group, sample: Sample) -> Iterator[UInt16[np.ndarra
         yield flat if len(sample.rows) == len(flat) else flat[sample.rows]
 
 
-def _parts(group: Group, rows: int) -> Iterator[ts.DimExpression | tuple[slice | int, ...]]:
+def _parts(group: Group, rows: int) -> Iterator[tuple[slice, int, slice]]:
     """Indices of the blocks: a layer, or of a large one some of its experts or neurons."""
     size = 2 * rows * math.prod(group.sizes[1:])
     step = min(max(READ_BYTES // size, 1), group.sizes[0])

@@ -47,7 +47,7 @@ def select(
       InputError: the run is incomplete or has not what a selector reads, a setting is at fault, or a category has not
         as many units as asked for.
     """
-    from sparcom_jax.select.scores import score_units
+    from sparcom_jax.select.scores import score_units  # brings jax, which `import sparcom_jax` does not
 
     settings.check()
     run.require_complete()

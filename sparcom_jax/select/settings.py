@@ -17,6 +17,8 @@ SELECTORS: dict[str, tuple[str, ...]] = {
     "risk_difference": (),
 }
 """By selector, the settings that it reads beside those that all read."""
+OF_COUNTS = ("auroc", "average_precision", "difference", "lape")
+"""Those that read the counts of neurons, which a run that keeps sets does not have."""
 OF_ALL = ("selector", "size", "share", "half", "seed")
 
 

@@ -117,7 +117,12 @@ class Sets:
     @property
     def category_sizes(self) -> Int64[np.ndarray, "C"]:
         """|c|, the instructions of each category."""
-        return np.bincount(self.run.category, minlength=len(self.run.categories))
+        return self.sizes_of(None)
+
+    def sizes_of(self, rows: Int64[np.ndarray, "_"] | None) -> Int64[np.ndarray, "C"]:
+        """The same among some instructions; among all, where None."""
+        labels = self.run.category if rows is None else self.run.category[rows]
+        return np.bincount(labels, minlength=len(self.run.categories))
 
     def mask(self, group: str) -> ts.TensorStore:
         """Packed membership `[I, *units[:-1], ceil(units[-1] / 8)]` uint8."""
@@ -141,14 +146,16 @@ class Sets:
         """The frequency at which S(i) was cut."""
         return self._read(group, "cut")
 
-    def membership(self, group: str) -> UInt16[np.ndarray, "C *units"]:
-        """m[c, u], the number of instructions of category c whose S(i) holds unit u."""
-        return self._read(group, "membership")
+    def membership(self, group: str, rows: Int64[np.ndarray, "_"] | None = None) -> UInt16[np.ndarray, "C *units"]:
+        """m[c, u], the number of instructions of category c whose S(i) holds unit u.
 
-    def membership_of(self, group: str, rows: Int64[np.ndarray, "_"]) -> UInt16[np.ndarray, "C *units"]:
-        """The same over some instructions alone, counted from the masks layer by layer."""
-        of = self.groups[group]
-        labels = self.run.category[rows]
+        Args:
+          group: name of the group.
+          rows: the instructions that are counted, from their masks, layer by layer; all by default.
+        """
+        if rows is None:
+            return self._read(group, "membership")
+        of, labels = self.groups[group], self.run.category[rows]
         found = np.zeros((len(self.run.categories), len(of.layers), math.prod(of.sizes)), np.uint16)
         for layer in range(len(of.layers)):
             held = self.layer_mask(group, layer)[rows]
@@ -156,15 +163,16 @@ class Sets:
                 found[category, layer] = np.count_nonzero(held[labels == category], axis=0)
         return found.reshape(len(found), *of.shape)
 
-    def core(self, group: str, rho: float) -> Bool[np.ndarray, "C *units"]:
+    def core(self, group: str, rho: float, rows: Int64[np.ndarray, "_"] | None = None) -> Bool[np.ndarray, "C *units"]:
         """Core set of each category: units with m[c, u] >= rho |c|; empty for a category without instructions.
 
         Args:
           group: name of the group.
           rho: share of the category's instructions that must hold the unit, in (0, 1].
+          rows: the instructions that count; all by default.
         """
-        membership = self.membership(group)
-        required = required_members(self.category_sizes, rho)
+        membership = self.membership(group, rows)
+        required = required_members(self.sizes_of(rows), rho)
         return membership >= required.reshape(-1, *[1] * (membership.ndim - 1))
 
     def _read(self, group: str, array: str) -> np.ndarray:
