@@ -1,6 +1,6 @@
 """Switches off the units of each category and measures the likelihood of the reference responses.
 
-launch/ablate.py --model=MODEL_DIR --run=RUN [--set=frequency | --units=NAME] --output=DIR [--config=configs/NAME.py]
+launch/ablate.py --model=MODEL_DIR --run=RUN [--set=excess | --units=NAME] --output=DIR [--config=configs/NAME.py]
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def main() -> None:
         raise InputError(f"{given} is of the cores of a set, but --units names what is switched off; give one")
     model, run = open_model(_MODEL.value), open_run(_RUN.value)
     run.require_complete()
-    units = open_units(run, _UNITS.value) if _UNITS.value else cores(open_sets(run, study.set_name), study.ablate)
+    units = open_units(run, _UNITS.value) if _UNITS.value else cores(open_sets(run, study.name_of_sets), study.ablate)
     ablate(model, run, units, Path(_OUTPUT.value), study.ablate, study.execution)
     print(_OUTPUT.value)
 

@@ -1,6 +1,6 @@
 """Compares the sets of two models over the same instructions.
 
-launch/compare.py --base=RUN --tuned=RUN [--set=frequency] --output=DIR [--config=configs/NAME.py]
+launch/compare.py --base=RUN --tuned=RUN [--set=excess] --output=DIR [--config=configs/NAME.py]
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def main() -> None:
 
     study = _CONFIG.settings()
     base, tuned = open_run(_BASE.value), open_run(_TUNED.value)
-    compare(base, tuned, Path(_OUTPUT.value), study.compare, set_name=study.set_name)
+    compare(base, tuned, Path(_OUTPUT.value), study.compare, set_name=study.name_of_sets)
     print(_OUTPUT.value)
 
 

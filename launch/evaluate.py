@@ -1,6 +1,6 @@
 """Measures generality and uniqueness of the units of every category.
 
-launch/evaluate.py --run=RUN [--set=frequency] --output=DIR [--config=configs/NAME.py]
+launch/evaluate.py --run=RUN [--set=excess] --output=DIR [--config=configs/NAME.py]
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def main() -> None:
     from sparcom_jax.store.run import open_run
 
     study = _CONFIG.settings()
-    evaluate(open_run(_RUN.value), Path(_OUTPUT.value), study.evaluate, set_name=study.set_name)
+    evaluate(open_run(_RUN.value), Path(_OUTPUT.value), study.evaluate, set_name=study.name_of_sets)
     print(_OUTPUT.value)
 
 

@@ -1,6 +1,6 @@
 """Finds the instruction-specific neurons and experts of a run.
 
-launch/identify.py --run=RUN [--epsilon=0.05] [--ties=include] [--selector=frequency] [--name=frequency]
+launch/identify.py --run=RUN [--epsilon=0.05] [--ties=include] [--selector=excess] [--name=SELECTOR]
                    [--config=configs/NAME.py]
 
 A run that keeps sets was cut by its capture: fields that are not given are then as they were there. Given are all
@@ -21,9 +21,8 @@ def main() -> None:
     from sparcom_jax.identify.select import identify
     from sparcom_jax.store.run import open_run
 
-    name = _CONFIG.settings().set_name
-    identify(open_run(_RUN.value), name=name, **_CONFIG.given("identify"))
-    print(f"{_RUN.value}/sets/{name}")
+    sets = identify(open_run(_RUN.value), name=_CONFIG.settings().set_name, **_CONFIG.given("identify"))
+    print(f"{_RUN.value}/sets/{sets.name}")
 
 
 if __name__ == "__main__":

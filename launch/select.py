@@ -32,7 +32,7 @@ def main() -> None:
     from sparcom_jax.store.run import open_run
 
     study = _CONFIG.settings()
-    made = select(open_run(_RUN.value), study.select, name=_NAME.value or "", set_name=study.set_name)
+    made = select(open_run(_RUN.value), study.select, name=_NAME.value or "", set_name=study.name_of_sets)
     for units in made:
         print(f"{_RUN.value}/units/{units.name}")
 

@@ -13,7 +13,6 @@ from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
-from sparcom_jax.store.sets import DEFAULT_SET
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ class StudySettings:
 
     Attributes:
       instructions: `hexainst`, or a JSONL file.
-      set_name: name of the sets of a run, below RUN/sets/.
+      set_name: name of the sets of a run, below RUN/sets/; that of the selector of `identify` by default.
       execution: where and how a model runs, for capture and ablate.
       capture: what is fed, counted and kept.
       identify: how S(i) is chosen.
@@ -38,7 +37,7 @@ class StudySettings:
     """
 
     instructions: str = "hexainst"
-    set_name: str = DEFAULT_SET
+    set_name: str = ""
     execution: ExecutionSettings = ExecutionSettings()
     capture: CaptureSettings = CaptureSettings()
     identify: Selection = Selection()
@@ -53,6 +52,11 @@ class StudySettings:
         """The settings of every step, by name."""
         return {name: value for name, value in vars(self).items() if is_dataclass(value)}
 
+    @property
+    def name_of_sets(self) -> str:
+        """Name of the sets of a run."""
+        return self.set_name or self.identify.selector
+
     def check(self) -> None:
         """Refuses values that mean nothing, in any section, and sections that do not go together.
 
@@ -61,6 +65,8 @@ class StudySettings:
         """
         for section in self.sections.values():
             section.check()
+        if self.capture.keep == "sets":
+            self.identify.require_alone()
         if self.capture.keep == "sets" and (reads := [one for one in self.select.selectors if one in OF_COUNTS]):
             raise InputError(f"select.selector {reads[0]} reads counts, and with capture.keep=sets there are none; "
                              f"take core, unique or general, or capture.keep=counts")  # fmt: skip

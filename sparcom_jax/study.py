@@ -142,7 +142,7 @@ def _study_model(
     instructions: InstructionSet,
 ) -> Inputs:
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
-    of_set, execution = {"set_name": study.set_name}, asdict(study.execution)
+    of_set, execution = {"set_name": study.name_of_sets}, asdict(study.execution)
 
     def convert_anew() -> None:
         shutil.rmtree(model_path, ignore_errors=True)
@@ -167,8 +167,8 @@ def _study_model(
         f"identify-{name}",
         asdict(study.identify) | of_set,
         {"run": run},
-        lambda: identify(open_run(run_path), name=study.set_name, **asdict(study.identify)),
-        lambda: open_sets(open_run(run_path), study.set_name).digest,
+        lambda: identify(open_run(run_path), name=study.name_of_sets, **asdict(study.identify)),
+        lambda: open_sets(open_run(run_path), study.name_of_sets).digest,
     )
     made: Inputs = {"run": run, "set": sets}
     stages.run(
@@ -189,7 +189,7 @@ def _study_model(
         f"select-{name}",
         asdict(study.select) | of_set,
         made,
-        lambda: select(open_run(run_path), study.select, set_name=study.set_name),
+        lambda: select(open_run(run_path), study.select, set_name=study.name_of_sets),
         units_digest,
     )
 
@@ -219,14 +219,14 @@ def _compare(
     runs, name = output / "runs", f"compare-{first}-{second}"
     stages.run(
         name,
-        asdict(study.compare) | {"set_name": study.set_name},
+        asdict(study.compare) | {"set_name": study.name_of_sets},
         {f"{what} of {model}": digest for model in (first, second) for what, digest in made[model].items()},
         lambda: compare(
             open_run(runs / first),
             open_run(runs / second),
             output / "results" / name,
             study.compare,
-            set_name=study.set_name,
+            set_name=study.name_of_sets,
         ),
         lambda: digest_of_files(output / "results" / name),
     )

@@ -69,12 +69,20 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: list[int], r
     return out
 
 
+def excess(counts: np.ndarray, tokens: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """By how much each count exceeds that of the unit's rate, category by category and unit by unit, in doubles."""
+    p = counts / tokens[:, None]
+    rate = np.mean([p[labels == category].mean(axis=0) for category in np.unique(labels)], axis=0)
+    z = (counts - tokens[:, None] * rate) / np.sqrt(tokens[:, None] * rate * (1 - rate) + 0.5)
+    return np.where(z > 1e-6, z, 0)
+
+
 def select(p: np.ndarray, epsilon: float, ties: str, means: np.ndarray | None = None) -> tuple[set[int], float]:
-    """S(i) of one instruction by sorting its frequencies, and the cut."""
+    """S(i) of one instruction by sorting its scores, and the cut; what has no score above 0 is never in."""
     wanted = math.ceil(Fraction(str(epsilon)) * p.size)
     cut = sorted(p.tolist(), reverse=True)[wanted - 1]
     above = {unit for unit in range(p.size) if p[unit] > cut}
-    tied = [unit for unit in range(p.size) if p[unit] == cut]
+    tied = [unit for unit in range(p.size) if p[unit] == cut and cut > 0]
     if ties == "drop":
         return above, cut
     if ties == "include":

@@ -12,7 +12,7 @@ from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.manifest import CapturedInstructions, CapturedModel, CapturedTokenizer, Devices, Manifest, Tokens
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import vector
-from sparcom_jax.store.sets import SetManifest, set_arrays, sets_path
+from sparcom_jax.store.sets import DEFAULT_SET, SetManifest, set_arrays, sets_path
 from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.groups import Group, group_from_json
 
@@ -95,7 +95,7 @@ def make_manifest(
     )  # fmt: skip
 
 
-def write_sets(run: Run, masks: Masks, name: str = "frequency", **selection: object) -> None:
+def write_sets(run: Run, masks: Masks, name: str = DEFAULT_SET, **selection: object) -> None:
     """Writes sets given as boolean masks [I, L, ...] by group."""
     for group_name, mask in masks.items():
         group = run.groups[group_name]
@@ -109,7 +109,7 @@ def write_sets(run: Run, masks: Masks, name: str = "frequency", **selection: obj
         for spec in set_arrays(name, group, len(mask), ROWS_PER_WRITE, len(run.categories)):
             run.store.create_array(spec).write(values[spec.name.split("/")[-1]].astype(spec.dtype)).result()
     digest = hashlib.sha256(b"".join(mask.tobytes() for mask in masks.values())).hexdigest()
-    made = SetManifest({"selector": "frequency", "epsilon": 0.05, "ties": "include"} | selection, list(masks), digest)
+    made = SetManifest({"selector": "excess", "epsilon": 0.05, "ties": "include"} | selection, list(masks), digest)
     run.store.write_group(sets_path(name), made.to_json())
 
 

@@ -32,8 +32,8 @@ MAY_IMPORT = {
     "results": BASE,
     "analysis": BASE | {"resampling", "results", "select", "store", "units"},
     "causal": BASE
-    | {"batches", "capture", "convert", "engine", "instructions", "models", "resampling", "results", "select", "store"}
-    | {"units"},
+    | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
+    | {"select", "store", "units"},
     "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},

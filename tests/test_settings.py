@@ -17,7 +17,7 @@ from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
-from sparcom_jax.identify.selection import OF_NEURONS
+from sparcom_jax.identify.selection import OF_NEURONS, Selection
 from sparcom_jax.select.scores import MEASURES
 from sparcom_jax.select.select import select
 from sparcom_jax.select.settings import OF_COUNTS, SELECTORS, SelectSettings
@@ -38,11 +38,14 @@ import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.s
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
 
+class Made(list):
+    name = ""
+
 def show(*arguments, **more):
     settings = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in arguments]
     settings = [one for one in settings if isinstance(one, dict)]
     print(json.dumps([*settings, *([more] if more else [])]))
-    return []
+    return Made()
 
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
@@ -114,21 +117,21 @@ def test_every_field_of_an_ablation_arrives() -> None:
 @pytest.mark.parametrize("step", ["evaluate", "compare"])
 def test_every_field_of_an_analysis_arrives_by_the_config_and_by_short_flags(step: str) -> None:
     by_config = overrides(step, SECTIONS[step])
-    assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], {"set_name": "frequency"}]
+    assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], {"set_name": "excess"}]
     short = [flag(name, value) for name, value in DEFAULT[step].items()]
     made = launched(step, *OF_A_STEP[step], *by_config, "--config.set_name=of_config", *short, "--set=s")
     assert made == [DEFAULT[step], {"set_name": "s"}]  # a short flag wins, also with the default
 
 
 def test_every_field_of_a_selection_arrives_by_the_config_and_by_short_flags() -> None:
-    fields, of_set = SECTIONS["identify"], {"name": "frequency"}
+    fields, of_set = SECTIONS["identify"], {"name": ""}
     assert launched("identify", "--run=r", *overrides("identify", fields)) == [of_set | fields]
     short = [flag(name, value) for name, value in fields.items()]
     assert launched("identify", "--run=r", *short, "--name=s") == [fields | {"name": "s"}]
 
 
 def test_every_field_of_a_choice_of_units_arrives_by_the_config_and_by_short_flags() -> None:
-    fields, named = SECTIONS["select"], {"name": "", "set_name": "frequency"}
+    fields, named = SECTIONS["select"], {"name": "", "set_name": "excess"}
     assert launched("select", "--run=r", *overrides("select", fields)) == [fields, named]
     short = [flag(name, value) for name, value in fields.items()]
     assert launched("select", "--run=r", *short, "--name=n", "--set=s") == [fields, {"name": "n", "set_name": "s"}]
@@ -137,9 +140,9 @@ def test_every_field_of_a_choice_of_units_arrives_by_the_config_and_by_short_fla
 def test_a_field_of_a_selection_that_is_not_given_is_left_to_the_run(tmp_path: Path) -> None:
     """All that a file says is given, whatever it says; without a file, what flags name."""
     given = ("--run=r", "--config.identify.epsilon=0.05", "--ties=drop")
-    assert launched("identify", *given) == [{"name": "frequency", "epsilon": 0.05, "ties": "drop"}]
-    assert launched("identify", "--run=r", "--nopool") == [{"name": "frequency", "pool": False}]
-    whole = {"name": "frequency"} | DEFAULT["identify"]
+    assert launched("identify", *given) == [{"name": "", "epsilon": 0.05, "ties": "drop"}]
+    assert launched("identify", "--run=r", "--nopool") == [{"name": "", "pool": False}]
+    whole = {"name": ""} | DEFAULT["identify"]
     assert launched("identify", "--config=configs/default.py", "--run=r") == [whole]
     (tmp_path / "flags.txt").write_text(
         "--config=configs/default.py\n--config.set_name=s\n--config.identify.epsilon=0.2\n"
@@ -179,7 +182,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
         parameters = inspect.signature(step).parameters
         section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
         assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
-        assert step in (capture, ablate) or parameters["set_name"].default == default.set_name
+        assert step in (capture, ablate) or parameters["set_name"].default == default.name_of_sets
     assert inspect.signature(identify).parameters["name"].default == default.set_name
 
 
@@ -206,6 +209,9 @@ def test_a_selector_of_counts_needs_counts() -> None:
     """Each of those that read counts, and no other."""
     default = StudySettings()
     sets = dataclasses.replace(default, capture=dataclasses.replace(default.capture, keep="sets"))
+    with pytest.raises(InputError, match=r"identify\.selector excess needs the counts of all instructions"):
+        sets.check()
+    sets = dataclasses.replace(sets, identify=Selection("frequency"))
     assert set(OF_COUNTS) == set(MEASURES)
     for selector in SELECTORS:
         study = dataclasses.replace(sets, select=SelectSettings(selector=selector))

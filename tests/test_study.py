@@ -150,7 +150,7 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     assert tuned.digest != open_model(finished / "models/dense-tuned").digest
     run = sj.open_run(output / "runs/dense-tuned")
     assert run.manifest.model.digest == tuned.digest
-    digest = sj.open_sets(run, "frequency").digest
+    digest = sj.open_sets(run, "excess").digest
     for result in ("evaluate-dense-tuned", "compare-dense-base-dense-tuned"):
         summary = json.loads((output / "results" / result / "summary.json").read_text())
         side = summary.get("tuned", summary)
@@ -282,9 +282,7 @@ def test_the_advice_on_a_changed_setting_is_true(
     assert stages_of(capsys.readouterr().err)["made"] == LONE[1:]
     assert sj.open_run(run).token_count.max() == 3
     lone.set_name = "other"
-    with pytest.raises(
-        InputError, match=r"identify-lone-base was made with other settings \(set_name 'frequency', now"
-    ):
+    with pytest.raises(InputError, match=r"identify-lone-base was made with other settings \(set_name 'excess', now"):
         analyze(lone, output)
 
 

@@ -72,6 +72,8 @@ def capture(
     settings.check()
     execution.check()
     selection.check()
+    if settings.keep == "sets":
+        selection.require_alone()
     if settings.scope == "generated":
         model.require_head("scope 'generated'")
     kept = Kept(settings.convention, settings.value_statistics, selection if settings.keep == "sets" else None)

@@ -73,14 +73,14 @@ class SetCut:
         wanted = share_of(self.selection.epsilon, groups)
         cut = self._cut_count(counts, tokens, wanted)
         if self.selection.ties == "include":
-            return [_reach(count, cut) for count in counts], cut
+            return [_reach(count, jnp.maximum(cut, 1)) for count in counts], cut
         above = [_reach(count, cut + 1) for count in counts]
         if self.selection.ties == "drop":
             return above, cut
         left = wanted - self._total(sum(map(_units, above)))
         masks = []
         for count, mask in zip(counts, above, strict=True):
-            tied = count.astype(jnp.int32) == _beside(cut, count)
+            tied = (count.astype(jnp.int32) == _beside(cut, count)) & (count > 0)
             masks.append(mask | self._first(tied, left))
             left = left - self._total(_units(tied))
         return masks, cut

@@ -28,12 +28,12 @@ from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress, say
 from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
 from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.results.tables import TABLES
-from sparcom_jax.select.rate import mean_rates
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP

@@ -2,35 +2,33 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
-from jaxtyping import Bool, Float32, UInt16
+from jaxtyping import Bool, Float, Float64
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify.score import at_least, cut_count, exactly
+from sparcom_jax.identify.rate import mean_rates
+from sparcom_jax.identify.rows import rows_of
+from sparcom_jax.identify.score import Scores, cut_count, cut_excess, exactly, exceeding, excess, reaching
 from sparcom_jax.identify.selection import Selection, share_of
+from sparcom_jax.identify.writer import SetWriter
 from sparcom_jax.progress import progress, say
 from sparcom_jax.shares import least_whole_of_each
-from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import MAX_COUNT, require_name
-from sparcom_jax.store.sets import DEFAULT_SET, SetManifest, Sets, open_sets, set_arrays, sets_path
-from sparcom_jax.units.bits import pack, unpack
+from sparcom_jax.store.sets import SetManifest, Sets, open_sets, sets_path
+from sparcom_jax.units.bits import unpack
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS, Group
 
-CHUNK_BYTES = 64 << 20
-
-Counts = UInt16[np.ndarray, "_"]
-Sums = Float32[np.ndarray, "_"]
 Mask = Bool[np.ndarray, "_"]
+Means = Float[np.ndarray, "_"]
+Rates = Float64[np.ndarray, "*units"]
 
 
-def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
+def identify(run: Run, *, name: str = "", **fields: Any) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
     Reads the run in chunks of bounded size. A set of the same name is replaced, which is said if it was another. Where
@@ -38,7 +36,7 @@ def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
 
     Args:
       run: a complete run.
-      name: name of the set, below `sets/`.
+      name: name of the set, below `sets/`; that of the selector by default.
       **fields: fields of `Selection`; those of neurons are by default the ones that the capture cut by, where it did.
 
     Returns:
@@ -50,6 +48,7 @@ def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
     kept = run.selection or {}
     selection = Selection(**{**kept, **fields})
     selection.check()
+    name = name or selection.selector
     require_name(name)
     for field, value in kept.items():
         if getattr(selection, field) != value:
@@ -66,15 +65,17 @@ def identify(run: Run, *, name: str = DEFAULT_SET, **fields: Any) -> Sets:
     if EXPERT_GROUP in run.groups:
         cuts.append([run.groups[EXPERT_GROUP]])
     wanted = [_wanted(run, selection, groups) for groups in cuts]
+    rates = mean_rates(run, run.groups) if selection.selector == "excess" else None
     replaced = run.store.read_attributes(sets_path(name))
     run.store.delete_prefix(f"{sets_path(name)}/")
     run.store.write_group("sets")
     digests: dict[str, str] = {}
     with progress("identify", len(cuts) * len(run.category), "instruction cuts") as bar:
         for groups, count in zip(cuts, wanted, strict=True):
-            writer = _Writer(run, name, groups)
+            writer = SetWriter(run, name, groups)
             as_kept = run.selection is not None and groups[0].name != EXPERT_GROUP
-            for row, masks, cut in _kept(run, selection, groups) if as_kept else _cut(run, selection, groups, count):
+            made = _kept(run, selection, groups) if as_kept else _cut(run, selection, groups, count, rates)
+            for row, masks, cut in made:
                 writer.add(row, masks, cut)
                 bar.advance(1)
             digests |= writer.finish()
@@ -118,26 +119,35 @@ def _wanted(run: Run, selection: Selection, groups: list[Group]) -> int:
     return wanted
 
 
-def _cut(run: Run, selection: Selection, groups: list[Group], wanted: int) -> Iterator[tuple[int, list[Mask], float]]:
-    """Of every instruction, its masks and the frequency at which it was cut."""
+def _cut(
+    run: Run, selection: Selection, groups: list[Group], wanted: int, rates: Mapping[str, Rates] | None
+) -> Iterator[tuple[int, list[Mask], float]]:
+    """Of every instruction, its masks and where it was cut: a frequency, or with `excess` a z."""
     experts = groups[0].name == EXPERT_GROUP
     least = least_whole_of_each(selection.threshold, run.token_count)  # counts n with n / T >= threshold
-    by_mean = (selection.ties == "exact" and selection.selector == "frequency" and not experts
+    by_mean = (selection.ties == "exact" and selection.selector != "threshold" and not experts
                and run.store.read(f"{groups[0].name}/value_sum/zarr.json") is not None)  # fmt: skip
     arrays = [run.count(group.name) for group in groups]
     if by_mean:
         arrays += [run.store.open_array(f"{group.name}/value_sum") for group in groups]
-    for row, parts in _rows(run, arrays):
-        counts, sums = parts[: len(groups)], parts[len(groups) :]
+    rate = [rates[group.name].reshape(-1) for group in groups] if rates else []
+    for row, parts in rows_of(run, arrays):
         tokens = int(run.token_count[row])
+        scores, sums = parts[: len(groups)], parts[len(groups) :]
+        if selection.selector == "threshold" and not experts:
+            yield row, [reaching(group, int(least[row])) for group in scores], selection.threshold
+            continue
+        if rates:
+            scores = [excess(*of_group, tokens) for of_group in zip(scores, rate, strict=True)]
+        unit = 1 if rates else tokens
         if experts and selection.expert_epsilon == 0:
-            layers = [_top(selection.ties, [layer], [], wanted, tokens) for layer in counts[0].reshape(groups[0].shape)]
+            layers = [_top(selection.ties, [layer], None, wanted) for layer in scores[0].reshape(groups[0].shape)]
             # The cut that is recorded is the lowest of the layers'.
-            yield row, [np.concatenate([mask for (mask,), _ in layers])], min(cut for _, cut in layers)
-        elif selection.selector == "threshold" and not experts:
-            yield row, [at_least(group, int(least[row])) for group in counts], selection.threshold
+            yield row, [np.concatenate([mask for (mask,), _ in layers])], min(cut for _, cut in layers) / unit
         else:
-            yield row, *_top(selection.ties, counts, sums, wanted, tokens)
+            means = np.concatenate(sums) / np.float32(tokens) if sums else None
+            masks, cut = _top(selection.ties, scores, means, wanted)
+            yield row, masks, cut / unit
 
 
 def _kept(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple[int, list[Mask], float]]:
@@ -145,7 +155,7 @@ def _kept(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple
     cut = run.read(f"{groups[0].name}/cut_count") / run.token_count
     if selection.selector == "threshold":
         cut[:] = selection.threshold
-    for row, packed in _rows(run, [run.store.open_array(f"{group.name}/mask") for group in groups]):
+    for row, packed in rows_of(run, [run.store.open_array(f"{group.name}/mask") for group in groups]):
         masks = [
             unpack(part.reshape(group.packed_shape), group.shape[-1]).reshape(-1)
             for part, group in zip(packed, groups, strict=True)
@@ -153,91 +163,14 @@ def _kept(run: Run, selection: Selection, groups: list[Group]) -> Iterator[tuple
         yield row, masks, cut[row]
 
 
-def _top(ties: str, counts: list[Counts], sums: list[Sums], wanted: int, tokens: int) -> tuple[list[Mask], float]:
-    cut = cut_count(counts, wanted)
+def _top(ties: str, scores: list[Scores], means: Means | None, wanted: int) -> tuple[list[Mask], int | float]:
+    cut = (cut_count if scores[0].dtype == np.uint16 else cut_excess)(scores, wanted)
     if ties == "include":
-        return [at_least(group, cut) for group in counts], cut / tokens
+        return [reaching(group, cut) for group in scores], cut
     if ties == "drop":
-        return [at_least(group, cut + 1) for group in counts], cut / tokens
-    means = np.concatenate(sums) / np.float32(tokens) if sums else None
-    mask = exactly(np.concatenate(counts), means, cut, wanted)
-    return np.split(mask, np.cumsum([len(group) for group in counts])[:-1]), cut / tokens
-
-
-def _rows(run: Run, arrays: list[ts.TensorStore]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Each instruction's part of arrays `[I, ...]`, flat, read in chunks, the next while the last is worked on."""
-    row_bytes = sum(array.dtype.numpy_dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
-    step = run.rows_per_write
-    while step > 1 and step * row_bytes > CHUNK_BYTES:
-        step //= 2
-    slices = [slice(start, min(start + step, len(run.category))) for start in range(0, len(run.category), step)]
-    ahead = [[array[slices[0]].read() for array in arrays]]
-    for index, rows in enumerate(slices):
-        if index + 1 < len(slices):
-            ahead.append([array[slices[index + 1]].read() for array in arrays])
-        parts = [np.asarray(finished(future, run.location)) for future in ahead.pop(0)]
-        for at, row in enumerate(range(rows.start, rows.stop)):
-            yield row, [part[at].reshape(-1) for part in parts]
-
-
-class _Writer:
-    """Writes the sets of some groups, block by block, and counts the categories' members along the way."""
-
-    def __init__(self, run: Run, name: str, groups: list[Group]) -> None:
-        self._run = run
-        self._groups = groups
-        rows, categories = len(run.category), len(run.categories)
-        self._path = {group.name: f"{sets_path(name)}/{group.name}" for group in groups}
-        self._arrays = {
-            spec.name: run.store.create_array(spec)
-            for group in groups
-            for spec in set_arrays(name, group, rows, run.rows_per_write, categories)
-        }
-        self._members = [np.zeros((categories, group.unit_count), np.uint16) for group in groups]
-        self._sizes = [np.zeros(rows, np.uint32) for _ in groups]
-        self._cut = np.zeros(rows)
-        self._packed: list[list[np.ndarray]] = [[] for _ in groups]
-        self._digests = [hashlib.sha256() for _ in groups]
-        self._writing: list[Any] = []
-        for group in groups:
-            run.store.write_group(self._path[group.name])
-
-    def add(self, row: int, masks: list[Mask], cut: float) -> None:
-        """Takes the sets of the next instruction."""
-        self._cut[row] = cut
-        for index, (group, mask) in enumerate(zip(self._groups, masks, strict=True)):
-            self._members[index][self._run.category[row]] += mask
-            self._sizes[index][row] = np.count_nonzero(mask)
-            self._packed[index].append(pack(mask.reshape(group.shape)))
-        if len(self._packed[0]) == self._run.rows_per_write or row + 1 == len(self._cut):
-            self._write_block(slice(row + 1 - len(self._packed[0]), row + 1))
-
-    def finish(self) -> dict[str, str]:
-        """Waits for all that is being written, and writes what is known at the end.
-
-        Returns:
-          Of each group the digest of its masks.
-        """
-        for group, members, sizes in zip(self._groups, self._members, self._sizes, strict=True):
-            path = self._path[group.name]
-            for array, values in (("size", sizes), ("cut", self._cut), ("membership", members)):
-                target = self._arrays[f"{path}/{array}"]
-                self._writing.append(target.write(values.reshape(target.shape)))
-        self._wait()
-        return {group.name: of.hexdigest() for group, of in zip(self._groups, self._digests, strict=True)}
-
-    def _write_block(self, rows: slice) -> None:
-        self._wait()
-        for index, group in enumerate(self._groups):
-            block = np.stack(self._packed[index])
-            self._digests[index].update(block.data)
-            self._writing.append(self._arrays[f"{self._path[group.name]}/mask"][rows].write(block))
-            self._packed[index] = []
-
-    def _wait(self) -> None:
-        for future in self._writing:
-            finished(future, self._run.location)
-        self._writing = []
+        return [exceeding(group, cut) for group in scores], cut
+    mask = exactly(np.concatenate(scores), means, cut, wanted)
+    return np.split(mask, np.cumsum([len(group) for group in scores])[:-1]), cut
 
 
 def _report(run: Run, sets: Sets) -> None:
@@ -253,9 +186,7 @@ def _report(run: Run, sets: Sets) -> None:
                 f"{group}: S(i) is empty for {empty} of {size.size} instructions; evaluate, compare and ablate will "
                 f"refuse this set"
             )
-        everything = int((sets.cut(group) == 0).sum())
-        if everything and sets.manifest.selection["ties"] == "include":
-            say(
-                f"{group}: {everything} instructions are cut at frequency 0, so all units tie and all are taken; "
-                f"a smaller epsilon, ties=drop or ties=exact avoids that"
-            )
+        if few := int((sets.cut(group) == 0).sum()):
+            what = "above their own rate" if sets.manifest.selection["selector"] == "excess" else "active"
+            say(f"{group}: in {few} instructions fewer units are {what} than the set asks for; these have as many "
+                f"as are")  # fmt: skip

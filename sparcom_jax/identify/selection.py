@@ -8,6 +8,9 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.shares import least_whole
 from sparcom_jax.units.groups import EXPERT_GROUP, Group
 
+SELECTORS = ("excess", "frequency", "threshold")
+OF_ONE_INSTRUCTION = ("frequency", "threshold")
+"""Those that need no other instruction, and so can be cut while a model runs."""
 OF_NEURONS = ("selector", "epsilon", "threshold", "ties", "pool")
 
 
@@ -16,18 +19,19 @@ class Selection:
     """How S(i) is chosen; recorded with the sets.
 
     Attributes:
-      selector: `frequency`, the top share of the units by activation frequency, or `threshold`, all that reach one.
-      epsilon: share of the units of a group, in (0, 1], for the selector `frequency`: k = ceil(epsilon U).
+      selector: `excess` or `frequency`, the top share of the units by it, or `threshold`, all that reach one.
+        Excess is that over the unit's own rate in the run; frequency alone finds the units that are always on.
+      epsilon: share of the units of a group, in (0, 1], but for `threshold`: k = ceil(epsilon U).
       threshold: least activation frequency, in (0, 1], for the selector `threshold`.
       ties: units that tie at the cut: `include` takes all of them, `drop` none, `exact` as many as fill k. Those come
         by falling mean activation, where it is stored, then by index. With the selector `threshold` it holds for
-        experts alone.
-      pool: cut all neuron groups together instead of each by itself, for the selector `frequency`.
+        experts alone. A unit that is never active, or with `excess` not above its rate, is in no set.
+      pool: cut all neuron groups together instead of each by itself, but for `threshold`.
       expert_per_layer: experts taken in each layer; 0 takes as many as a token is routed to.
       expert_epsilon: if above 0, experts are taken as a top share over all layers instead.
     """
 
-    selector: str = "frequency"
+    selector: str = "excess"
     epsilon: float = 0.05
     threshold: float = 0.9
     ties: str = "include"
@@ -41,8 +45,8 @@ class Selection:
         Raises:
           InputError: a field is unknown, out of range, or without effect.
         """
-        if self.selector not in ("frequency", "threshold"):
-            raise InputError(f"selector {self.selector!r} is not known; known: frequency, threshold")
+        if self.selector not in SELECTORS:
+            raise InputError(f"selector {self.selector!r} is not known; known: {', '.join(SELECTORS)}")
         if self.ties not in ("include", "drop", "exact"):
             raise InputError(f"ties {self.ties!r} is not known; known: include, drop, exact")
         for field in ("epsilon", "threshold"):
@@ -60,6 +64,16 @@ class Selection:
         if self.expert_epsilon > 0 and self.expert_per_layer > 0:
             raise InputError(f"expert_per_layer {self.expert_per_layer} has no effect with expert_epsilon "
                              f"{self.expert_epsilon}, which takes a share over all layers; leave one out")  # fmt: skip
+
+    def require_alone(self) -> None:
+        """Refuses a selector that cannot cut an instruction without knowing the others, as a capture would have to.
+
+        Raises:
+          InputError: it is one.
+        """
+        if self.selector not in OF_ONE_INSTRUCTION:
+            raise InputError(f"identify.selector {self.selector} needs the counts of all instructions: it takes "
+                             f"capture.keep=counts, or for sets {' or '.join(OF_ONE_INSTRUCTION)}")  # fmt: skip
 
     def idle(self, groups: Collection[str]) -> list[str]:
         """What has no effect on a model with these groups; on others it may, so it is said and not refused.

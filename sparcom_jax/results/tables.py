@@ -134,7 +134,7 @@ INSTRUCTIONS = _table(
     _ITS_CATEGORY,
     _number("token_count", "T, its counted tokens"),
     _number("size", "|S(i)|"),
-    _number("cut", "the frequency at which S(i) was cut"),
+    _number("cut", "where S(i) was cut: a frequency, or with the selector `excess` a z"),
     shown=False,
 )
 

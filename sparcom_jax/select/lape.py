@@ -5,11 +5,12 @@ Axis legend: I instructions, C categories, U units.
 
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Float64, UInt16
+from jaxtyping import Array, Float32, Float64, UInt16
 
 from sparcom_jax.select.flat import by_group, flat
-from sparcom_jax.select.rate import weighted
 from sparcom_jax.select.sample import Sample
 
 LOWEST = 0.01
@@ -29,7 +30,13 @@ def activation_probability(counts: UInt16[np.ndarray, "I U"], sample: Sample) ->
       sample: the instructions.
     """
     weights = sample.members / np.maximum(sample.members @ sample.tokens, 1)[:, None]
-    return np.asarray(weighted(counts, weights.astype(np.float32)))[None]
+    return np.asarray(_weighted(counts, weights.astype(np.float32)))[None]
+
+
+@jax.jit
+def _weighted(counts: UInt16[Array, "I U"], weights: Float32[Array, "C I"]) -> Float32[Array, "C U"]:
+    """Weighted sums of the counts of every unit, in float32: whole numbers up to 2^24 are exact."""
+    return jnp.matmul(weights, counts.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
 
 
 def lape(probability: Groups) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, mask_array, vect
 from sparcom_jax.units.bits import unpack
 from sparcom_jax.units.groups import Group
 
-DEFAULT_SET = "frequency"
+DEFAULT_SET = "excess"
 """Name of the set that is written and read where none is named."""
 
 
@@ -143,7 +143,7 @@ class Sets:
         return self._read(group, "size")
 
     def cut(self, group: str) -> Float64[np.ndarray, "I"]:
-        """The frequency at which S(i) was cut."""
+        """Where S(i) was cut: a frequency, or with the selector `excess` a z."""
         return self._read(group, "cut")
 
     def membership(self, group: str, rows: Int64[np.ndarray, "_"] | None = None) -> UInt16[np.ndarray, "C *units"]:

@@ -56,7 +56,7 @@ def intersections(sets: Sets, group: str) -> overlap.Intersections:
 def test_overlaps_of_all_pairs_are_those_of_python_sets(run: Run, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "BLOCK_VALUES", block)
     monkeypatch.setattr(overlap, "BLOCK_ROWS", 256 if block > 300 else 7)
-    sets = open_sets(run, "frequency")
+    sets = open_sets(run, "excess")
     for name, mask in random_masks(run).items():
         layers, layer_units = mask.shape[1], mask[0, 0].size
         units = oracle.unit_sets(mask)
@@ -79,10 +79,10 @@ def test_wrong_sizes_are_refused(run: Run, tmp_path: Path) -> None:
     masks = random_masks(run)
     write_sets(run, masks)
     name = next(iter(masks))
-    size = run.store.open_array(f"sets/frequency/{name}/size").spec().to_json()
+    size = run.store.open_array(f"sets/excess/{name}/size").spec().to_json()
     ts.open(size, open=True).result()[4].write(999).result()
     write_stale_summary(tmp_path / "out")
-    with pytest.raises(InputError, match=rf"sets/frequency/{name}/size: row 4 "):
+    with pytest.raises(InputError, match=rf"sets/excess/{name}/size: row 4 "):
         evaluate(run, tmp_path / "out", FEW)
     assert not (tmp_path / "out/summary.json").exists()
 
@@ -111,7 +111,7 @@ def test_overlaps_are_symmetric_shares(rows: list[list[bool]]) -> None:
 @pytest.mark.parametrize("rho", [0.3, 0.5, 1.0])
 def test_core_counts_under_every_draw(run: Run, rho: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overlap, "BLOCK_VALUES", 2000)
-    sets = open_sets(run, "frequency")
+    sets = open_sets(run, "excess")
     rng = np.random.default_rng(0)
     weights = np.concatenate([
         resampling.one_hot(run.category[None], 3),
@@ -142,7 +142,7 @@ def test_a_unit_that_just_the_share_holds_is_core(tmp_path: Path) -> None:
     mask = np.zeros((200, 1, 9), bool)
     mask[:110, 0, 0] = mask[:109, 0, 1] = mask[:, 0, 2] = True
     write_sets(run, {"mlp": mask})
-    sets = open_sets(run, "frequency")
+    sets = open_sets(run, "excess")
     assert np.flatnonzero(sets.core("mlp", 0.55)).tolist() == [0, 2]
     weights = resampling.one_hot(run.category[None], 1)
     assert cores.core_counts(sets, "mlp", 0.55, weights, lambda layers: None)[0].tolist() == [[2]]
@@ -299,23 +299,23 @@ def test_a_set_with_an_empty_s_of_i_is_refused(run: Run, tmp_path: Path) -> None
     name = list(masks)[-1]
     masks[name][[0, 3, 4]] = False
     write_sets(run, masks)
-    named = rf"set 'frequency': S\(i\) has no unit of {name} for 3 of 18 instructions \(CLS 2, QA 1\); identify with"
+    named = rf"set 'excess': S\(i\) has no unit of {name} for 3 of 18 instructions \(CLS 2, QA 1\); identify with"
     with pytest.raises(InputError, match=named):
         evaluate(run, tmp_path / "out", FEW)
     write_sets(run, random_masks(run), "other")
-    for sides in (("frequency", "other"), ("other", "frequency")):
+    for sides in (("excess", "other"), ("other", "excess")):
         with pytest.raises(InputError, match=named):
             compare.compare(*(_named(run, tmp_path / side, side) for side in sides), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def _named(run: Run, copy: Path, name: str) -> Run:
-    """A copy of the run in which the set of a name is the set `frequency`."""
+    """A copy of the run in which the set of a name is the set `excess`."""
     if not copy.exists():
         shutil.copytree(run.location, copy)
-        if name != "frequency":
-            shutil.rmtree(copy / "sets/frequency")
-            (copy / "sets" / name).rename(copy / "sets/frequency")
+        if name != "excess":
+            shutil.rmtree(copy / "sets/excess")
+            (copy / "sets" / name).rename(copy / "sets/excess")
     return open_run(copy)
 
 

@@ -55,7 +55,7 @@ def test_the_device_cuts_as_sorting_does(devices: int, pool: bool, fields: dict[
     counts = {group.name: random.integers(0, tokens.reshape(1, 5, *[1] * len(group.sizes)) + 1,
                                           (len(group.layers), 5, *group.sizes)).astype(np.uint16)
               for group in GROUPS}  # fmt: skip
-    selection = Selection(pool=pool, **fields)
+    selection = Selection(**{"selector": "frequency"} | fields, pool=pool)
     cut = SetCut(selection, GROUPS, "model")
     mesh = Mesh(np.asarray(jax.devices()[:devices]), ("model",), axis_types=(AxisType.Auto,))
     specs = {group.name: {"positive_count": P(None, None, "model")} for group in GROUPS}
@@ -116,6 +116,7 @@ def test_kept_sets_are_those_of_identify_bit_by_bit(
     request: pytest.FixtureRequest, instruction_file: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     counts = by_counts[model_name, placement]
+    fields = {"selector": "frequency"} | fields
     kept = capture(request.getfixturevalue(model_name), load_instructions(instruction_file), tmp_path / "run", SETS,
                    Selection(**fields), execution=ExecutionSettings(**counts.manifest.execution))  # fmt: skip
     wanted = sj.identify(counts, name="same", **fields)
@@ -132,7 +133,8 @@ def test_kept_sets_are_those_of_identify_bit_by_bit(
 
 @pytest.fixture
 def kept(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> Run:
-    return capture(llama, load_instructions(instruction_file), tmp_path / "kept", SETS, Selection(epsilon=0.1))
+    by = Selection("frequency", epsilon=0.1)
+    return capture(llama, load_instructions(instruction_file), tmp_path / "kept", SETS, by)
 
 
 def test_counts_that_were_not_kept_are_refused_by_name(
@@ -143,14 +145,14 @@ def test_counts_that_were_not_kept_are_refused_by_name(
     with pytest.raises(InputError, match=r"keeps the sets of epsilon 0\.1, not counts that epsilon 0\.05 could cut"):
         sj.identify(kept, epsilon=0.05)
     with pytest.raises(InputError, match=r"another selection\.epsilon \(0\.1, now 0\.2\)"):
-        capture(llama, load_instructions(instruction_file), kept.location, SETS, Selection(epsilon=0.2))
+        capture(llama, load_instructions(instruction_file), kept.location, SETS, Selection("frequency", epsilon=0.2))
 
 
 def test_what_is_compared_without_counts(kept: Run, tmp_path: Path) -> None:
     sj.identify(kept)
     shutil.copytree(kept.location, tmp_path / "other")
     few = CompareSettings(permutations=20, bootstraps=20)
-    summary = compare(kept, open_run(tmp_path / "other"), tmp_path / "out", few)
+    summary = compare(kept, open_run(tmp_path / "other"), tmp_path / "out", few, set_name="frequency")
     assert summary["absent"]["frequency_drift.csv"] == "the capture of base and tuned kept sets, not counts"
     assert not (tmp_path / "out" / "frequency_drift.csv").exists()
     assert all(row["jaccard"] == 1 for row in summary["category_overlap"])
@@ -160,6 +162,7 @@ def test_what_is_compared_without_counts(kept: Run, tmp_path: Path) -> None:
     ({"keep": "all"}, {}, "capture.keep 'all' is not known"),
     ({"value_statistics": True}, {}, "capture.value_statistics belongs to the counts"),
     ({}, {"ties": "maybe"}, "ties 'maybe' is not known"),
+    ({}, {}, "identify.selector excess needs the counts of all instructions"),
 ])  # fmt: skip
 def test_bad_settings(llama: ModelDir, instruction_file: Path, tmp_path: Path, change: dict[str, Any],
                       selection: dict[str, Any], message: str) -> None:  # fmt: skip
@@ -172,6 +175,6 @@ def test_bad_settings(llama: ModelDir, instruction_file: Path, tmp_path: Path, c
 def test_a_mesh_that_would_cut_a_byte(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
     message = "placement mesh:4 leaves a device of mlp 20 neurons, which is no multiple of 8"
     with pytest.raises(InputError, match=message):
-        capture(llama, load_instructions(instruction_file), tmp_path / "run", SETS,
+        capture(llama, load_instructions(instruction_file), tmp_path / "run", SETS, Selection("frequency"),
                 execution=ExecutionSettings(placement="mesh"))  # fmt: skip
     assert not (tmp_path / "run" / "zarr.json").exists()

@@ -91,7 +91,7 @@ def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) 
 
 @pytest.mark.parametrize("target", ["neurons", "experts"])
 def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Run, tmp_path: Path) -> None:
-    sets = sj.open_sets(run, "frequency")
+    sets = sj.open_sets(run, "excess")
     summary = ablate(moe, run, core(sets, RHO), tmp_path / "out", SETTINGS, EXECUTION)
     scored = [[row for row in run.instructions if row["category"] == name][:3] for name in run.categories]
     plain = Reference(hf_moe)
@@ -259,13 +259,13 @@ def test_units_are_measured_on_the_half_that_did_not_choose_them(moe: ModelDir, 
     assert chosen["baseline"] != summary["baseline"]
     with (tmp_path / "chosen" / "effects.csv").open() as file:
         assert {row["held_out"] for row in csv.DictReader(file)} == {"0"}
-    everywhere = core(sj.open_sets(run, "frequency"), RHO)
+    everywhere = core(sj.open_sets(run, "excess"), RHO)
     with pytest.raises(InputError, match="the units were chosen by all instructions, so none is held out"):
         ablate(moe, run, everywhere, tmp_path / "none", how, EXECUTION)
 
 
 def test_cores_of_a_set_are_chosen_by_half(run: sj.Run) -> None:
-    sets = sj.open_sets(run, "frequency")
+    sets = sj.open_sets(run, "excess")
     halved = cores(sets, AblationSettings(rho=RHO, seed=4))
     chosen = {row["id"] for row, first in zip(run.instructions, in_half(run, "first", 4), strict=True) if first}
     assert {*halved.origin["half"]} == chosen
@@ -273,7 +273,7 @@ def test_cores_of_a_set_are_chosen_by_half(run: sj.Run) -> None:
 
 
 def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path) -> None:
-    units = core(sj.open_sets(run, "frequency"), RHO)
+    units = core(sj.open_sets(run, "excess"), RHO)
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, units, tmp_path / "out")
     for settings, message in (
@@ -332,7 +332,7 @@ def test_stored_units(groups: tuple[str, ...], moe: ModelDir, run: sj.Run, tmp_p
 
 def test_stored_cores_are_the_cores_of_the_set(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
     """What is switched off does not depend on where the units lay; what is told of them does."""
-    units = core(sj.open_sets(run, "frequency"), RHO)
+    units = core(sj.open_sets(run, "excess"), RHO)
     write_units(run, "cores", units)
     direct, stored = (
         ablate(moe, run, one, tmp_path / name, SETTINGS, EXECUTION)
@@ -369,7 +369,7 @@ def test_half_precision_follows_full_precision(
         count = run.read(f"{group}/positive_count")[1:10].astype(int)
         assert np.abs(half.read(f"{group}/positive_count") - count).sum() < 0.05 * count.sum()
     sj.identify(half, epsilon=0.1)
-    units = core(sj.open_sets(half, "frequency"), RHO)
+    units = core(sj.open_sets(half, "excess"), RHO)
     settings = AblationSettings(draws=1, per_category=1, measured="all")
     rounded, full = (
         ablate(moe, half, units, tmp_path / dtype, settings, ExecutionSettings(dtype=dtype))["baseline"]
@@ -388,6 +388,6 @@ def test_another_tokenizer_or_rendering_is_refused(moe: ModelDir, run: sj.Run, t
         manifest = json.loads((copy / "zarr.json").read_text())
         manifest["attributes"][section][field] = "another"
         (copy / "zarr.json").write_text(json.dumps(manifest))
-        units = core(sj.open_sets(sj.open_run(copy), "frequency"), RHO)
+        units = core(sj.open_sets(sj.open_run(copy), "excess"), RHO)
         with pytest.raises(InputError, match=message):
             ablate(moe, sj.open_run(copy), units, tmp_path / "out", SETTINGS)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 import sparcom_jax as sj
 from sparcom_jax.errors import InputError
-from sparcom_jax.identify import select
-from sparcom_jax.identify.score import cut_count, exactly
+from sparcom_jax.identify import rows, select
+from sparcom_jax.identify.rate import mean_rates
+from sparcom_jax.identify.score import cut_count, cut_excess, exactly
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.manifest import Manifest
@@ -53,6 +54,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return sj.open_run(store.location)
 
 
+def scores_of(run: Run, selector: str, array: str) -> np.ndarray:
+    counts = run.read(array).reshape(ROWS, -1)
+    if selector == "excess":
+        return oracles.excess(counts, run.token_count, run.category).astype(np.float32)
+    return counts / run.token_count[:, None]
+
+
 def masks(sets: sj.Sets, group: str) -> np.ndarray:
     layers = range(len(sets.groups[group].layers))
     return np.concatenate([sets.layer_mask(group, layer) for layer in layers], axis=1)
@@ -61,11 +69,13 @@ def masks(sets: sj.Sets, group: str) -> np.ndarray:
 @pytest.mark.parametrize("ties", ["include", "drop", "exact"])
 @pytest.mark.parametrize("epsilon", [0.01, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("chunk", [1, 1 << 28])
-def test_top_epsilon(run: Run, ties: str, epsilon: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "CHUNK_BYTES", chunk)
-    sets = sj.identify(run, name="top", epsilon=epsilon, ties=ties)
+@pytest.mark.parametrize("selector", ["excess", "frequency"])
+def test_top_epsilon(run: Run, selector: str, ties: str, epsilon: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+                     ) -> None:  # fmt: skip
+    monkeypatch.setattr(rows, "CHUNK_BYTES", chunk)
+    sets = sj.identify(run, name="top", selector=selector, epsilon=epsilon, ties=ties)
     for group in GROUPS:
-        p = run.read(f"{group}/positive_count").reshape(ROWS, -1) / run.token_count[:, None]
+        p = scores_of(run, selector, f"{group}/positive_count")
         sums = run.read(f"{group}/value_sum").reshape(ROWS, -1)
         found = masks(sets, group)
         for row in range(ROWS):
@@ -88,7 +98,7 @@ def test_threshold(run: Run, threshold: float) -> None:
 
 
 def test_groups_cut_together(run: Run) -> None:
-    sets = sj.identify(run, name="pooled", epsilon=0.1, pool=True, ties="exact")
+    sets = sj.identify(run, name="pooled", selector="frequency", epsilon=0.1, pool=True, ties="exact")
     p = (
         np.concatenate([run.read(f"{g}/positive_count").reshape(ROWS, -1) for g in GROUPS], 1)
         / run.token_count[:, None]
@@ -102,9 +112,10 @@ def test_groups_cut_together(run: Run) -> None:
 
 @pytest.mark.parametrize("ties", ["include", "drop", "exact"])
 @pytest.mark.parametrize("fields", [{}, {"expert_per_layer": 1}, {"expert_epsilon": 0.3}])
-def test_experts(run: Run, ties: str, fields: dict[str, Any]) -> None:
-    sets = sj.identify(run, name="experts", ties=ties, **fields)
-    f = run.read("routed/selected_count") / run.token_count[:, None, None]
+@pytest.mark.parametrize("selector", ["excess", "frequency", "threshold"])
+def test_experts(run: Run, selector: str, ties: str, fields: dict[str, Any]) -> None:
+    sets = sj.identify(run, name="experts", selector=selector, ties=ties, **fields)
+    f = scores_of(run, selector, "routed/selected_count").reshape(ROWS, 2, 4)
     found = masks(sets, "expert").reshape(f.shape)
     for row in range(ROWS):
         if "expert_epsilon" in fields:
@@ -169,7 +180,7 @@ def test_a_digest_is_of_selection_run_and_masks(run: Run) -> None:
 
 
 def test_empty_sets_are_warned_of_where_they_are_made(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = sj.identify(run, name="empty", epsilon=0.06, ties="drop", expert_per_layer=1)
+    sets = sj.identify(run, name="empty", selector="frequency", epsilon=0.06, ties="drop", expert_per_layer=1)
     empty = int((sets.size("mlp") == 0).sum())
     assert 0 < empty < ROWS
     said = capsys.readouterr().err
@@ -202,7 +213,7 @@ def test_a_set_of_another_schema_is_refused_and_replaced(run: Run, change: dict[
     ({"selector": "threshold", "threshold": 0.0}, "threshold must be within"),
     ({"selector": "threshold", "epsilon": 0.1}, r"^epsilon 0\.1 has no effect with selector threshold; leave it out$"),
     ({"selector": "threshold", "pool": True}, r"^pool True has no effect with selector threshold"),
-    ({"threshold": 0.5}, r"^threshold 0\.5 has no effect with selector frequency; leave it out$"),
+    ({"threshold": 0.5}, r"^threshold 0\.5 has no effect with selector excess; leave it out$"),
     ({"expert_per_layer": 1, "expert_epsilon": 0.3}, r"^expert_per_layer 1 has no effect with expert_epsilon 0\.3"),
     ({"name": "../up"}, "name '../up'"),
     ({"expert_per_layer": 9}, "expert_per_layer 9 is more than the 4 experts"),
@@ -231,19 +242,20 @@ def test_what_has_no_effect_on_a_model(fields: dict[str, Any], groups: list[str]
     assert selection.idle(groups) == said
 
 
-@pytest.mark.parametrize(("selector", "same"), [("frequency", False), ("threshold", True)])
+@pytest.mark.parametrize(("selector", "same"), [("excess", False), ("frequency", False), ("threshold", True)])
 def test_what_is_refused_or_said_has_no_effect_indeed(run: Run, selector: str, same: bool) -> None:
     """Under a threshold, ties change experts only, and neither the share nor pooling changes anything."""
 
     def found(**fields: Any) -> dict[str, np.ndarray]:
         selection = Selection(selector=selector, **fields)
         cut = [*selection.cut_together([run.groups["mlp"], run.groups["routed"]]), [run.groups["expert"]]]
-        rows: dict[str, list[np.ndarray]] = {}
+        rates = mean_rates(run, run.groups) if selector == "excess" else None
+        of_group: dict[str, list[np.ndarray]] = {}
         for groups in cut:
-            for _, masks, _ in select._cut(run, selection, groups, select._wanted(run, selection, groups)):
+            for _, masks, _ in select._cut(run, selection, groups, select._wanted(run, selection, groups), rates):
                 for group, mask in zip(groups, masks, strict=True):
-                    rows.setdefault(group.name, []).append(mask)
-        return {group: np.stack(masks) for group, masks in rows.items()}
+                    of_group.setdefault(group.name, []).append(mask)
+        return {group: np.stack(masks) for group, masks in of_group.items()}
 
     before = found()
     for fields in ({"epsilon": 0.3}, {"pool": True}, {"ties": "drop"}):
@@ -264,6 +276,38 @@ def test_the_cut_is_the_kth_largest(values: list[int], wanted: int) -> None:
     cut = cut_count(groups, wanted)
     assert cut == sorted(values, reverse=True)[wanted - 1]
     mask = exactly(counts, None, cut, wanted)
-    assert int(mask.sum()) == wanted
+    assert int(mask.sum()) == min(wanted, np.count_nonzero(counts))
+    assert mask[counts > cut].all()
+    assert not mask[(counts < cut) | (counts == 0)].any()
+    assert cut_excess([group.astype(np.float32) for group in groups], wanted) == cut
     unpacked = np.unpackbits(pack(mask), count=len(values), bitorder="little")
     np.testing.assert_array_equal(unpacked, mask)
+
+
+def test_a_rate_weighs_categories_alike(run: Run) -> None:
+    rates = mean_rates(run, run.groups)
+    for group, array in (("mlp", "mlp/positive_count"), ("expert", "routed/selected_count")):
+        p = run.read(array) / run.token_count.reshape(-1, *[1] * (len(run.groups[group].shape)))
+        by_category = [p[run.category == category].mean(axis=0) for category in range(3)]
+        np.testing.assert_allclose(rates[group], np.mean(by_category, axis=0), rtol=1e-12)
+
+
+def test_what_is_always_on_is_of_no_instruction_by_excess(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """A unit that is on at every token, or never, is as expected everywhere, and no other unit fills its place."""
+    counts = ts.open(run.store.open_array("mlp/positive_count").spec().to_json(), open=True).result()
+    before = counts.read().result()
+    always = np.zeros_like(before)
+    always[:, :, :10] = run.token_count[:, None, None]
+    always[5] = 0
+    always[5, 0, 15] = run.token_count[5]
+    counts.write(always).result()
+    try:
+        by_rate = masks(sj.identify(run, name="rate", epsilon=1.0, ties="exact"), "mlp")
+        np.testing.assert_array_equal(np.flatnonzero(by_rate[5]), 15)
+        assert by_rate[:, 10:21].sum() == 1
+        assert by_rate[:, 31:].sum() == 0
+        assert f"mlp: in {ROWS} instructions fewer units are above their own rate" in capsys.readouterr().err
+        by_count = masks(sj.identify(run, name="count", selector="frequency", epsilon=1.0), "mlp")
+        np.testing.assert_array_equal(by_count, always.reshape(ROWS, -1) > 0)
+    finally:
+        counts.write(before).result()

@@ -82,14 +82,15 @@ def test_the_whole_chain(work: Path) -> None:
     run = sj.open_run(work / "runs/base")
     run.require_complete()
     assert run.manifest.execution["batch_tokens"] == 512
-    assert (sj.open_sets(run, "frequency").size("mlp") == 24).all()
+    assert (sj.open_sets(run, "excess").size("mlp") == 24).all()
 
 
 def test_sets_in_the_place_of_counts(work: Path) -> None:
     if not (work / "models/base").exists():
         done(work, "convert", "--source=base", "--output=models/base")
+    by = ("selector=frequency", "epsilon=0.1", "ties=exact")
     done(work, "capture", "--model=models/base", "--instructions=rows.jsonl", "--output=runs/sets",
-         "--config.capture.keep=sets", "--config.identify.epsilon=0.1", "--config.identify.ties=exact")  # fmt: skip
+         "--config.capture.keep=sets", *(f"--config.identify.{field}" for field in by))  # fmt: skip
     done(work, "identify", "--run=runs/sets")
     assert (sj.open_sets(sj.open_run(work / "runs/sets"), "frequency").size("mlp") == 24).all()
     result = launch(work, "identify", "--run=runs/sets", "--epsilon=0.2")

@@ -27,7 +27,7 @@ def masks(run: Run) -> Masks:
 @pytest.fixture(scope="module")
 def sets(run: Run, masks: Masks) -> Sets:
     write_sets(run, masks)
-    return open_sets(run, "frequency")
+    return open_sets(run, "excess")
 
 
 def counted(mask: np.ndarray) -> tuple[np.ndarray, list[set[int]]]:
