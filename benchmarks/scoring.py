@@ -19,7 +19,8 @@ import numpy as np
 
 import sparcom_jax as sj
 from benchmarks import print_table, timed, workspace
-from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
+from sparcom_jax.analysis.overlap import all_intersections, expected_of_all
+from sparcom_jax.analysis.overlap import overlaps as overlaps_of
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.manifest import CapturedInstructions, CapturedModel, CapturedTokenizer, Devices, Manifest
@@ -94,8 +95,9 @@ def read_all(run: Run) -> None:
 def overlaps(run: Run) -> dict[str, Any]:
     """Jaccard index and overlap coefficient of all pairs, with their chance levels."""
     group = run.groups[GROUP]
-    found = all_intersections(sj.open_sets(run, "frequency"), GROUP, lambda layers: None)
-    return all_overlaps(found, math.prod(group.sizes))
+    found = all_intersections(sj.open_sets(run, "excess"), GROUP, lambda layers: None)
+    common = {"value": found.common, "chance": expected_of_all(found.first, math.prod(group.sizes))}
+    return {name: overlaps_of(of, found.first) for name, of in common.items()}
 
 
 def script(run: Run, count: int) -> np.ndarray:

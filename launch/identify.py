@@ -21,7 +21,8 @@ def main() -> None:
     from sparcom_jax.identify.select import identify
     from sparcom_jax.store.run import open_run
 
-    sets = identify(open_run(_RUN.value), name=_CONFIG.settings().set_name, **_CONFIG.given("identify"))
+    name = _CONFIG.settings().set_name
+    sets = identify(open_run(_RUN.value), name=name, **_CONFIG.given("identify"))
     print(f"{_RUN.value}/sets/{sets.name}")
 
 

@@ -183,4 +183,4 @@ def _meaning(path: str) -> str:
 def _written(path: str) -> str:
     """The default of a field, as a flag gives it."""
     value = _look_up(DEFAULTS, path)
-    return value if isinstance(value, str) else json.dumps(value)
+    return value or "''" if isinstance(value, str) else json.dumps(value)

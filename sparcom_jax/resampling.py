@@ -14,6 +14,26 @@ TIE = 1e-12
 """Statistics closer than this are equal: a shuffle that changes nothing must count as a tie."""
 DRAWS_AT_ONCE = 64
 CONFIDENCE = 0.95
+STRATUM_ROWS = 24
+"""Instructions in a stratum of length. Their number stays, so that strata become finer with more instructions: within
+strata of growing size, a category that is a little longer than another would be found sooner or later."""
+LEAST_FOR_INTERVAL = 5
+"""Instructions of a category below which no interval is given: of two there is one pair, in every sample the same."""
+
+
+@dataclass(frozen=True)
+class Shuffling:
+    """How labels are shuffled among instructions of similar length.
+
+    Attributes:
+      permutations: how many times.
+      stratum_rows: about how many instructions a stratum of length holds.
+      seed: any whole number from 0 on.
+    """
+
+    permutations: int
+    stratum_rows: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -22,37 +42,35 @@ class Draws:
 
     Attributes:
       observed: the labels as they are.
-      shuffled: labels shuffled freely.
-      shuffled_by_length: labels shuffled among instructions of similar length.
+      shuffled: labels shuffled among instructions of similar length.
       resampled: instructions drawn with replacement within their category.
+      halved: half of the instructions of each category, drawn without replacement.
     """
 
     observed: UInt16[np.ndarray, "1 I C"]
     shuffled: UInt16[np.ndarray, "P I C"]
-    shuffled_by_length: UInt16[np.ndarray, "P I C"]
     resampled: UInt16[np.ndarray, "R I C"]
+    halved: UInt16[np.ndarray, "R I C"]
 
 
-def make_draws(labels: UInt8[np.ndarray, "I"], token_count: Integer[np.ndarray, "I"], categories: int, *,
-               permutations: int, bootstraps: int, strata: int, seed: int) -> Draws:  # fmt: skip
+def make_draws(labels: UInt8[np.ndarray, "I"], token_count: Integer[np.ndarray, "I"], categories: int,
+               shuffling: Shuffling, *, bootstraps: int) -> Draws:  # fmt: skip
     """Draws what `Draws` holds; the same seed gives the same draws.
 
     Args:
       labels: category of each instruction.
       token_count: T_i, counted tokens.
       categories: number of categories C.
-      permutations: shuffles of each of the two kinds.
-      bootstraps: bootstrap samples.
-      strata: number of strata of T.
-      seed: any whole number from 0 on.
+      shuffling: how labels are shuffled; its seed is that of all draws.
+      bootstraps: bootstrap samples, and halves.
     """
-    free, stratified, bootstrap = np.random.default_rng(seed).spawn(3)
-    same = np.zeros(len(labels), np.int64)
+    stratified, bootstrap, halving = np.random.default_rng(shuffling.seed).spawn(3)
+    strata = length_strata(token_count, shuffling.stratum_rows)
     return Draws(
         one_hot(labels[None], categories),
-        one_hot(shuffle_labels(labels, same, permutations, free), categories),
-        one_hot(shuffle_labels(labels, length_strata(token_count, strata), permutations, stratified), categories),
+        one_hot(shuffle_labels(labels, strata, shuffling.permutations, stratified), categories),
         bootstrap_weights(labels, categories, bootstraps, bootstrap),
+        half_weights(labels, categories, bootstraps, halving),
     )
 
 
@@ -61,12 +79,17 @@ def one_hot(labels: UInt8[np.ndarray, "R I"], categories: int) -> UInt16[np.ndar
     return (labels[:, :, None] == np.arange(categories)).astype(np.uint16)
 
 
-def length_strata(token_count: Integer[np.ndarray, "I"], strata: int) -> Int64[np.ndarray, "I"]:
+def length_strata(token_count: Integer[np.ndarray, "I"], stratum_rows: int) -> Int64[np.ndarray, "I"]:
     """Cuts instructions into strata of similar length, at the quantiles of T; equal lengths stay together.
 
     The quantiles lie between two lengths, by linear interpolation. All is multiplied by the number of strata, so that
     whole numbers are compared: a rounded quantile would move every instruction of that length.
+
+    Args:
+      token_count: T of each instruction.
+      stratum_rows: about how many instructions a stratum holds.
     """
+    strata = max(round(len(token_count) / stratum_rows), 1)
     lengths = np.sort(token_count).astype(np.int64)
     place, past = np.divmod(np.arange(1, strata) * (len(lengths) - 1), strata)
     edges = lengths[place] * (strata - past) + lengths[np.minimum(place + 1, len(lengths) - 1)] * past
@@ -98,6 +121,18 @@ def bootstrap_weights(labels: UInt8[np.ndarray, "I"], categories: int, draws: in
         rows = np.flatnonzero(labels == category)
         if rows.size:
             weights[:, rows, category] = rng.multinomial(rows.size, np.full(rows.size, 1 / rows.size), draws)
+    return weights
+
+
+def half_weights(labels: UInt8[np.ndarray, "I"], categories: int, draws: int, rng: np.random.Generator
+                 ) -> UInt16[np.ndarray, "R I C"]:  # fmt: skip
+    """Half of the instructions of every category, rounded down but one at least, each once."""
+    weights = np.zeros((draws, len(labels), categories), np.uint16)
+    for category in range(categories):
+        rows = np.flatnonzero(labels == category)
+        if rows.size:
+            chosen = np.argsort(rng.random((draws, rows.size)), axis=1)[:, : max(rows.size // 2, 1)]
+            weights[np.arange(draws)[:, None], rows[chosen], category] = 1
     return weights
 
 
@@ -165,6 +200,13 @@ def two_sided_p(observed: Float[np.ndarray, "*cells"], draws: Float[np.ndarray, 
     below = (draws <= observed + TIE).sum(axis=0)
     p = np.minimum(2 * (1 + np.minimum(above, below)) / (1 + count), 1.0)
     return np.where(np.isfinite(observed), p, np.nan)
+
+
+def one_sided_p(observed: Float[np.ndarray, "*cells"], draws: Float[np.ndarray, "R *cells"]
+                ) -> Float64[np.ndarray, "*cells"]:  # fmt: skip
+    """The upper tail, counted as in `two_sided_p`: that chance gives as much or more."""
+    count, above = np.isfinite(draws).sum(axis=0), (draws >= observed - TIE).sum(axis=0)
+    return np.where(np.isfinite(observed), (1 + above) / (1 + count), np.nan)
 
 
 def benjamini_hochberg(p: Float64[np.ndarray, "M"]) -> Float64[np.ndarray, "M"]:

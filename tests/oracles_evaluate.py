@@ -124,17 +124,3 @@ def ranks(values: list[float]) -> list[float]:
 
 def pearson(x: list[float], y: list[float]) -> float:
     return float(np.corrcoef(x, y)[0, 1])
-
-
-def mantel(first: np.ndarray, second: np.ndarray, method: str, diagonal: bool) -> tuple[float, float]:
-    """Correlation of the distinct cells and its exact one-sided p-value over all relabellings."""
-    size = len(first)
-    cells = [(a, b) for a in range(size) for b in range(a, size) if diagonal or a != b]
-
-    def correlation(order: tuple[int, ...]) -> float:
-        x, y = [first[a, b] for a, b in cells], [second[order[a], order[b]] for a, b in cells]
-        return pearson(ranks(x), ranks(y)) if method == "spearman" else pearson(x, y)
-
-    orders = list(itertools.permutations(range(size)))
-    observed = correlation(orders[0])
-    return observed, sum(correlation(order) >= observed - 1e-9 for order in orders) / len(orders)

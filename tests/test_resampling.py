@@ -45,10 +45,10 @@ def test_shuffles_keep_categories_within_strata(rows: list[tuple[int, int]], see
 
 
 def test_strata_are_quantiles_and_keep_equal_lengths_together() -> None:
-    strata = resampling.length_strata(np.array([1, 9, 2, 8, 5, 5, 5, 5], np.uint32), 2)
+    strata = resampling.length_strata(np.array([1, 9, 2, 8, 5, 5, 5, 5], np.uint32), 4)
     np.testing.assert_array_equal(strata, [0, 1, 0, 1, 1, 1, 1, 1])
-    assert set(resampling.length_strata(np.arange(100), 5).tolist()) == {0, 1, 2, 3, 4}
-    assert not resampling.length_strata(np.arange(7), 1).any()
+    assert set(resampling.length_strata(np.arange(100), 20).tolist()) == {0, 1, 2, 3, 4}
+    assert not resampling.length_strata(np.arange(7), 7).any()
 
 
 def test_bootstrap_keeps_category_sizes() -> None:

@@ -191,7 +191,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("capture", {"rows_per_block": 3}, "capture.rows_per_block must be a power of two, got 3"),
     ("identify", {"epsilon": 0.0}, "epsilon must be within (0, 1], got 0.0"),
     ("select", {"half": "third"}, "half 'third' is not known; known: first, second, all"),
-    ("evaluate", {"strata": 0}, "strata is 0: it must be 1 or more"),
+    ("evaluate", {"stratum_rows": 0}, "stratum_rows is 0: it must be 1 or more"),
     ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
 ])  # fmt: skip

@@ -48,7 +48,8 @@ def test_shares_that_floats_get_wrong_or_may(share: float, total: int, least: in
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 12))
-def test_strata_are_cut_at_exact_quantiles(lengths: list[int], strata: int) -> None:
+def test_strata_are_cut_at_exact_quantiles(lengths: list[int], stratum_rows: int) -> None:
+    strata = max(round(len(lengths) / stratum_rows), 1)
     ordered = sorted(lengths)
     edges = []
     for k in range(1, strata):
@@ -56,4 +57,4 @@ def test_strata_are_cut_at_exact_quantiles(lengths: list[int], strata: int) -> N
         low = int(at)
         edges.append(ordered[low] + (at - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low]))
     expected = [sum(edge <= length for edge in edges) for length in lengths]
-    assert length_strata(np.asarray(lengths, np.uint32), strata).tolist() == expected
+    assert length_strata(np.asarray(lengths, np.uint32), stratum_rows).tolist() == expected

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Float64, UInt16
 
+from sparcom_jax.analysis import popularity
 from sparcom_jax.analysis.depth import jensen_shannon, mean_depth, relative_depth, wasserstein
 from sparcom_jax.analysis.drift import frequency_drift, routing_distribution, total_variation
 from sparcom_jax.analysis.overlap import expected_of_pairs, jaccard, paired_intersections
@@ -28,7 +29,9 @@ def instruction_overlap(base: Side, tuned: Side) -> Rows:
         found = paired_intersections(base.sets, tuned.sets, name)
         sizes = found.first.sum(axis=1), found.second.sum(axis=1)
         chance = jaccard(expected_of_pairs(found, group.unit_count // len(group.layers)), *sizes)
-        columns = (*sizes, found.common, jaccard(found.common, *sizes), chance)
+        by_layer = found.first, found.second
+        popular = jaccard(popularity.expected_of_pairs(base.sets, tuned.sets, name, by_layer), *sizes)
+        columns = (*sizes, found.common, jaccard(found.common, *sizes), chance, popular)
         for entry, c, tokens, *values in zip(run.instructions, run.category, run.token_count, *columns, strict=True):
             yield name, entry["id"], run.categories[c], tokens, *values
 
@@ -43,10 +46,10 @@ def category_overlap(base: Side, rows: Sequence[Sequence[object]], resampled: We
     """
     at = INSTRUCTION_OVERLAP.names.index("jaccard")
     for name in base.sets.groups:
-        values = np.array([row[at : at + 2] for row in rows if row[0] == name], np.float64)
+        values = np.array([row[at : at + 3] for row in rows if row[0] == name], np.float64)
         means, low, high = _means(base, values, resampled)
         for c, (category, members) in enumerate(zip(base.run.categories, base.sets.category_sizes, strict=True)):
-            yield name, category, members, means[c, 0], low[c, 0], high[c, 0], means[c, 1]
+            yield name, category, members, means[c, 0], low[c, 0], high[c, 0], *means[c, 1:]
 
 
 def units(base: Side, tuned: Side) -> Rows:

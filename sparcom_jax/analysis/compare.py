@@ -11,6 +11,7 @@ from sparcom_jax.analysis import change, likeness
 from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
 from sparcom_jax.resampling import bootstrap_weights
+from sparcom_jax.results.columns import Table
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,
@@ -22,7 +23,6 @@ from sparcom_jax.results.tables import (
     ROUTING_DRIFT,
     TABLES,
     UNITS,
-    Table,
 )
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
@@ -65,7 +65,7 @@ def compare(
     start_results(output, "compare")
     absent = _absent(before, after)
     sides = measure_side("base", before, settings.rho), measure_side("tuned", after, settings.rho)
-    correlation = likeness.matrix_correlation(*sides, settings.permutations, settings.seed)
+    correlation = likeness.matrix_correlation(*sides, settings)
     tables = {DEPTH_PROFILE: list(likeness.depth_profile(*sides)), MATRIX_CORRELATION: list(correlation)}
     if UNITS.name not in absent:
         tables |= _changes(*sides, settings, absent)

@@ -13,7 +13,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
 from sparcom_jax.analysis.overlap import BLOCK_VALUES, mask_blocks
-from sparcom_jax.resampling import Draws, benjamini_hochberg, interval, mean_of_draws, share, two_sided_p
+from sparcom_jax.resampling import (
+    LEAST_FOR_INTERVAL,
+    Draws,
+    benjamini_hochberg,
+    interval,
+    mean_of_draws,
+    one_sided_p,
+    share,
+)
 from sparcom_jax.select.cores import in_every_core, in_one_core
 from sparcom_jax.store.sets import Sets, required_members
 from sparcom_jax.units.bits import pack, unpack
@@ -30,10 +38,10 @@ class Uniqueness:
     Attributes:
       core_units: size of the core set.
       unique_units: core units in no other core.
-      general_units: units in the cores of all categories (one number).
-      value: unique_units / core_units; NaN where the core is empty, as in all that follows.
-      null_mean, p_value, q_value: against labels shuffled among instructions of similar length.
-      low, high: bootstrap interval over instructions.
+      general_units: units in the cores of all categories (one number); 0 where there is one category.
+      value: unique_units / core_units; NaN where the core is empty or there is one category, as in all that follows.
+      null_mean, p_value, q_value: against labels shuffled among instructions of similar length, one-sided.
+      low, high: interval over instructions, by halves of them.
     """
 
     core_units: Int64[np.ndarray, "C"]
@@ -60,16 +68,18 @@ def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
 
 
 @partial(jax.jit, static_argnames="batch")
-def _core_counts(packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], required: Float32[Array, "C"], batch: int
-                 ) -> Int32[Array, "R 2 C"]:  # fmt: skip
+def _core_counts(
+    packed: UInt8[Array, "I B"], weights: UInt16[Array, "R I C"], required: Float32[Array, "R C"], batch: int
+) -> Int32[Array, "R 2 C"]:
     bits = indicators(packed)
 
-    def one_draw(held: UInt16[Array, "I C"]) -> Int32[Array, "2 C"]:
+    def one_draw(draw: tuple[UInt16[Array, "I C"], Float32[Array, "C"]]) -> Int32[Array, "2 C"]:
+        held, least = draw
         members = jnp.matmul(held.T.astype(jnp.float32), bits, precision=jax.lax.Precision.HIGHEST)
-        core = members >= required[:, None]
+        core = members >= least[:, None]
         return jnp.stack([core, in_one_core(core)]).sum(axis=2, dtype=jnp.int32)
 
-    return jax.lax.map(one_draw, weights, batch_size=batch)
+    return jax.lax.map(one_draw, (weights, required), batch_size=batch)
 
 
 def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, "R I C"], advance: Callable[[int], None]
@@ -82,11 +92,12 @@ def core_counts(sets: Sets, group: str, rho: float, weights: UInt16[np.ndarray, 
       sets: the sets of a run.
       group: name of the group.
       rho: share of the category's instructions that must hold a unit.
-      weights: the draws; every one keeps the sizes of the categories.
+      weights: the draws, of any sizes of the categories.
       advance: told of every layer that is begun.
     """
     draws, _, categories = weights.shape
-    required = jnp.asarray(required_members(sets.category_sizes, rho), jnp.float32)
+    sizes = weights.sum(axis=1, dtype=np.int64)
+    required = jnp.asarray(required_members(sizes.reshape(-1), rho).reshape(sizes.shape), jnp.float32)
     placed = jnp.asarray(weights)
     counts = np.zeros((draws, 2, categories), np.int64)
     begun = 0
@@ -111,15 +122,40 @@ def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U
       advance: told of every layer that is begun.
     """
     core_units, unique_units = core.sum(axis=(1, 2)), in_one_core(core).sum(axis=(1, 2))
-    value = share(unique_units, core_units)
-    sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled_by_length, draws.resampled]), advance)
-    drawn = share(unique, sizes)
-    shuffled, resampled = np.split(drawn, [len(draws.shuffled_by_length)])
-    p_value = two_sided_p(value, shuffled)
-    low, high = (np.where(np.isfinite(value), end, np.nan) for end in interval(resampled))
     general_units = int(in_every_core(core).sum())
+    value = share(unique_units, core_units)
+    if len(core) == 1:  # no other category, so nothing to be unique against
+        general_units, value = 0, np.full(1, np.nan)
+    sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled, draws.halved]), advance)
+    shuffled, halved = np.split(share(unique, sizes), [len(draws.shuffled)])
+    p_value = one_sided_p(value, shuffled)
+    low, high = half_interval(value, halved, sets.category_sizes)
     return Uniqueness(core_units, unique_units, general_units, value, mean_of_draws(shuffled), p_value,
                       benjamini_hochberg(p_value), low, high)  # fmt: skip
+
+
+def half_interval(value: Float64[np.ndarray, "C"], halved: Float64[np.ndarray, "R C"], sizes: Int64[np.ndarray, "C"]
+                  ) -> tuple[Float64[np.ndarray, "C"], Float64[np.ndarray, "C"]]:  # fmt: skip
+    """Interval (95%) of a share, as far about it as halves of the instructions scatter about their mean.
+
+    Halves without replacement scatter as new samples of the whole size would: their variance is that of a sample of
+    n / 2, less what the finite number of instructions takes, 1 - 1/2 (Politis and Romano 1994, Ann. Stat. 22:2031).
+    Samples with replacement hold instructions twice, which makes units core that are not, and shifts uniqueness.
+
+    Args:
+      value: the share among all instructions.
+      halved: among halves.
+      sizes: instructions of each category.
+
+    Returns:
+      Lower and upper ends; NaN where the share is, and for a category of few instructions.
+    """
+    low, high = interval(halved - mean_of_draws(halved))
+    half = np.maximum(sizes // 2, 1)
+    scale = np.sqrt(half / np.maximum(sizes - half, 1))
+    defined = np.isfinite(value) & (sizes >= LEAST_FOR_INTERVAL)
+    low, high = (np.where(defined, np.clip(value + end * scale, 0.0, 1.0), np.nan) for end in (low, high))
+    return low, high
 
 
 def combinations(core: Bool[np.ndarray, "C L U"]) -> list[tuple[tuple[int, ...], int]]:

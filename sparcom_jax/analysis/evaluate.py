@@ -1,34 +1,34 @@
 """Generality and uniqueness of the units of every category, against chance, shuffled labels and length."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.analysis.cores import Uniqueness, combinations, core_sets, uniqueness
+from sparcom_jax.analysis.cautions import FEW_TOKENS, cautions, duplicates, odd_sizes
+from sparcom_jax.analysis.contrasts import Shuffles, shuffle_pairs
+from sparcom_jax.analysis.cores import combinations
 from sparcom_jax.analysis.correlation import spearman
 from sparcom_jax.analysis.depth import relative_depth
-from sparcom_jax.analysis.overlap import all_intersections, all_overlaps
+from sparcom_jax.analysis.generality import GroupResult, measure_group
 from sparcom_jax.analysis.settings import EvaluateSettings
-from sparcom_jax.progress import progress
+from sparcom_jax.progress import say
 from sparcom_jax.resampling import (
-    Draws,
+    Shuffling,
     benjamini_hochberg,
     category_means,
-    cell_means,
-    interval,
     make_draws,
-    mean_of_draws,
     pair_counts,
-    two_sided_p,
+    share,
 )
+from sparcom_jax.results.columns import Table
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
     COMBINATIONS,
+    CONTRASTS,
     CORE_UNITS,
     DEPTH,
     INSTRUCTIONS,
@@ -38,26 +38,7 @@ from sparcom_jax.results.tables import (
 )
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
-from sparcom_jax.units.groups import EXPERT_GROUP, Group
-
-
-@dataclass(frozen=True)
-class GroupResult:
-    """What is found for one group of units.
-
-    Attributes:
-      group: the units.
-      cells: by measure, the category table of each value of a cell, `[C, C]`, by its column of `OVERLAP`.
-      core: the core sets.
-      layer_sizes: |S(i)| by layer.
-      uniqueness: of every category.
-    """
-
-    group: Group
-    cells: dict[str, dict[str, np.ndarray]]
-    core: Bool[np.ndarray, "C L U"]
-    layer_sizes: Int64[np.ndarray, "I L"]
-    uniqueness: Uniqueness
+from sparcom_jax.units.groups import EXPERT_GROUP
 
 
 def evaluate(
@@ -86,10 +67,18 @@ def evaluate(
     sets = open_sets(run, set_name)
     sets.require_units()
     start_results(output, "evaluate")
-    draws = make_draws(run.category, run.token_count, len(run.categories), permutations=settings.permutations,
-                       bootstraps=settings.bootstraps, strata=settings.strata, seed=settings.seed)  # fmt: skip
-    results = [_evaluate_group(sets, group, settings.rho, draws) for group in sets.groups.values()]
-    _write_tables(output, sets, results)
+    labels, tokens, categories = run.category, run.token_count, len(run.categories)
+    shuffling = Shuffling(settings.permutations, settings.stratum_rows, settings.seed)
+    draws = make_draws(labels, tokens, categories, shuffling, bootstraps=settings.bootstraps)
+    pairs = shuffle_pairs(labels, tokens, categories, shuffling)
+    odd = {name: odd_sizes(sets.size(name)) for name in sets.groups}
+    duplicate_of = duplicates(run)
+    told = list(cautions(run, duplicate_of, odd, _untestable(run, pairs), _smallest_p(pairs)))
+    for caution in told:
+        say(caution)
+    results = [measure_group(sets, group, settings.rho, draws, pairs, odd[name])
+               for name, group in sets.groups.items()]  # fmt: skip
+    _write_tables(output, sets, results, pairs, duplicate_of)
     return write_summary(output, {
         "kind": "evaluate",
         **run.record(),
@@ -97,50 +86,26 @@ def evaluate(
         "settings": asdict(settings),
         "categories": run.categories,
         "instructions": sets.category_sizes,
+        "cautions": told,
         "tables": [table.name for table in TABLES["evaluate"]],
         "groups": {result.group.name: _group_summary(sets, result) for result in results},
     })  # fmt: skip
 
 
-def category_table(overlap: Float64[np.ndarray, "I I"], chance: Float64[np.ndarray, "I I"], draws: Draws
-                   ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The category table of one measure: generality on the diagonal, overlap between categories off it.
-
-    Args:
-      overlap: of all pairs of instructions.
-      chance: its chance level.
-      draws: the draws of the run.
-
-    Returns:
-      The `[C, C]` table of each value of a cell, by its column of `OVERLAP`; NaN in the cell of a category with fewer
-      than two instructions.
-    """
-    value = cell_means(overlap, draws.observed)[0]
-    table = {"value": value, "chance": cell_means(chance, draws.observed)[0]}
-    for suffix, weights in (("", draws.shuffled), ("_length", draws.shuffled_by_length)):
-        shuffled = cell_means(overlap, weights)
-        p_value = two_sided_p(value, shuffled)
-        table |= {f"null_mean{suffix}": mean_of_draws(shuffled), f"p_value{suffix}": p_value,
-                  f"q_value{suffix}": _symmetric_q(p_value)}  # fmt: skip
-    low, high = interval(cell_means(overlap, draws.resampled))
-    return table | {"ci_low": low, "ci_high": high}
+def _untestable(run: Run, pairs: Sequence[Shuffles]) -> dict[tuple[str, str], str]:
+    """Of the pairs of categories that cannot be tested, the reason."""
+    sizes, found = np.bincount(run.category, minlength=len(run.categories)), {}
+    for one in pairs:
+        first, second = (run.categories[category] for category in one.pair)
+        if min(sizes[[*one.pair]]) < 2:
+            found[first, second] = "one has fewer than two instructions"
+        elif not one.comparable:
+            found[first, second] = "no instruction of one is as long as one of the other"
+    return found
 
 
-def _symmetric_q(p_value: Float64[np.ndarray, "C C"]) -> Float64[np.ndarray, "C C"]:
-    rows, columns = np.triu_indices(len(p_value))
-    table = np.empty_like(p_value)
-    table[rows, columns] = table[columns, rows] = benjamini_hochberg(p_value[rows, columns])
-    return table
-
-
-def _evaluate_group(sets: Sets, group: Group, rho: float, draws: Draws) -> GroupResult:
-    layers, layer_units = len(group.layers), group.unit_count // len(group.layers)
-    with progress(f"evaluate {group.name}", 2 * layers, "layers") as bar:
-        found = all_intersections(sets, group.name, bar.advance)
-        cells = {measure: category_table(overlap, chance, draws)
-                 for measure, (overlap, chance) in all_overlaps(found, layer_units).items()}  # fmt: skip
-        core = core_sets(sets, group.name, rho)
-        return GroupResult(group, cells, core, found.first, uniqueness(sets, group.name, rho, core, draws, bar.advance))
+def _smallest_p(pairs: Sequence[Shuffles]) -> float:
+    return min((one.smallest_p for one in pairs), default=1.0)
 
 
 def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:
@@ -151,26 +116,40 @@ def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:
         "layers": result.group.layers,
         "mean_set_size": float(size.mean()),
         "spearman_size_token_count": spearman(size, tokens),
+        "overlap_explained_by": result.explained,
         "overlap": result.cells,
         "core_units": found.core_units,
         "unique_units": found.unique_units,
         "general_units": found.general_units,
-        "uniqueness": {"value": found.value, "null_mean_length": found.null_mean, "p_value_length": found.p_value,
-                       "q_value_length": found.q_value, "ci_low": found.low, "ci_high": found.high},
+        "uniqueness": {"value": found.value, "null_mean": found.null_mean, "p_value": found.p_value,
+                       "q_value": found.q_value, "ci_low": found.low, "ci_high": found.high},
     }  # fmt: skip
 
 
-def _write_tables(output: Path, sets: Sets, results: Sequence[GroupResult]) -> None:
-    rows_of = {
-        OVERLAP: _overlap_rows,
-        UNIQUENESS: _uniqueness_rows,
-        COMBINATIONS: _combination_rows,
-        DEPTH: _depth_rows,
-        INSTRUCTIONS: _instruction_rows,
-        CORE_UNITS: _core_unit_rows,
+def _write_tables(
+    output: Path, sets: Sets, results: Sequence[GroupResult], pairs: Sequence[Shuffles], duplicate_of: Sequence[str]
+) -> None:
+    rows_of: dict[Table, Callable[[GroupResult], Iterator[Sequence[object]]]] = {
+        OVERLAP: lambda result: _overlap_rows(sets, result),
+        CONTRASTS: lambda result: _contrast_rows(sets, result, pairs),
+        UNIQUENESS: lambda result: _uniqueness_rows(sets, result),
+        COMBINATIONS: lambda result: _combination_rows(sets, result),
+        DEPTH: lambda result: _depth_rows(sets, result),
+        INSTRUCTIONS: lambda result: _instruction_rows(sets, result, duplicate_of),
+        CORE_UNITS: lambda result: _core_unit_rows(sets, result),
     }
     for table, rows in rows_of.items():
-        write_table(output, table, chain.from_iterable(rows(sets, result) for result in results))
+        write_table(output, table, chain.from_iterable(map(rows, results)))
+
+
+def _contrast_rows(sets: Sets, result: GroupResult, pairs: Sequence[Shuffles]) -> Iterator[Sequence[object]]:
+    categories = sets.run.categories
+    for measure, found in result.contrasts.items():
+        q_values = benjamini_hochberg(np.asarray([one.p_value for one in found], np.float64))
+        for shuffles, one, q_value in zip(pairs, found, q_values, strict=True):
+            first, second = (categories[category] for category in shuffles.pair)
+            yield (result.group.name, measure, first, second, one.value, one.low, one.high, one.null_mean, one.p_value,
+                   q_value, shuffles.smallest_p, len(shuffles.rows), shuffles.comparable)  # fmt: skip
 
 
 def _overlap_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
@@ -186,8 +165,9 @@ def _overlap_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]
 
 def _uniqueness_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
     found = result.uniqueness
-    columns = (found.core_units, found.unique_units, found.value, found.null_mean, found.p_value, found.q_value,
-               found.low, found.high)  # fmt: skip
+    general = share(np.full(len(found.core_units), found.general_units), found.core_units)
+    columns = (sets.category_sizes, found.core_units, found.unique_units, found.value, found.low, found.high,
+               found.null_mean, found.p_value, found.q_value, general)  # fmt: skip
     for category, *values in zip(sets.run.categories, *columns, strict=True):
         yield result.group.name, category, *values
 
@@ -209,11 +189,12 @@ def _depth_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
             yield result.group.name, category, layer, depth[at], units[c, at], share, sizes[c, at]
 
 
-def _instruction_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
-    size, cut = sets.size(result.group.name), sets.cut(result.group.name)
-    for i, entry in enumerate(sets.run.instructions):
-        category = sets.run.categories[sets.run.category[i]]
-        yield result.group.name, entry["id"], category, sets.run.token_count[i], size[i], cut[i]
+def _instruction_rows(sets: Sets, result: GroupResult, duplicate_of: Sequence[str]) -> Iterator[Sequence[object]]:
+    run, size, cut = sets.run, sets.size(result.group.name), sets.cut(result.group.name)
+    for i, entry in enumerate(run.instructions):
+        tokens = int(run.token_count[i])
+        yield (result.group.name, entry["id"], run.categories[run.category[i]], tokens, size[i], cut[i],
+               int(tokens < FEW_TOKENS), int(result.odd[i]), duplicate_of[i])  # fmt: skip
 
 
 def _core_unit_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object]]:
@@ -226,5 +207,5 @@ def _core_unit_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[object
         experts = units[group.dimension_names.index("expert")].tolist() if "expert" in group.dims else blank
         neurons = blank if group.name == EXPERT_GROUP else units[-1].tolist()
         shares = (membership[c][units] / max(members, 1)).tolist()
-        for layer, expert, neuron, share in zip(layers, experts, neurons, shares, strict=True):
-            yield group.name, layer, expert, neuron, category, share
+        for layer, expert, neuron, held in zip(layers, experts, neurons, shares, strict=True):
+            yield group.name, layer, expert, neuron, category, held

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import UInt16
 
 from sparcom_jax.analysis.correlation import METHODS, correlate_tables
 from sparcom_jax.analysis.depth import profile, relative_depth
-from sparcom_jax.analysis.overlap import MEASURES, all_overlaps
+from sparcom_jax.analysis.overlap import MEASURES, overlaps
+from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.analysis.sides import Side
-from sparcom_jax.resampling import cell_means, one_hot
+from sparcom_jax.resampling import cell_means, length_strata, one_hot, shuffle_labels
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 GRID = np.linspace(0, 1, 11)
@@ -30,35 +32,38 @@ def depth_profile(*sides: Side) -> Rows:
                     yield side.role, name, category, place, core[c, at], held[c, at]
 
 
-def matrix_correlation(base: Side, tuned: Side, permutations: int, seed: int) -> Rows:
+def matrix_correlation(base: Side, tuned: Side, settings: CompareSettings) -> Rows:
     """Rows of `MATRIX_CORRELATION`: whether the two models agree on which categories overlap.
 
-    Neurons of any kind correspond to neurons of any kind, experts only to experts.
+    Neurons of any kind correspond to neurons of any kind, experts only to experts. The labels are shuffled among
+    instructions of similar length, for both models alike, and both tables made anew: lengths alone make tables of
+    unrelated models alike, and relabelling the categories of one (a Mantel test) takes that for agreement.
 
     Args:
       base: one model.
       tuned: the other.
-      permutations: most relabellings of the categories.
-      seed: of the relabellings.
+      settings: how many shuffles, within which strata, by which seed.
     """
-    first, second = category_tables(base), category_tables(tuned)
+    run, categories = base.run, len(base.run.categories)
+    length = base.run.token_count.astype(np.int64) + tuned.run.token_count  # tokenizers may differ
+    random = np.random.default_rng([settings.seed, 1])
+    shuffled = shuffle_labels(run.category, length_strata(length, settings.stratum_rows), settings.permutations, random)
+    weights = one_hot(np.concatenate([run.category[None], shuffled]), categories)
+    first, second = category_tables(base, weights), category_tables(tuned, weights)
     for one in first:
         for other in second:
             if (one == EXPERT_GROUP) != (other == EXPERT_GROUP):
                 continue
             for measure in MEASURES:
                 for cells in ("all", "between"):
-                    found = correlate_tables(first[one][measure], second[other][measure], diagonal=cells == "all",
-                                             permutations=permutations, seed=seed)  # fmt: skip
-                    tested = [part[method] for method in METHODS for part in (found.value, found.p_value)]
-                    yield one, other, measure, cells, found.cells, *tested, found.shuffles, int(found.exact)
+                    found = correlate_tables(first[one][measure], second[other][measure], diagonal=cells == "all")
+                    tested = [part[method] for method in METHODS for part in (found.value, found.null, found.p_value)]
+                    yield one, other, measure, cells, found.cells, *tested, settings.permutations
 
 
-def category_tables(side: Side) -> dict[str, dict[str, np.ndarray]]:
-    """Mean overlap within and between categories, `[C, C]`, by group and measure."""
-    observed = one_hot(side.run.category[None], len(side.run.categories))
-    tables = {}
-    for name, group in side.sets.groups.items():
-        overlaps = all_overlaps(side.intersections[name], group.unit_count // len(group.layers))
-        tables[name] = {measure: cell_means(overlap, observed)[0] for measure, (overlap, _) in overlaps.items()}
-    return tables
+def category_tables(side: Side, weights: UInt16[np.ndarray, "R I C"]) -> dict[str, dict[str, np.ndarray]]:
+    """Mean overlap within and between categories, `[R, C, C]`, by group and measure."""
+    return {
+        name: {measure: cell_means(overlap, weights) for measure, overlap in overlaps(of.common, of.first).items()}
+        for name, of in side.intersections.items()
+    }

@@ -185,17 +185,15 @@ def overlap_coefficient(common: Num[np.ndarray, "*#pairs"], first: Num[np.ndarra
 MEASURES = {"jaccard": jaccard, "overlap_coefficient": overlap_coefficient}
 
 
-def all_overlaps(found: Intersections, layer_units: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Overlap of all pairs and its chance level, by measure; each `[I, I]` float64.
+def overlaps(common: Num[np.ndarray, "I I"], sizes: Int64[np.ndarray, "I L"]) -> dict[str, Float64[np.ndarray, "I I"]]:
+    """Overlap of all pairs, by measure.
 
     Args:
-      found: from `all_intersections`.
-      layer_units: the units of one layer.
+      common: |S(i) and S(i')|, or its expectation for a chance level.
+      sizes: |S(i)| by layer.
     """
-    total = found.first.sum(axis=1)
-    expected = expected_of_all(found.first, layer_units)
-    sizes = total[:, None], total[None, :]
-    return {name: (measure(found.common, *sizes), measure(expected, *sizes)) for name, measure in MEASURES.items()}
+    total = sizes.sum(axis=1)
+    return {name: measure(common, total[:, None], total[None, :]) for name, measure in MEASURES.items()}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.resampling import STRATUM_ROWS
 
 
 @dataclass(frozen=True)
@@ -11,16 +12,16 @@ class EvaluateSettings:
 
     Attributes:
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      permutations: shuffles of the labels, for each of the two null models.
-      bootstraps: bootstrap samples of the instructions.
-      strata: strata of length in the length-controlled null model.
+      permutations: shuffles of the labels among instructions of similar length.
+      bootstraps: bootstrap samples of the instructions, and halves of them.
+      stratum_rows: about how many instructions are of similar length, in a shuffle.
       seed: seed of all draws; the same seed gives the same files.
     """
 
     rho: float = 0.5
     permutations: int = 1000
     bootstraps: int = 1000
-    strata: int = 5
+    stratum_rows: int = STRATUM_ROWS
     seed: int = 0
 
     def check(self) -> None:
@@ -29,7 +30,8 @@ class EvaluateSettings:
         Raises:
           InputError: rho is not in (0, 1], or a number is too small.
         """
-        _check(self.rho, self.seed, permutations=self.permutations, bootstraps=self.bootstraps, strata=self.strata)
+        _check(self.rho, self.seed, permutations=self.permutations, bootstraps=self.bootstraps,
+               stratum_rows=self.stratum_rows)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ class CompareSettings:
 
     Attributes:
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      permutations: most relabellings of the categories in the test of a matrix correlation.
+      permutations: shuffles of the labels among instructions of similar length, for the correlation of the tables.
       bootstraps: bootstrap samples of the instructions.
+      stratum_rows: about how many instructions are of similar length, in a shuffle.
       seed: seed of all draws; the same seed gives the same files.
     """
 
     rho: float = 0.5
     permutations: int = 1000
     bootstraps: int = 1000
+    stratum_rows: int = STRATUM_ROWS
     seed: int = 0
 
     def check(self) -> None:
@@ -54,7 +58,8 @@ class CompareSettings:
         Raises:
           InputError: rho is not in (0, 1], or a number is too small.
         """
-        _check(self.rho, self.seed, permutations=self.permutations, bootstraps=self.bootstraps)
+        _check(self.rho, self.seed, permutations=self.permutations, bootstraps=self.bootstraps,
+               stratum_rows=self.stratum_rows)  # fmt: skip
 
 
 def _check(rho: float, seed: int, **counts: int) -> None:

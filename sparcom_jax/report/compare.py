@@ -17,6 +17,7 @@ from sparcom_jax.report.markup import (
     table,
     text,
 )
+from sparcom_jax.results.columns import Table
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,
@@ -26,7 +27,6 @@ from sparcom_jax.results.tables import (
     MATRIX_CORRELATION,
     ROUTING_DRIFT,
     UNITS,
-    Table,
 )
 from sparcom_jax.units.groups import EXPERT_GROUP
 
@@ -39,7 +39,7 @@ def _headlines(result: Result, base: str, tuned: str) -> Iterator[Sequence[objec
         return
     for name in result.summary["base"]["groups"]:
         rows = result.of_group(CATEGORY_OVERLAP, name)
-        overlap = [mean(row[key] for row in rows) for key in ("jaccard", "chance")]
+        overlap = [mean(row[key] for row in rows) for key in ("jaccard", "chance_popularity")]
         units = result.of_group(UNITS, name)
         yield result.name, base, tuned, name, *overlap, *(_sum(units, change) for change in charts.CHANGES)
 
@@ -80,18 +80,19 @@ def section(result: Result) -> Section:
 def _overlap(result: Result) -> Iterator[str | Figure]:
     yield heading("Overlap of base and tuned")
     source = [result.path(CATEGORY_OVERLAP)]
-    names = ("measured", "chance level")
+    names = ("measured", "chance by popularity")
     panels = {group: [*_overlap_points(result, group, names)] for group in result.summary["base"]["groups"]}
     caption = (
         "Jaccard of S(i) of the base model and S(i) of the tuned one (0 to 1): mean over the category's instructions "
-        "with its 95% bootstrap interval. Chance level: intersections expected of random sets with the same size in "
-        "every layer (hypergeometric)."
+        "with its 95% bootstrap interval. Chance by popularity: intersections expected of random sets with the same "
+        "size in every layer, and every unit in as many of them, in either model."
     )
     spec = charts.intervals(panels, result.summary["categories"], title="mean Jaccard", names=names)
     yield Figure("overlap", spec, caption, source)
-    columns = ("units", "category", "instructions", "mean Jaccard", "95% interval", "chance")
+    columns = ("units", "category", "instructions", "mean Jaccard", "95% interval", "chance by popularity",
+               "chance, all units alike")  # fmt: skip
     rows = [(row["group"], row["category"], row["instructions"], row["jaccard"],
-             interval(row["ci_low"], row["ci_high"]), row["chance"])
+             interval(row["ci_low"], row["ci_high"]), row["chance_popularity"], row["chance"])
             for row in result.tables[CATEGORY_OVERLAP]]  # fmt: skip
     yield table(columns, rows, source, title="The same in numbers", folded=True)
 
@@ -184,17 +185,18 @@ def _profiles(result: Result) -> Iterator[str | Figure]:
 
 def _correlation(result: Result) -> Iterator[str | Figure]:
     yield heading("Correlation of the category tables")
-    columns = ("base", "tuned", "measure", "over", "cells", "Pearson", "p, Pearson", "Spearman", "p, Spearman",
-               "relabellings")  # fmt: skip
+    columns = ("base", "tuned", "measure", "over", "cells", "Pearson", "shuffled", "p", "Spearman", "shuffled", "p",
+               "shuffles")  # fmt: skip
     rows = [
         (row["group_base"], row["group_tuned"], row["measure"].replace("_", " "), row["cells"], row["cell_count"],
-         row["pearson"], row["p_pearson"], row["spearman"], row["p_spearman"], row["relabellings"])
+         row["pearson"], row["null_pearson"], row["p_pearson"],
+         row["spearman"], row["null_spearman"], row["p_spearman"], row["shuffles"])
         for row in result.tables[MATRIX_CORRELATION]
     ]  # fmt: skip
     title = (
         "Whether the two models agree on which categories overlap: correlation (-1 to 1) of their tables of mean "
-        "overlap, over all cells or only those between two categories; p of the one-sided Mantel test (categories "
-        "relabelled)."
+        "overlap, over all cells or only those between two categories; the median, and a one-sided p, where labels are "
+        "shuffled among instructions of similar length, for both models alike."
     )
     yield table(columns, rows, [result.path(MATRIX_CORRELATION)], title=title)
 
@@ -204,7 +206,7 @@ def _overlap_points(result: Result, group: str, names: tuple[str, str]) -> Itera
     for row in result.of_group(CATEGORY_OVERLAP, group):
         bounds = {"low": row["ci_low"], "high": row["ci_high"]}
         yield {"category": row["category"], "what": measured, "value": row["jaccard"], **bounds}
-        yield {"category": row["category"], "what": chance, "value": row["chance"]}
+        yield {"category": row["category"], "what": chance, "value": row["chance_popularity"]}
 
 
 def _changed(rows: Sequence[Row]) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from sparcom_jax.report.markup import (
     table,
 )
 from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import COMBINATIONS, DEPTH, OVERLAP, UNIQUENESS
+from sparcom_jax.results.tables import COMBINATIONS, CONTRASTS, DEPTH, OVERLAP, UNIQUENESS
 
 MEASURES = {"jaccard": "Jaccard", "overlap_coefficient": "overlap coefficient"}
 DEFINITIONS = {
@@ -36,7 +36,7 @@ def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
         cells = [row for row in result.of_group(OVERLAP, name) if row["measure"] == "jaccard"]
         within = [row for row in cells if row["category_a"] == row["category_b"]]
         between = [row for row in cells if row["category_a"] != row["category_b"]]
-        means = [mean(row[key] for row in part) for part in (within, between) for key in ("value", "chance")]
+        means = [mean(row[key] for row in part) for part in (within, between) for key in ("value", "chance_popularity")]
         unique = mean(row["uniqueness"] for row in result.of_group(UNIQUENESS, name))
         yield result.name, model, name, *means, unique, group["general_units"], group["units"]
 
@@ -58,7 +58,8 @@ HEADLINES = Headlines(
     meaning=(
         "Within: mean Jaccard overlap (0 to 1) of the unit sets of two instructions of one category, its "
         "generality, averaged over the categories. Between: the same for two instructions of different categories. "
-        "By chance: what random sets of the same size in every layer would overlap. Uniqueness: share (0 to 1) of "
+        "By chance: what random sets would, of the "
+        "same size in every layer and with every unit in as many of them. Uniqueness: share (0 to 1) of "
         "a category's core units that are core to no other category, averaged over the categories. General units: "
         "units in the cores of all categories. Instructions of a category have units of their own where they "
         "overlap more within than between; both can exceed chance through general units."
@@ -77,6 +78,7 @@ def section(result: Result) -> Section:
             f"({settings(summary['settings'])}).",
         )
     ]
+    parts += map(paragraph, summary["cautions"])
     for name in summary["groups"]:
         parts += [heading(name), *_group(result, name)]
     return Section(result, parts)
@@ -84,10 +86,13 @@ def section(result: Result) -> Section:
 
 def _group(result: Result, name: str) -> Iterator[str | Figure]:
     group = result.summary["groups"][name]
+    explained = group["overlap_explained_by"]
     yield paragraph(
         f"{number(group['units'])} units in {len(group['layers'])} layer{'s' * (len(group['layers']) != 1)};",
         f"mean |S(i)| {number(group['mean_set_size'])} units;",
-        f"Spearman correlation of |S(i)| with token count {number(group['spearman_size_token_count'])}.",
+        f"Spearman correlation of |S(i)| with token count {number(group['spearman_size_token_count'])};",
+        f"of the variance of the pairs' overlap, categories explain {number(explained['category'])}",
+        f"and lengths {number(explained['length'])} (R2).",
     )
     for measure in MEASURES:
         yield from _overlap(result, name, measure)
@@ -99,41 +104,65 @@ def _overlap(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
     title = MEASURES[measure]
     source = [result.path(OVERLAP)]
     rows = [row for row in result.of_group(OVERLAP, name) if row["measure"] == measure]
-    panels = {f"mean {title}": _cells(rows, "value", marked=True), "chance level": _cells(rows, "chance")}
+    panels = {f"mean {title}": _cells(rows, "value"), "chance by popularity": _cells(rows, "chance_popularity")}
     caption = (
         f"{DEFINITIONS[measure]} of S(i) and S(j) (0 to 1), mean over all pairs of different instructions: within a "
-        "category on the diagonal (its generality), between two off it. Chance level: the intersections expected of "
-        f"random sets with the same size in every layer (hypergeometric). * q < {SIGNIFICANT} (two-sided) against "
-        f"labels shuffled within strata of token count (length controlled); ° q < {SIGNIFICANT} only against labels "
-        "shuffled freely."
+        "category on the diagonal (its generality), between two off it. Chance by popularity: the intersections "
+        "expected of random sets with the same size in every layer, and every unit in as many of them."
     )
     categories = result.summary["categories"]
     spec = charts.heatmaps(panels, categories, axes=("category of i", "category of j"), legend=title)
     yield Figure(f"{name}-{measure.replace('_', '-')}", spec, caption, source)
-    columns = ("category", "and", title, "95% interval", "chance", "shuffled", "q", "shuffled within length",
-               "q, length", "pairs")  # fmt: skip
+    columns = ("category", "and", title, "95% interval", "chance by popularity", "chance, all units alike", "pairs")
     cells = [
         (row["category_a"], row["category_b"], row["value"], interval(row["ci_low"], row["ci_high"]),
-         row["chance"], row["null_mean"], row["q_value"], row["null_mean_length"], row["q_value_length"], row["pairs"])
+         row["chance_popularity"], row["chance"], row["pairs"])
         for row in rows
     ]  # fmt: skip
-    titled = f"Mean {title} without and with control for length (q: Benjamini-Hochberg over these cells)"
+    titled = f"Mean {title} and two chance levels; all units alike: hypergeometric in every layer"
+    yield table(columns, cells, source, title=titled, folded=len(rows) > SHOWN_CELLS or measure != "jaccard")
+    yield from _contrasts(result, name, measure)
+
+
+def _contrasts(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
+    source = [result.path(CONTRASTS)]
+    rows = [row for row in result.of_group(CONTRASTS, name) if row["measure"] == measure]
+    if not rows:
+        return
+    caption = (
+        f"Contrast of two categories: mean {MEASURES[measure]} within them less that between them. * q < {SIGNIFICANT} "
+        "(one-sided, Benjamini-Hochberg over the pairs) against labels of the two shuffled within strata of token "
+        "count; ? untestable, because no instruction of one is as long as one of the other."
+    )
+    marked = [{**row, "mark": _mark(row)} for row in rows]
+    spec = charts.heatmaps({"contrast": _cells(marked, "contrast")}, result.summary["categories"],
+                           axes=("category", "category"), legend="contrast")  # fmt: skip
+    yield Figure(f"{name}-{measure.replace('_', '-')}-contrast", spec, caption, source)
+    columns = ("category", "and", "contrast", "95% interval", "shuffled within length", "p", "q", "smallest p",
+               "instructions", "comparable")  # fmt: skip
+    cells = [
+        (row["category_a"], row["category_b"], row["contrast"], interval(row["ci_low"], row["ci_high"]),
+         row["null_mean"], row["p_value"], row["q_value"], row["smallest_p"], row["instructions"], row["comparable"])
+        for row in rows
+    ]  # fmt: skip
+    titled = "The same in numbers; comparable: instructions in strata that hold both categories"
     yield table(columns, cells, source, title=titled, folded=len(rows) > SHOWN_CELLS or measure != "jaccard")
 
 
-def _cells(rows: Sequence[Row], key: str, *, marked: bool = False) -> list[Row]:
+def _cells(rows: Sequence[Row], key: str) -> list[Row]:
     """The cells of a whole category table, from those of its upper half."""
     cells = {}
     for row in rows:
-        cell = {"value": row[key], "label": number(row[key]) + (_mark(row) if marked else "")}
+        cell = {"value": row[key], "label": number(row[key]) + row.get("mark", "")}
         for at in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             cells[at] = {"row": at[0], "column": at[1], **cell}
     return list(cells.values())
 
 
 def _mark(row: Row) -> str:
-    free, by_length = (row[key] is not None and row[key] < SIGNIFICANT for key in ("q_value", "q_value_length"))
-    return "*" if by_length else "°" if free else ""
+    if row["q_value"] is None:
+        return "?" if row["comparable"] == 0 else ""
+    return "*" if row["q_value"] < SIGNIFICANT else ""
 
 
 def _depth(result: Result, name: str) -> Figure:
@@ -162,11 +191,11 @@ def _point(row: Row, value: Number | None) -> Row:
 
 def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
     general, categories = result.summary["groups"][name]["general_units"], result.summary["categories"]
-    columns = ("category", "core units", "unique units", "uniqueness", "95% interval", "shuffled within length",
-               "q, length")  # fmt: skip
+    columns = ("category", "core units", "of these general", "unique units", "uniqueness", "95% interval",
+               "shuffled within length", "q (one-sided)")  # fmt: skip
     rows = [
-        (row["category"], row["core_units"], row["unique_units"], row["uniqueness"],
-         interval(row["ci_low"], row["ci_high"]), row["null_mean_length"], row["q_value_length"])
+        (row["category"], row["core_units"], row["general_share"], row["unique_units"], row["uniqueness"],
+         interval(row["ci_low"], row["ci_high"]), row["null_mean"], row["q_value"])
         for row in result.of_group(UNIQUENESS, name)
     ]  # fmt: skip
     title = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SUMMARY = "summary.json"
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 """Of what result directories hold; `schema_version` of a summary."""
 
 NUMBER = (int, float, type(None))
@@ -20,7 +20,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "evaluate": {
         "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "instructions": [int],
         "groups": {"*": {"units": int, "layers": [int], "mean_set_size": NUMBER, "spearman_size_token_count": NUMBER,
-                         "general_units": int}},
+                         "overlap_explained_by": {"*": NUMBER}, "general_units": int}},
+        "cautions": [str],
     },
     "compare": {
         "base": SIDE, "tuned": SIDE, "settings": dict, "categories": [str], "capture_differences": {"*": list},

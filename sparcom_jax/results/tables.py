@@ -1,64 +1,10 @@
 """The tables that results consist of, kind by kind: what every column is and means. docs/tables.md says it in prose."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-      name: its name.
-      holds: a `category` of the results, other `text`, or a `number`, which is empty where it is not defined.
-      meaning: what it is, in one line.
-    """
-
-    name: str
-    holds: Literal["category", "text", "number"]
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a kind of results.
-
-    Attributes:
-      name: of its file.
-      columns: its columns, in order.
-      shown: whether the report shows it.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    shown: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(column.name for column in self.columns)
-
-    def record(self, row: Sequence[Any]) -> dict[str, Any]:
-        """The values of a row, by column."""
-        return dict(zip(self.names, row, strict=True))
-
-
-def _table(name: str, *columns: Column, shown: bool = True) -> Table:
-    return Table(name, columns, shown)
-
-
-def _category(name: str, meaning: str) -> Column:
-    return Column(name, "category", meaning)
-
-
-def _text(name: str, meaning: str) -> Column:
-    return Column(name, "text", meaning)
-
-
-def _number(name: str, meaning: str) -> Column:
-    return Column(name, "number", meaning)
-
+from sparcom_jax.results.columns import Column
+from sparcom_jax.results.columns import category as _category
+from sparcom_jax.results.columns import number as _number
+from sparcom_jax.results.columns import table as _table
+from sparcom_jax.results.columns import text as _text
 
 _GROUP = _text("group", "kind of units")
 _CATEGORY = _category("category", "the category")
@@ -68,6 +14,8 @@ _LAYER = _number("layer", "layer number")
 _RELATIVE_DEPTH = _number("relative_depth", "its relative depth")
 _CI_LOW = _number("ci_low", "lower end of its interval")
 _CI_HIGH = _number("ci_high", "its upper end")
+
+_NO_INTERVAL = "empty with fewer than 5 instructions"
 
 # Of evaluate
 
@@ -83,29 +31,51 @@ OVERLAP = _table(
         "mean chance level: intersections as large as expected of random sets with the same size in every "
         "layer (hypergeometric)",
     ),
-    _number("null_mean", "mean of `value` over labels shuffled freely"),
-    _number("p_value", "of `value` among those shuffles"),
-    _number("q_value", "of `p_value`"),
-    _number("null_mean_length", "mean of `value` over labels shuffled within strata of token_count"),
-    _number("p_value_length", "of `value` among those shuffles: the control for length"),
-    _number("q_value_length", "of `p_value_length`"),
-    _number("ci_low", "lower end of the interval of `value`"),
+    _number(
+        "chance_popularity",
+        "the same of sets that are drawn by popularity: with the same size in every layer, and every unit in as many "
+        "of them",
+    ),
+    _number("ci_low", f"lower end of the bootstrap interval of `value`; {_NO_INTERVAL}"),
     _CI_HIGH,
     _number("pairs", "number of pairs of instructions"),
+)
+
+CONTRASTS = _table(
+    "contrasts.csv",
+    _GROUP,
+    _text("measure", "`jaccard` or `overlap_coefficient`"),
+    _category("category_a", "first category"),
+    _category("category_b", "second category"),
+    _number(
+        "contrast",
+        "mean of the two overlaps within these categories, less the overlap between them; empty where one has fewer "
+        "than two instructions",
+    ),
+    _number("ci_low", f"lower end of its bootstrap interval; {_NO_INTERVAL}"),
+    _CI_HIGH,
+    _number("null_mean", "its mean over labels of the two shuffled within strata of token_count"),
+    _number("p_value", "share of these shuffles with a contrast at least as high, one-sided; empty where untestable"),
+    _number("q_value", "of `p_value`, over all pairs of categories"),
+    _number("smallest_p", "the least p-value that these shuffles can give; 1 where untestable"),
+    _number("instructions", "of both categories"),
+    _number("comparable", "those of them in strata that hold both categories; 0 makes the pair untestable"),
 )
 
 UNIQUENESS = _table(
     "uniqueness.csv",
     _GROUP,
     _CATEGORY,
+    _number("instructions", "how many it has: with more, cores are steadier and uniqueness is lower"),
     _number("core_units", "units in its core"),
     _number("unique_units", "those of them in no other category's core"),
-    _number("uniqueness", "unique_units / core_units; empty where the core is"),
-    _number("null_mean_length", "mean of `uniqueness` over labels shuffled within strata of token_count"),
-    _number("p_value_length", "of `uniqueness` among those shuffles"),
-    _number("q_value_length", "of `p_value_length`"),
-    _number("ci_low", "lower end of the interval of `uniqueness`"),
+    _number("uniqueness", "unique_units / core_units; empty where the core is, or where there is one category"),
+    _number("ci_low", f"lower end of its interval, by halves of the instructions; {_NO_INTERVAL}"),
     _CI_HIGH,
+    _number("null_mean", "mean of `uniqueness` over labels shuffled within strata of token_count"),
+    _number("p_value", "share of these shuffles with a uniqueness at least as high, one-sided"),
+    _number("q_value", "of `p_value`"),
+    _number("general_share", "share of its core units that are in the cores of all categories"),
 )
 
 COMBINATIONS = _table(
@@ -135,6 +105,9 @@ INSTRUCTIONS = _table(
     _number("token_count", "T, its counted tokens"),
     _number("size", "|S(i)|"),
     _number("cut", "where S(i) was cut: a frequency, or with the selector `excess` a z"),
+    _number("few_tokens", "1 where T is below 20, so that frequencies take few values"),
+    _number("odd_size", "1 where |S(i)| is more than twice the median, or less than half"),
+    _text("duplicate_of", "id of an earlier instruction with the same text, or nearly; empty where there is none"),
     shown=False,
 )
 
@@ -162,6 +135,10 @@ INSTRUCTION_OVERLAP = _table(
     _number("common", "units in both"),
     _number("jaccard", "common / units in either"),
     _number("chance", "the same with the intersection expected of random sets with the same size in every layer"),
+    _number(
+        "chance_popularity",
+        "the same of sets that are drawn by popularity: every unit in as many sets of either model besides",
+    ),
     shown=False,
 )
 
@@ -174,6 +151,7 @@ CATEGORY_OVERLAP = _table(
     _CI_LOW,
     _CI_HIGH,
     _number("chance", "mean chance level"),
+    _number("chance_popularity", "mean chance level of sets drawn by popularity"),
 )
 
 UNITS = _table(
@@ -243,11 +221,12 @@ MATRIX_CORRELATION = _table(
     _text("cells", "`all` distinct cells, or only those `between` two categories"),
     _number("cell_count", "how many these are"),
     _number("pearson", "Pearson correlation; empty for fewer than three cells or a table that is constant"),
-    _number("p_pearson", "share of relabellings with a correlation at least as high"),
+    _number("null_pearson", "its median where labels are shuffled within strata of length, for both models alike"),
+    _number("p_pearson", "share of these shuffles with a correlation at least as high, one-sided"),
     _number("spearman", "Spearman correlation"),
+    _number("null_spearman", "its median over the shuffles"),
     _number("p_spearman", "its p-value"),
-    _number("relabellings", "how many were tried"),
-    _number("exact", "1 where these were all C! of them, else 0 and p = (1 + #) / (1 + relabellings)"),
+    _number("shuffles", "how many; the least p-value that they can give is 1 / (1 + shuffles)"),
 )
 
 # Of ablate
@@ -355,7 +334,7 @@ BASELINE = _table(
 )
 
 TABLES = {
-    "evaluate": (OVERLAP, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
+    "evaluate": (OVERLAP, CONTRASTS, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
     "compare": (
         INSTRUCTION_OVERLAP,
         CATEGORY_OVERLAP,

@@ -60,12 +60,13 @@ def test_overlaps_of_all_pairs_are_those_of_python_sets(run: Run, block: int, mo
     for name, mask in random_masks(run).items():
         layers, layer_units = mask.shape[1], mask[0, 0].size
         units = oracle.unit_sets(mask)
-        found = overlap.all_overlaps(intersections(sets, name), layer_units)
-        for measure, (value, chance) in found.items():
+        found = intersections(sets, name)
+        chance = overlap.overlaps(overlap.expected_of_all(found.first, layer_units), found.first)
+        for measure, value in overlap.overlaps(found.common, found.first).items():
             expected = [[oracle.overlap(measure, a, b) for b in units] for a in units]
             np.testing.assert_allclose(value, expected, atol=1e-15)
             expected = [[oracle.chance(measure, a, b, layers, layer_units) for b in units] for a in units]
-            np.testing.assert_allclose(chance, expected, atol=1e-12)
+            np.testing.assert_allclose(chance[measure], expected, atol=1e-12)
 
 
 def test_the_expected_intersection_is_the_mean_over_all_subsets() -> None:
@@ -96,13 +97,14 @@ def test_overlaps_are_symmetric_shares(rows: list[list[bool]]) -> None:
     mask = np.array(rows).reshape(-1, 3, 3)
     sizes = mask.sum(axis=2)
     common = np.einsum("ilu,jlu->ij", mask.astype(int), mask.astype(int))
-    found = overlap.all_overlaps(overlap.Intersections(common, sizes, sizes), 3)
-    for value, chance in found.values():
-        for table in (value, chance):
+    found = overlap.overlaps(common, sizes)
+    chance = overlap.overlaps(overlap.expected_of_all(sizes, 3), sizes)
+    for measure, value in found.items():
+        for table in (value, chance[measure]):
             np.testing.assert_array_equal(table, table.T)
             assert ((table >= 0) & (table <= 1 + 1e-12)).all()
         np.testing.assert_array_equal(value.diagonal(), sizes.sum(axis=1) > 0)
-    assert (found["jaccard"][0] <= found["overlap_coefficient"][0] + 1e-15).all()
+    assert (found["jaccard"] <= found["overlap_coefficient"] + 1e-15).all()
 
 
 # Cores
@@ -116,6 +118,7 @@ def test_core_counts_under_every_draw(run: Run, rho: float, monkeypatch: pytest.
     weights = np.concatenate([
         resampling.one_hot(run.category[None], 3),
         resampling.bootstrap_weights(run.category, 3, 6, rng),
+        resampling.half_weights(run.category, 3, 6, rng),
     ])  # fmt: skip
     for name, mask in random_masks(run).items():
         units = oracle.unit_sets(mask)
@@ -190,11 +193,23 @@ def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
                 float(row["value"])
             )
 
+        for row in of_group["contrasts.csv"]:
+            cells = {(cell["category_a"], cell["category_b"]): float(cell["value"])
+                     for cell in of_group["overlap.csv"] if cell["measure"] == row["measure"]}  # fmt: skip
+            a, b = row["category_a"], row["category_b"]
+            assert float(row["contrast"]) == pytest.approx((cells[a, a] + cells[b, b]) / 2 - cells[a, b], abs=1e-8)
+            assert float(row["ci_low"]) <= float(row["contrast"]) <= float(row["ci_high"])
+            assert int(row["instructions"]) == len([row for c in (a, b) for row in rows_of[run.categories.index(c)]])
+            assert 1 / 40 <= float(row["p_value"]) <= float(row["q_value"]) <= 1
+
         core = oracle.cores(units, list(rows_of.values()), 0.5)
         for c, row in enumerate(of_group["uniqueness.csv"]):
             mine = oracle.unique(core)[c]
             assert (int(row["core_units"]), int(row["unique_units"])) == (len(core[c]), len(mine))
             assert row["uniqueness"] == (f"{len(mine) / len(core[c]):.9g}" if core[c] else "")
+            everywhere = len(set.intersection(*core))
+            assert row["general_share"] == (f"{everywhere / len(core[c]):.9g}" if core[c] else "")
+            assert int(row["instructions"]) == len(rows_of[c])
         combined = {row["categories"]: int(row["units"]) for row in of_group["combinations.csv"]}
         named = {"+".join(run.categories[c] for c in chosen): n for chosen, n in oracle.combinations(core).items()}
         assert combined == named
@@ -256,23 +271,38 @@ def test_planted_units_are_found_and_noise_is_not(tmp_path: Path) -> None:
                       for name in ("planted", "noise"))  # fmt: skip
     table = planted["overlap"]["jaccard"]
     for c in range(3):
-        assert table["ci_low"][c][c] > table["chance"][c][c]
-        for key in ("q_value", "q_value_length"):
-            assert table[key][c][c] < 0.05 < noise["overlap"]["jaccard"][key][c][c]
-        assert planted["uniqueness"]["value"][c] > planted["uniqueness"]["null_mean_length"][c]
+        assert table["ci_low"][c][c] > table["chance_popularity"][c][c] > table["chance"][c][c]
+        assert planted["uniqueness"]["value"][c] > planted["uniqueness"]["null_mean"][c]
+        assert planted["uniqueness"]["ci_low"][c] <= planted["uniqueness"]["value"][c]
+        assert planted["uniqueness"]["value"][c] <= planted["uniqueness"]["ci_high"][c]
+        assert planted["uniqueness"]["p_value"][c] < 0.05
+    for name, significant in (("planted", True), ("noise", False)):
+        rows = read_table(tmp_path / name / "contrasts.csv")
+        assert {float(row["q_value"]) < 0.05 for row in rows} == {significant}
+        assert {float(row["smallest_p"]) for row in rows} == {1 / 200}
+    assert planted["overlap_explained_by"]["category"] > 0.5 > 0.1 > noise["overlap_explained_by"]["category"]
+    assert planted["overlap_explained_by"]["length"] < 0.1
     assert noise["core_units"] == [0, 0, 0]
     assert noise["uniqueness"]["value"] == [None, None, None]
     np.testing.assert_allclose(noise["overlap"]["jaccard"]["value"], noise["overlap"]["jaccard"]["chance"], atol=0.03)
 
 
 def test_length_alone_is_not_significant_within_strata(tmp_path: Path) -> None:
-    # S(i) depends on the length only, and so does the category: free shuffles reject, stratified ones must not.
+    """S(i) depends on the length only, and so does the category: what is as long in both may be shuffled, no more."""
     labels = [i // 20 for i in range(60)]
     run = make_run(tmp_path / "run", labels, token_count=[10 + 20 * c for c in labels])
     write_sets(run, random_masks(run, signal=0.9))
-    table = evaluate(run, tmp_path / "out", dataclasses.replace(FEW, strata=3))["groups"]["mlp"]["overlap"]["jaccard"]
-    assert table["p_value"][0][0] == pytest.approx(2 / 40)
-    assert table["p_value_length"][0][0] == 1.0
+    summary = evaluate(run, tmp_path / "out", dataclasses.replace(FEW, stratum_rows=20))
+    rows = read_table(tmp_path / "out/contrasts.csv")
+    assert {(row["p_value"], row["q_value"], row["smallest_p"], row["comparable"]) for row in rows} == {
+        ("", "", "1", "0")
+    }
+    untestable = "CLS and QA are untestable: no instruction of one is as long as one of the other."
+    assert untestable in summary["cautions"]
+    assert summary["cautions"][-1].startswith("No contrast can be significant: the least p-value")
+    one = dataclasses.replace(FEW, stratum_rows=60)
+    evaluate(run, tmp_path / "out", one)
+    assert {float(row["p_value"]) for row in read_table(tmp_path / "out/contrasts.csv")} == {1 / 40}
 
 
 def test_small_categories_leave_cells_empty(tmp_path: Path) -> None:
@@ -285,10 +315,12 @@ def test_small_categories_leave_cells_empty(tmp_path: Path) -> None:
     rows = {(row["category_a"], row["category_b"]): row for row in read_table(tmp_path / "out/overlap.csv")
             if row["measure"] == "jaccard"}  # fmt: skip
     for cell in (("one", "one"), ("one", "none"), ("none", "none")):
-        assert {rows[cell][key] for key in ("value", "chance", "p_value", "q_value", "ci_low", "ci_high")} == {""}
+        assert {rows[cell][key] for key in ("value", "chance", "chance_popularity", "ci_low", "ci_high")} == {""}
         assert rows[cell]["pairs"] == "0"
     assert float(rows["one", "three"]["value"]) == 0
     assert float(rows["three", "three"]["value"]) == pytest.approx(1 / 3)
+    assert rows["three", "three"]["ci_low"] == ""
+    assert {row["contrast"] for row in read_table(tmp_path / "out/contrasts.csv")} == {""}
     assert summary["core_units"] == [1, 2, 0]
     assert summary["uniqueness"]["value"] == [1.0, 1.0, None]
     assert summary["spearman_size_token_count"] is None
@@ -328,7 +360,7 @@ def test_bad_input_is_named(run: Run, tmp_path: Path) -> None:
     for rho in (0.0, -1.0, 1.1, float("nan")):
         with pytest.raises(InputError, match="rho is"):
             evaluate(run, tmp_path / "out", EvaluateSettings(rho=rho))
-    for name in ("permutations", "bootstraps", "strata"):
+    for name in ("permutations", "bootstraps", "stratum_rows"):
         with pytest.raises(InputError, match=f"{name} is 0: it must be 1 or more"):
             evaluate(run, tmp_path / "out", EvaluateSettings(**{name: 0}))
     with pytest.raises(InputError, match="seed is -1: it must be 0 or more"):

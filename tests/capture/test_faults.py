@@ -95,7 +95,7 @@ def refused(
     model: ModelDir, path: Path, message: str, settings: CaptureSettings = SMALL, execution: ExecutionSettings = HALF
 ) -> None:
     with pytest.raises(InputError, match=message):
-        capture(model, rows(), path, settings, execution=execution)
+        capture(model, rows(), path, settings, Selection("frequency"), execution)
     assert not open_run(path).done.any()
 
 

@@ -188,7 +188,7 @@ def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: 
 
 
 def test_nothing_to_switch_off_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:
-    few = sj.identify(run, name="few", epsilon=1.0, ties="exact", expert_epsilon=0.05)
+    few = sj.identify(run, name="few", selector="frequency", epsilon=1.0, ties="exact", expert_epsilon=0.05)
     cores = few.core("expert", 1.0).reshape(3, -1).any(axis=1)
     assert few.size("expert").min() > 0
     assert not cores.all()
@@ -291,7 +291,7 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
             ablate(moe, run, units, tmp_path / "out", settings)
     with pytest.raises(InputError, match=r"execution\.batch_tokens must be positive, got 0"):
         ablate(moe, run, units, tmp_path / "out", execution=ExecutionSettings(batch_tokens=0))
-    everything = sj.identify(run, name="all", epsilon=1.0, expert_epsilon=1.0)
+    everything = sj.identify(run, name="all", selector="frequency", epsilon=1.0, expert_epsilon=1.0)
     with pytest.raises(
         InputError, match="the core experts of A leave 0 experts in layer 1, but a token needs 2; use a"
     ):

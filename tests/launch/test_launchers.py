@@ -332,7 +332,7 @@ def test_help_of_short_flags_is_that_of_their_fields(launcher: str, work: Path) 
         value, section = fields[path], path.rpartition(".")[0]
         meaning = meanings(type(getattr(StudySettings(), section)) if section else StudySettings)[path.split(".")[-1]]
         start = f"--[no]{name}: " if isinstance(value, bool) else f"--{name}: "
-        default = value if isinstance(value, str) else json.dumps(value)
+        default = (value or "''") if isinstance(value, str) else json.dumps(value)
         assert f" {start}{meaning}; default {default} " in shown
 
 

@@ -117,7 +117,7 @@ def test_every_result_has_its_section(text: str) -> None:
     assert not [place for place in charts if place.startswith("s2-") and "share" not in place]
     assert "of different families (llama and mistral)" in text
     assert f"draws 5, separator {html.escape(json.dumps(chr(10)))})" in text
-    for name in ("overlap.csv", "uniqueness.csv", "combinations.csv", "depth.csv"):
+    for name in ("overlap.csv", "contrasts.csv", "uniqueness.csv", "combinations.csv", "depth.csv"):
         assert f"<code>evaluate/{name}</code>" in text
 
 
@@ -129,8 +129,8 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     for row in overlap:
         for a, b in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             values = {cell["value"] for cell in cells if (cell["row"], cell["column"]) == (a, b)}
-            assert values == {float(row["value"]), float(row["chance"])}
-        assert f"<td class=n>{number(float(row['null_mean_length']))}</td>" in text
+            assert values == {float(row["value"]), float(row["chance_popularity"])}
+        assert f"<td class=n>{number(float(row['chance']))}</td>" in text
         assert f"<td class=n>{interval(float(row['ci_low']), float(row['ci_high']))}</td>" in text
     for row in read_table(results / COMPARE / "units.csv"):
         shown = {cell["change"]: cell["units"] for cell in rows_of(charts[f"s3-{row['group']}-units-by-layer"])
@@ -169,14 +169,13 @@ def test_headlines_are_means_of_the_table(results: Path, text: str) -> None:
 
 
 def test_significance_is_marked(results: Path, text: str) -> None:
-    cells = rows_of(specs(text)["s1-shared-jaccard"])
-    for row in read_table(results / EVALUATE / "overlap.csv"):
+    cells = rows_of(specs(text)["s1-shared-jaccard-contrast"])
+    for row in read_table(results / EVALUATE / "contrasts.csv"):
         if (row["group"], row["measure"]) != ("shared", "jaccard"):
             continue
-        free, by_length = (float(row[key]) < 0.05 for key in ("q_value", "q_value_length"))
-        mark = "*" if by_length else "°" if free else ""
+        mark = "*" if float(row["q_value"]) < 0.05 else ""
         labels = [c["label"] for c in cells if (c["row"], c["column"]) == (row["category_a"], row["category_b"])]
-        assert number(float(row["value"])) + mark in labels
+        assert number(float(row["contrast"])) + mark in labels
 
 
 def test_the_same_results_give_the_same_bytes(results: Path, text: str, tmp_path: Path) -> None:
