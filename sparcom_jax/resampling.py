@@ -14,9 +14,9 @@ TIE = 1e-12
 """Statistics closer than this are equal: a shuffle that changes nothing must count as a tie."""
 DRAWS_AT_ONCE = 64
 CONFIDENCE = 0.95
-STRATUM_ROWS = 24
-"""Instructions in a stratum of length. Their number stays, so that strata become finer with more instructions: within
-strata of growing size, a category that is a little longer than another would be found sooner or later."""
+STRATUM_ROWS = 8
+"""Instructions in a stratum of length within which labels are shuffled. Their number stays, so that strata become finer
+with more instructions: within wide ones, a category that is a little longer than another is found sooner or later."""
 LEAST_FOR_INTERVAL = 5
 """Instructions of a category below which no interval is given: of two there is one pair, in every sample the same."""
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
+from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings, SweepSettings
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.engine.settings import ExecutionSettings
@@ -30,6 +30,7 @@ class StudySettings:
       select: how the units of a category are chosen.
       evaluate: how generality and uniqueness are measured.
       compare: how two models are compared.
+      sweep: where S(i) is cut, by `sweep`.
       ablate: how units are switched off and what is measured.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
@@ -44,6 +45,7 @@ class StudySettings:
     select: SelectSettings = SelectSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
+    sweep: SweepSettings = SweepSettings()
     ablate: AblationSettings = AblationSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "select": BASE | {"resampling", "store", "units"},
     "capture": BASE | {"batches", "convert", "engine", "identify", "instructions", "models", "store", "units"},
     "results": BASE,
-    "analysis": BASE | {"instructions", "resampling", "results", "select", "store", "units"},
+    "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE
     | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
     | {"select", "store", "units"},

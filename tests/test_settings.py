@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
-    "half": "second", "measured": "all", "how": "scale",
+    "half": "second", "measured": "all", "how": "scale", "cuts": "0.1",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
-import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.capture
+import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep
+import sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
@@ -47,7 +48,8 @@ def show(*arguments, **more):
     print(json.dumps([*settings, *([more] if more else [])]))
     return Made()
 
-for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.capture", "capture"),
+for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"),
+                     ("analysis.sweep", "sweep"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
                      ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
@@ -121,6 +123,15 @@ def test_every_field_of_an_analysis_arrives_by_the_config_and_by_short_flags(ste
     short = [flag(name, value) for name, value in DEFAULT[step].items()]
     made = launched(step, *OF_A_STEP[step], *by_config, "--config.set_name=of_config", *short, "--set=s")
     assert made == [DEFAULT[step], {"set_name": "s"}]  # a short flag wins, also with the default
+
+
+def test_every_field_of_a_sweep_arrives_by_the_config_and_by_short_flags() -> None:
+    cut = {"selector": "threshold", "ties": "drop", "pool": True}
+    given = ("--run=r", "--output=o")
+    made = [DEFAULT["identify"] | cut, SECTIONS["sweep"]]
+    assert launched("sweep", *given, *overrides("identify", cut), *overrides("sweep", SECTIONS["sweep"])) == made
+    short = [flag(name, value) for name, value in (cut | SECTIONS["sweep"]).items()]
+    assert launched("sweep", *given, *short) == made
 
 
 def test_every_field_of_a_selection_arrives_by_the_config_and_by_short_flags() -> None:

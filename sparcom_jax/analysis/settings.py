@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from sparcom_jax.errors import InputError
 from sparcom_jax.resampling import STRATUM_ROWS
 
+EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
 
 @dataclass(frozen=True)
 class EvaluateSettings:
@@ -60,6 +63,43 @@ class CompareSettings:
         """
         _check(self.rho, self.seed, permutations=self.permutations, bootstraps=self.bootstraps,
                stratum_rows=self.stratum_rows)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """Where S(i) is cut, in a sweep.
+
+    Attributes:
+      cuts: values of epsilon, or with the selector `threshold` of it, with commas between; by default some of all sizes.
+      rho: share of a category's instructions that must hold a core unit, in (0, 1].
+    """
+
+    cuts: str = ""
+    rho: float = 0.5
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: rho is not in (0, 1], or a value is not a number.
+        """
+        _check(self.rho, 0)
+        self.values_of("")
+
+    def values_of(self, selector: str) -> list[float]:
+        """The values, by default those of a selector.
+
+        Raises:
+          InputError: one is not a number.
+        """
+        usual = THRESHOLDS if selector == "threshold" else EPSILONS
+        found = []
+        for value in filter(None, self.cuts.split(",")):
+            try:
+                found.append(float(value))
+            except ValueError as error:
+                raise InputError(f"cuts: {value!r} is not a number") from error
+        return found or list(usual)
 
 
 def _check(rho: float, seed: int, **counts: int) -> None:

@@ -74,7 +74,7 @@ def identify(run: Run, *, name: str = "", **fields: Any) -> Sets:
         for groups, count in zip(cuts, wanted, strict=True):
             writer = SetWriter(run, name, groups)
             as_kept = run.selection is not None and groups[0].name != EXPERT_GROUP
-            made = _kept(run, selection, groups) if as_kept else _cut(run, selection, groups, count, rates)
+            made = _kept(run, selection, groups) if as_kept else cut_counts(run, selection, groups, count, rates)
             for row, masks, cut in made:
                 writer.add(row, masks, cut)
                 bar.advance(1)
@@ -119,10 +119,21 @@ def _wanted(run: Run, selection: Selection, groups: list[Group]) -> int:
     return wanted
 
 
-def _cut(
+def cut_counts(
     run: Run, selection: Selection, groups: list[Group], wanted: int, rates: Mapping[str, Rates] | None
 ) -> Iterator[tuple[int, list[Mask], float]]:
-    """Of every instruction, its masks and where it was cut: a frequency, or with `excess` a z."""
+    """Cuts the counts of groups that are cut together.
+
+    Args:
+      run: a run that keeps their counts.
+      selection: how S(i) is chosen.
+      groups: the groups.
+      wanted: k, how many units an instruction is to have, of experts it may be by layer.
+      rates: from `mean_rates`, for the selector `excess`; None for others.
+
+    Yields:
+      Of every instruction its row, its masks and where it was cut: a frequency, or with `excess` a z.
+    """
     experts = groups[0].name == EXPERT_GROUP
     least = least_whole_of_each(selection.threshold, run.token_count)  # counts n with n / T >= threshold
     by_mean = (selection.ties == "exact" and selection.selector != "threshold" and not experts

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, compare, evaluate
+from sparcom_jax.report import ablate, compare, evaluate, sweep
 from sparcom_jax.report.document import document
 from sparcom_jax.report.files import write_figures, write_whole
 from sparcom_jax.report.manifest import manifest
@@ -11,7 +11,12 @@ from sparcom_jax.report.markup import Figure, Section, figure, text
 from sparcom_jax.report.top import contents, headlines, top
 from sparcom_jax.results.reader import find_results
 
-SECTIONS = {"evaluate": evaluate.section, "compare": compare.section, "ablate": ablate.section}
+SECTIONS = {
+    "evaluate": evaluate.section,
+    "compare": compare.section,
+    "sweep": sweep.section,
+    "ablate": ablate.section,
+}
 """By kind of results: what makes its sections."""
 
 

@@ -27,6 +27,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "base": SIDE, "tuned": SIDE, "settings": dict, "categories": [str], "capture_differences": {"*": list},
         "absent": {"*": str},
     },
+    "sweep": {
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "swept": str, "categories": [str],
+        "groups": {"*": {"units": int, "layers": [int]}},
+    },
     "ablate": {
         "run": str, "model": {"family": str}, "settings": dict, "categories": [str], "controls": {"*": str},
         "absent": {"*": str},

@@ -229,6 +229,21 @@ MATRIX_CORRELATION = _table(
     _number("shuffles", "how many; the least p-value that they can give is 1 / (1 + shuffles)"),
 )
 
+# Of sweep
+
+SWEEP = _table(
+    "sweep.csv",
+    _GROUP,
+    _number("value", "epsilon, or with the selector `threshold` the threshold"),
+    _CATEGORY,
+    _number("mean_set_size", "mean |S(i)| over the category's instructions"),
+    _number("set_share", "the same by the number of units"),
+    _number("core_units", "units in its core"),
+    _number("unique_units", "those of them in no other category's core"),
+    _number("uniqueness", "unique_units / core_units; empty where the core is, or where there is one category"),
+    _number("general_share", "share of its core units that are in the cores of all categories"),
+)
+
 # Of ablate
 
 _TARGET = _text("target", "`neurons`, the units of all groups of neurons together, or `experts`, the experts")
@@ -345,6 +360,7 @@ TABLES = {
         DEPTH_PROFILE,
         MATRIX_CORRELATION,
     ),
+    "sweep": (SWEEP,),
     "ablate": (ABLATION, EFFECTS, SELECTIVITY, INSTRUCTION_EFFECTS, BASELINE),
 }
 """By kind of results, in the order of the report: its tables, in order."""

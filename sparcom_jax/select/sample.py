@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt16
 
-from sparcom_jax.resampling import STRATUM_ROWS
 from sparcom_jax.store.run import Run
+
+STRATUM_ROWS = 24
+"""Instructions in a stratum of length. Their number stays, so that strata become finer with more instructions."""
 
 
 @dataclass(frozen=True, eq=False)

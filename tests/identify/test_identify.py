@@ -252,7 +252,7 @@ def test_what_is_refused_or_said_has_no_effect_indeed(run: Run, selector: str, s
         rates = mean_rates(run, run.groups) if selector == "excess" else None
         of_group: dict[str, list[np.ndarray]] = {}
         for groups in cut:
-            for _, masks, _ in select._cut(run, selection, groups, select._wanted(run, selection, groups), rates):
+            for _, masks, _ in select.cut_counts(run, selection, groups, select._wanted(run, selection, groups), rates):
                 for group, mask in zip(groups, masks, strict=True):
                     of_group.setdefault(group.name, []).append(mask)
         return {group: np.stack(masks) for group, masks in of_group.items()}

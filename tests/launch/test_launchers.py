@@ -276,11 +276,13 @@ READS = {
     "select": ("set_name", "select"),
     "evaluate": ("set_name", "evaluate"),
     "compare": ("set_name", "compare"),
+    "sweep": ("identify.selector", "identify.ties", "identify.pool", "sweep"),
     "ablate": ("set_name", "execution", "ablate"),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {
     "identify": {"name": "set_name"},
+    "sweep": {name: f"identify.{name}" for name in ("selector", "ties", "pool")},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
 }
 # Runs a launcher where what takes long to import is not there.

@@ -1,12 +1,4 @@
-"""What the selectors of category units can and cannot: recovery of planted units, false positives where there are none.
-
-python -m benchmarks.validity [--units=6000] [--planted=30] [--replicates=3] [--seed=0]
-
-Made-up counts: every unit has a rate of its own, from which instructions deviate. Lengths are alike, or those of the
-shipped set, or the categories' own (`apart`); where they are not alike, half of the units are more active in longer
-instructions, whatever the category. Planted: in the instructions of a category, its units are switched on at 60% of the
-tokens at which they were silent.
-"""
+"""What the selectors of category units can and cannot: planted units that are found, and units where there are none."""
 
 import argparse
 import itertools
@@ -16,7 +8,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 from benchmarks import print_table
-from sparcom_jax.instructions.rows import load_hexainst
+from benchmarks.validity.made_up import draw_counts, draw_probability, lengths_apart, lengths_of_hexainst, plant
 from sparcom_jax.resampling import benjamini_hochberg
 from sparcom_jax.select.auroc import auroc
 from sparcom_jax.select.average_precision import average_precision
@@ -24,45 +16,7 @@ from sparcom_jax.select.difference import difference
 from sparcom_jax.select.lape import activation_probability, lape
 from sparcom_jax.select.sample import Sample
 
-SWITCHED_ON = 0.6
 Q = 0.05
-TOKENS_PER_WORD = 4 / 3
-
-
-def lengths_of_hexainst() -> tuple[np.ndarray, np.ndarray]:
-    """Category and about how many tokens every instruction of the shipped set has."""
-    data = load_hexainst()
-    tokens = [round(TOKENS_PER_WORD * len(row["instruction"].split())) + 1 for row in data.rows]
-    return np.asarray(data.category_index()), np.asarray(tokens)
-
-
-def draw_probability(random: np.random.Generator, tokens: np.ndarray, units: int, *, by_length: bool) -> np.ndarray:
-    """How often each unit is active in each instruction, `[I, U]`: on the logit scale its own rate, and noise."""
-    logit = random.normal(-1.0, 2.0, units) + random.normal(0.0, 0.7, (len(tokens), units))
-    if by_length:
-        standing = (np.log(tokens) - np.log(tokens).mean()) / np.log(tokens).std()
-        logit[:, ::2] += 0.7 * standing[:, None]
-    return 1 / (1 + np.exp(-logit))
-
-
-def draw_counts(random: np.random.Generator, probability: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Counts of tokens at which each unit is active."""
-    return random.binomial(tokens[:, None], probability).astype(np.uint16)
-
-
-def plant(random: np.random.Generator, counts: np.ndarray, labels: np.ndarray, tokens: np.ndarray, planted: int
-          ) -> np.ndarray:  # fmt: skip
-    """Switches units on in the instructions of each category; gives which they are, `[C, U]`."""
-    categories = labels.max() + 1
-    chosen = np.zeros((categories, counts.shape[1]), bool)
-    order = random.permutation(counts.shape[1])
-    for category in range(categories):
-        units = order[category * planted : (category + 1) * planted]
-        chosen[category, units] = True
-        rows = np.flatnonzero(labels == category)
-        silent = tokens[rows, None] - counts[np.ix_(rows, units)].astype(int)
-        counts[np.ix_(rows, units)] += random.binomial(silent, SWITCHED_ON).astype(np.uint16)
-    return chosen
 
 
 def score_auroc(counts: np.ndarray, sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
@@ -132,7 +86,7 @@ def recovery(args: argparse.Namespace) -> None:
 def false_positives(args: argparse.Namespace) -> None:
     """Prints how often selectors with p-values find units where none belongs to a category."""
     labels, tokens = lengths_of_hexainst()
-    apart = np.random.default_rng(args.seed).lognormal(np.log(30 * 1.4**labels), 0.5).astype(int) + 5
+    apart = lengths_apart(np.random.default_rng(args.seed), labels)
     lengths = {"alike": np.full(len(tokens), int(np.median(tokens))), "of hexainst": tokens, "apart": apart}
     rows = []
     for name, control, (kind, of) in itertools.product(("auroc", "difference"), (True, False), lengths.items()):
@@ -149,19 +103,3 @@ def false_positives(args: argparse.Namespace) -> None:
         rows.append((name, "yes" if control else "no", kind, *figures))
     print("No unit belongs to a category")
     print_table(("selector", "length controlled", "lengths", "p < 0.05", f"units found at q {Q}"), rows)
-
-
-def main() -> None:
-    """Prints both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--units", type=int, default=6000)
-    parser.add_argument("--planted", type=int, default=30)
-    parser.add_argument("--replicates", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    recovery(args)
-    false_positives(args)
-
-
-if __name__ == "__main__":
-    main()
