@@ -179,8 +179,8 @@ def test_a_field_of_a_pair_arrives() -> None:
 
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
-        "instructions", "set_name", "execution", "capture", "identify", "select", "evaluate", "compare", "ablate",
-        "pairs",
+        "instructions", "set_name", "execution", "capture", "identify", "select", "evaluate", "compare", "sweep",
+        "ablate", "pairs",
     ]  # fmt: skip
 
 

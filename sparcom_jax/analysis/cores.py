@@ -40,19 +40,21 @@ class Uniqueness:
       unique_units: core units in no other core.
       general_units: units in the cores of all categories (one number); 0 where there is one category.
       value: unique_units / core_units; NaN where the core is empty or there is one category, as in all that follows.
-      null_mean, p_value, q_value: against labels shuffled among instructions of similar length, one-sided.
       low, high: interval over instructions, by halves of them.
+      null_mean: mean of `value` over labels shuffled among instructions of similar length.
+      null_unique_units, p_value, q_value: mean of `unique_units` over them; that chance gives as many or more.
     """
 
     core_units: Int64[np.ndarray, "C"]
     unique_units: Int64[np.ndarray, "C"]
     general_units: int
     value: Float64[np.ndarray, "C"]
-    null_mean: Float64[np.ndarray, "C"]
-    p_value: Float64[np.ndarray, "C"]
-    q_value: Float64[np.ndarray, "C"]
     low: Float64[np.ndarray, "C"]
     high: Float64[np.ndarray, "C"]
+    null_mean: Float64[np.ndarray, "C"]
+    null_unique_units: Float64[np.ndarray, "C"]
+    p_value: Float64[np.ndarray, "C"]
+    q_value: Float64[np.ndarray, "C"]
 
 
 def core_sets(sets: Sets, group: str, rho: float) -> Bool[np.ndarray, "C L U"]:
@@ -128,10 +130,12 @@ def uniqueness(sets: Sets, group: str, rho: float, core: Bool[np.ndarray, "C L U
         general_units, value = 0, np.full(1, np.nan)
     sizes, unique = core_counts(sets, group, rho, np.concatenate([draws.shuffled, draws.halved]), advance)
     shuffled, halved = np.split(share(unique, sizes), [len(draws.shuffled)])
-    p_value = one_sided_p(value, shuffled)
+    null_units = unique[: len(draws.shuffled)].astype(np.float64)
+    # Of the number and not of the share: a core of few units that chance makes is easily all unique.
+    p_value = one_sided_p(np.where(np.isfinite(value), unique_units.astype(np.float64), np.nan), null_units)
     low, high = half_interval(value, halved, sets.category_sizes)
-    return Uniqueness(core_units, unique_units, general_units, value, mean_of_draws(shuffled), p_value,
-                      benjamini_hochberg(p_value), low, high)  # fmt: skip
+    return Uniqueness(core_units, unique_units, general_units, value, low, high, mean_of_draws(shuffled),
+                      null_units.mean(axis=0), p_value, benjamini_hochberg(p_value))  # fmt: skip
 
 
 def half_interval(value: Float64[np.ndarray, "C"], halved: Float64[np.ndarray, "R C"], sizes: Int64[np.ndarray, "C"]

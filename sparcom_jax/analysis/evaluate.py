@@ -121,7 +121,8 @@ def _group_summary(sets: Sets, result: GroupResult) -> dict[str, Any]:
         "core_units": found.core_units,
         "unique_units": found.unique_units,
         "general_units": found.general_units,
-        "uniqueness": {"value": found.value, "null_mean": found.null_mean, "p_value": found.p_value,
+        "uniqueness": {"value": found.value, "null_mean": found.null_mean,
+                       "null_unique_units": found.null_unique_units, "p_value": found.p_value,
                        "q_value": found.q_value, "ci_low": found.low, "ci_high": found.high},
     }  # fmt: skip
 
@@ -167,7 +168,7 @@ def _uniqueness_rows(sets: Sets, result: GroupResult) -> Iterator[Sequence[objec
     found = result.uniqueness
     general = share(np.full(len(found.core_units), found.general_units), found.core_units)
     columns = (sets.category_sizes, found.core_units, found.unique_units, found.value, found.low, found.high,
-               found.null_mean, found.p_value, found.q_value, general)  # fmt: skip
+               found.null_mean, found.null_unique_units, found.p_value, found.q_value, general)  # fmt: skip
     for category, *values in zip(sets.run.categories, *columns, strict=True):
         yield result.group.name, category, *values
 

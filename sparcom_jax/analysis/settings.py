@@ -70,7 +70,7 @@ class SweepSettings:
     """Where S(i) is cut, in a sweep.
 
     Attributes:
-      cuts: values of epsilon, or with the selector `threshold` of it, with commas between; by default some of all sizes.
+      cuts: values of epsilon, or thresholds, with commas between; by default some small and some large.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
     """
 

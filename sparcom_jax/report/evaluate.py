@@ -192,10 +192,10 @@ def _point(row: Row, value: Number | None) -> Row:
 def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
     general, categories = result.summary["groups"][name]["general_units"], result.summary["categories"]
     columns = ("category", "core units", "of these general", "unique units", "uniqueness", "95% interval",
-               "shuffled within length", "q (one-sided)")  # fmt: skip
+               "unique units, shuffled within length", "q (one-sided)")  # fmt: skip
     rows = [
         (row["category"], row["core_units"], row["general_share"], row["unique_units"], row["uniqueness"],
-         interval(row["ci_low"], row["ci_high"]), row["null_mean"], row["q_value"])
+         interval(row["ci_low"], row["ci_high"]), row["null_unique_units"], row["q_value"])
         for row in result.of_group(UNIQUENESS, name)
     ]  # fmt: skip
     title = (

@@ -73,7 +73,8 @@ UNIQUENESS = _table(
     _number("ci_low", f"lower end of its interval, by halves of the instructions; {_NO_INTERVAL}"),
     _CI_HIGH,
     _number("null_mean", "mean of `uniqueness` over labels shuffled within strata of token_count"),
-    _number("p_value", "share of these shuffles with a uniqueness at least as high, one-sided"),
+    _number("null_unique_units", "mean of `unique_units` over these shuffles"),
+    _number("p_value", "share of them with as many unique units or more, one-sided"),
     _number("q_value", "of `p_value`"),
     _number("general_share", "share of its core units that are in the cores of all categories"),
 )

@@ -127,5 +127,7 @@ def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such directory"):
         find_results(tmp_path / "nowhere")
     (tmp_path / "summary.json").write_text('{"kind": "benchmark"}')
-    with pytest.raises(InputError, match=r"no results \(no summary\.json written by evaluate, compare, sweep, ablate below"):
+    with pytest.raises(
+        InputError, match=r"no results \(no summary\.json written by evaluate, compare, sweep, ablate below"
+    ):
         find_results(tmp_path)
