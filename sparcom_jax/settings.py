@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings, SweepSettings
+from sparcom_jax.analysis.settings import AgreeSettings, CompareSettings, EvaluateSettings, SweepSettings
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.engine.settings import ExecutionSettings
@@ -31,6 +31,7 @@ class StudySettings:
       evaluate: how generality and uniqueness are measured.
       compare: how two models are compared.
       sweep: where S(i) is cut, by `sweep`.
+      agree: which selectors are compared with each other.
       ablate: how units are switched off and what is measured.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
@@ -46,6 +47,7 @@ class StudySettings:
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
     sweep: SweepSettings = SweepSettings()
+    agree: AgreeSettings = AgreeSettings()
     ablate: AblationSettings = AblationSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 
@@ -69,9 +71,11 @@ class StudySettings:
             section.check()
         if self.capture.keep == "sets":
             self.identify.require_alone()
-        if self.capture.keep == "sets" and (reads := [one for one in self.select.selectors if one in OF_COUNTS]):
-            raise InputError(f"select.selector {reads[0]} reads counts, and with capture.keep=sets there are none; "
-                             f"take core, unique or general, or capture.keep=counts")  # fmt: skip
+            named = {"select.selector": self.select.selectors, "agree.selectors": self.agree.selectors.split(",")}
+            for setting, selectors in named.items():
+                if reads := [one for one in selectors if one in OF_COUNTS]:
+                    raise InputError(f"{setting} {reads[0]} reads counts, and with capture.keep=sets there are none; "
+                                     f"take core, unique or general, or capture.keep=counts")  # fmt: skip
 
 
 def default_config() -> ConfigDict:

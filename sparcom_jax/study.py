@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sparcom_jax.analysis.agree import agree
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.capture.capture import capture
@@ -191,6 +192,14 @@ def _study_model(
         made,
         lambda: select(open_run(run_path), study.select, set_name=study.name_of_sets),
         units_digest,
+    )
+
+    stages.run(
+        f"agree-{name}",
+        asdict(study.select) | asdict(study.agree) | of_set,
+        made,
+        lambda: agree(open_run(run_path), results / f"agree-{name}", study.select, study.agree, **of_set),
+        lambda: digest_of_files(results / f"agree-{name}"),
     )
 
     def ablate_units(selector: str) -> None:

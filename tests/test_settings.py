@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.settings import AgreeSettings
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
@@ -27,13 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
-    "half": "second", "measured": "all", "how": "scale", "cuts": "0.1",
+    "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
-import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep
-import sparcom_jax.capture.capture
+import sparcom_jax.analysis.agree, sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate
+import sparcom_jax.analysis.sweep, sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
@@ -49,7 +50,8 @@ def show(*arguments, **more):
     return Made()
 
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"),
-                     ("analysis.sweep", "sweep"), ("capture.capture", "capture"),
+                     ("analysis.sweep", "sweep"),
+                     ("analysis.agree", "agree"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
                      ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
@@ -134,6 +136,16 @@ def test_every_field_of_a_sweep_arrives_by_the_config_and_by_short_flags() -> No
     assert launched("sweep", *given, *short) == made
 
 
+def test_every_field_of_an_agreement_arrives_by_the_config_and_by_short_flags() -> None:
+    chosen = {name: SECTIONS["select"][name] for name in ("size", "expert_size", "half", "seed")}
+    given, named = ("--run=r", "--output=o"), {"set_name": "s"}
+    made = [DEFAULT["select"] | chosen, SECTIONS["agree"], named]
+    by_config = [*overrides("select", chosen), *overrides("agree", SECTIONS["agree"])]
+    assert launched("agree", *given, *by_config, "--set=s") == made
+    short = [flag(name, value) for name, value in (chosen | SECTIONS["agree"]).items()]
+    assert launched("agree", *given, *short, "--set=s") == made
+
+
 def test_every_field_of_a_selection_arrives_by_the_config_and_by_short_flags() -> None:
     fields, of_set = SECTIONS["identify"], {"name": ""}
     assert launched("identify", "--run=r", *overrides("identify", fields)) == [of_set | fields]
@@ -180,7 +192,7 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "set_name", "execution", "capture", "identify", "select", "evaluate", "compare", "sweep",
-        "ablate", "pairs",
+        "agree", "ablate", "pairs",
     ]  # fmt: skip
 
 
@@ -222,7 +234,7 @@ def test_a_selector_of_counts_needs_counts() -> None:
     sets = dataclasses.replace(default, capture=dataclasses.replace(default.capture, keep="sets"))
     with pytest.raises(InputError, match=r"identify\.selector excess needs the counts of all instructions"):
         sets.check()
-    sets = dataclasses.replace(sets, identify=Selection("frequency"))
+    sets = dataclasses.replace(sets, identify=Selection("frequency"), agree=AgreeSettings("core,unique"))
     assert set(OF_COUNTS) == set(MEASURES)
     for selector in SELECTORS:
         study = dataclasses.replace(sets, select=SelectSettings(selector=selector))
@@ -230,6 +242,9 @@ def test_a_selector_of_counts_needs_counts() -> None:
             study.check()
             continue
         with pytest.raises(InputError, match=f"select.selector {selector} reads counts, and with capture.keep=sets"):
+            study.check()
+        study = dataclasses.replace(sets, select=SelectSettings("core"), agree=AgreeSettings(f"core,{selector}"))
+        with pytest.raises(InputError, match=f"agree.selectors {selector} reads counts, and with capture.keep=sets"):
             study.check()
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from sparcom_jax.errors import InputError
 from sparcom_jax.resampling import STRATUM_ROWS
 
+OF_SELECT = ("size", "expert_size", "share", "half", "seed")
+"""Of the settings of `select`, those that an agreement of selectors reads."""
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -100,6 +102,26 @@ class SweepSettings:
             except ValueError as error:
                 raise InputError(f"cuts: {value!r} is not a number") from error
         return found or list(usual)
+
+
+@dataclass(frozen=True)
+class AgreeSettings:
+    """Which selectors are compared.
+
+    Attributes:
+      selectors: of `select`, with commas between.
+    """
+
+    selectors: str = "auroc,average_precision,difference"
+
+    def check(self) -> None:
+        """Refuses what cannot be compared.
+
+        Raises:
+          InputError: there are fewer than two.
+        """
+        if "," not in self.selectors:
+            raise InputError(f"selectors {self.selectors!r} are not two or more, with commas between")
 
 
 def _check(rho: float, seed: int, **counts: int) -> None:

@@ -136,7 +136,7 @@ def _contrasts(result: Result, name: str, measure: str) -> Iterator[str | Figure
     )
     marked = [{**row, "mark": _mark(row)} for row in rows]
     spec = charts.heatmaps({"contrast": _cells(marked, "contrast")}, result.summary["categories"],
-                           axes=("category", "category"), legend="contrast")  # fmt: skip
+                           axes=("category", "category"), legend="contrast", diverging=True)  # fmt: skip
     yield Figure(f"{name}-{measure.replace('_', '-')}-contrast", spec, caption, source)
     columns = ("category", "and", "contrast", "95% interval", "shuffled within length", "p", "q", "smallest p",
                "instructions", "comparable")  # fmt: skip

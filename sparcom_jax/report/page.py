@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, compare, evaluate, sweep
+from sparcom_jax.report import ablate, agree, compare, evaluate, sweep
 from sparcom_jax.report.document import document
 from sparcom_jax.report.files import write_figures, write_whole
 from sparcom_jax.report.manifest import manifest
@@ -15,6 +15,7 @@ SECTIONS = {
     "evaluate": evaluate.section,
     "compare": compare.section,
     "sweep": sweep.section,
+    "agree": agree.section,
     "ablate": ablate.section,
 }
 """By kind of results: what makes its sections."""

@@ -22,7 +22,7 @@ class Result:
     """One result directory.
 
     Attributes:
-      kind: `evaluate`, `compare`, `sweep` or `ablate`.
+      kind: `evaluate`, `compare`, `sweep`, `agree` or `ablate`.
       name: its path below the directory that was searched.
       directory: where it lies.
       summary: its `summary.json`.

@@ -31,6 +31,9 @@ SHAPES: dict[str, dict[str, Any]] = {
         "run": str, "model": {"family": str}, "set": SET, "settings": dict, "swept": str, "categories": [str],
         "groups": {"*": {"units": int, "layers": [int]}},
     },
+    "agree": {
+        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "selectors": [str],
+    },
     "ablate": {
         "run": str, "model": {"family": str}, "settings": dict, "categories": [str], "controls": {"*": str},
         "absent": {"*": str},

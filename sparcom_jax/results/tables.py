@@ -245,6 +245,22 @@ SWEEP = _table(
     _number("general_share", "share of its core units that are in the cores of all categories"),
 )
 
+# Of agree
+
+AGREEMENT = _table(
+    "agreement.csv",
+    _text("target", "`neurons` or `experts`"),
+    _text("selector_a", "first selector"),
+    _text("selector_b", "second selector"),
+    _CATEGORY,
+    _number("units_a", "its units by the first"),
+    _number("units_b", "its units by the second"),
+    _number("common", "units by both"),
+    _number("jaccard", "common / units by either"),
+    _number("chance", "the same of random sets with as many units in every layer"),
+    _number("spearman", "Spearman correlation of the two scores, over all units"),
+)
+
 # Of ablate
 
 _TARGET = _text("target", "`neurons`, the units of all groups of neurons together, or `experts`, the experts")
@@ -362,6 +378,7 @@ TABLES = {
         MATRIX_CORRELATION,
     ),
     "sweep": (SWEEP,),
+    "agree": (AGREEMENT,),
     "ablate": (ABLATION, EFFECTS, SELECTIVITY, INSTRUCTION_EFFECTS, BASELINE),
 }
 """By kind of results, in the order of the report: its tables, in order."""

@@ -270,6 +270,7 @@ def test_help_is_no_fault(help_flag: str, work: Path) -> None:
     assert "  --config.capture.max_tokens=0 " in result.stdout
 
 
+OF_SELECT = ("size", "expert_size", "share", "half", "seed")
 READS = {
     "capture": ("execution", "capture", *(f"identify.{name}" for name in OF_NEURONS)),
     "identify": ("set_name", "identify"),
@@ -277,12 +278,14 @@ READS = {
     "evaluate": ("set_name", "evaluate"),
     "compare": ("set_name", "compare"),
     "sweep": ("identify.selector", "identify.ties", "identify.pool", "sweep"),
+    "agree": ("set_name", *(f"select.{name}" for name in OF_SELECT), "agree"),
     "ablate": ("set_name", "execution", "ablate"),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {
     "identify": {"name": "set_name"},
     "sweep": {name: f"identify.{name}" for name in ("selector", "ties", "pool")},
+    "agree": {"set": "set_name"} | {name: f"select.{name}" for name in OF_SELECT},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
 }
 # Runs a launcher where what takes long to import is not there.

@@ -128,6 +128,6 @@ def test_no_results(tmp_path: Path) -> None:
         find_results(tmp_path / "nowhere")
     (tmp_path / "summary.json").write_text('{"kind": "benchmark"}')
     with pytest.raises(
-        InputError, match=r"no results \(no summary\.json written by evaluate, compare, sweep, ablate below"
+        InputError, match=r"no results \(no summary\.json written by evaluate, compare, sweep, agree, ablate below"
     ):
         find_results(tmp_path)
