@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, compare, evaluate
+from sparcom_jax.report import ablate, align, compare, evaluate
 from sparcom_jax.report.document import document
 from sparcom_jax.report.files import write_figures, write_whole
 from sparcom_jax.report.manifest import manifest
@@ -11,7 +11,7 @@ from sparcom_jax.report.markup import Figure, Section, figure, text
 from sparcom_jax.report.top import contents, headlines, top
 from sparcom_jax.results.reader import find_results
 
-SECTIONS = {"evaluate": evaluate.section, "compare": compare.section, "ablate": ablate.section}
+SECTIONS = {"evaluate": evaluate.section, "compare": compare.section, "ablate": ablate.section, "align": align.section}
 """By kind of results: what makes its sections."""
 
 
@@ -21,7 +21,7 @@ def report(results: Path, output: Path, figures: Path | None = None) -> Path:
     The same results give the same page, byte by byte.
 
     Args:
-      results: searched recursively for what evaluate, compare and ablate wrote.
+      results: searched recursively for what evaluate, compare, ablate and align wrote.
       output: the page, replaced as a whole.
       figures: directory for every chart as SVG and PDF; none are written by default.
 
