@@ -1,4 +1,4 @@
-"""Makes one HTML page, readable offline, of everything that evaluate, compare and ablate wrote below a directory.
+"""Makes one HTML page, readable offline, of all that evaluate, compare, ablate and align wrote below a directory.
 
 launch/report.py --results=DIR --output=report.html [--figures=DIR2]
 """

@@ -6,6 +6,9 @@ sets = sj.identify(run, epsilon=0.05)
 (units,) = sj.select(run, sj.SelectSettings(selector="auroc"))
 """
 
+from typing import TYPE_CHECKING, Any
+
+from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import load_hexainst, load_instructions
 from sparcom_jax.select.select import select
@@ -16,12 +19,17 @@ from sparcom_jax.store.units import open_units
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.version import VERSION as __version__
 
+if TYPE_CHECKING:
+    from sparcom_jax.attribution.attribute import attribute
+
 __all__ = [
+    "AttributeSettings",
     "Run",
     "SelectSettings",
     "Sets",
     "UnitSet",
     "__version__",
+    "attribute",
     "identify",
     "load_hexainst",
     "load_instructions",
@@ -30,3 +38,12 @@ __all__ = [
     "open_units",
     "select",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`attribute` brings jax, which `import sparcom_jax` does not."""
+    if name != "attribute":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sparcom_jax.attribution.attribute import attribute
+
+    return attribute

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from sparcom_jax.analysis.settings import AgreeSettings, CompareSettings, EvaluateSettings, SweepSettings
+from sparcom_jax.analysis.settings import (
+    AgreeSettings,
+    AlignSettings,
+    CompareSettings,
+    EvaluateSettings,
+    SweepSettings,
+)
+from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.engine.settings import ExecutionSettings
@@ -24,14 +31,16 @@ class StudySettings:
     Attributes:
       instructions: `hexainst`, or a JSONL file.
       set_name: name of the sets of a run, below RUN/sets/; that of the selector of `identify` by default.
-      execution: where and how a model runs, for capture and ablate.
+      execution: where and how a model runs, for capture, attribute and ablate.
       capture: what is fed, counted and kept.
       identify: how S(i) is chosen.
+      attribute: how the likelihood of the responses is attributed to units.
       select: how the units of a category are chosen.
       evaluate: how generality and uniqueness are measured.
       compare: how two models are compared.
       sweep: where S(i) is cut, by `sweep`.
       agree: which selectors are compared with each other.
+      align: how frequency is compared with attribution.
       ablate: how units are switched off and what is measured.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
@@ -43,11 +52,13 @@ class StudySettings:
     execution: ExecutionSettings = ExecutionSettings()
     capture: CaptureSettings = CaptureSettings()
     identify: Selection = Selection()
+    attribute: AttributeSettings = AttributeSettings()
     select: SelectSettings = SelectSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     compare: CompareSettings = CompareSettings()
     sweep: SweepSettings = SweepSettings()
     agree: AgreeSettings = AgreeSettings()
+    align: AlignSettings = AlignSettings()
     ablate: AblationSettings = AblationSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 

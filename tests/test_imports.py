@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "select": BASE | {"resampling", "store", "units"},
     "capture": BASE | {"batches", "convert", "engine", "identify", "instructions", "models", "store", "units"},
     "results": BASE,
+    "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE
     | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},
-    "settings": BASE | {"analysis", "capture", "causal", "engine", "identify", "select", "store"},
+    "settings": BASE | {"analysis", "attribution", "capture", "causal", "engine", "identify", "select", "store"},
     "stages": BASE,
     "study": None,
     "__init__": None,

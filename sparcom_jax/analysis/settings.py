@@ -124,6 +124,28 @@ class AgreeSettings:
             raise InputError(f"selectors {self.selectors!r} are not two or more, with commas between")
 
 
+@dataclass(frozen=True)
+class AlignSettings:
+    """How the frequency of units is compared with their attribution.
+
+    Attributes:
+      method: which attribution of the run: `gradient` or `integrated`.
+      epsilon: share of a layer's units at the top that are compared, in (0, 1].
+    """
+
+    method: str = "gradient"
+    epsilon: float = 0.05
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: epsilon is not in (0, 1].
+        """
+        if not 0 < self.epsilon <= 1:
+            raise InputError(f"epsilon is {self.epsilon}: it must be above 0 and at most 1")
+
+
 def _check(rho: float, seed: int, **counts: int) -> None:
     if not 0 < rho <= 1:
         raise InputError(f"rho is {rho}: it must be above 0 and at most 1")

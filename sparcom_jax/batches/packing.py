@@ -61,7 +61,9 @@ class Plan:
     filled: float
 
 
-def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: int) -> Plan:
+def make_plan(
+    lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: int, most_rows: int | None = None
+) -> Plan:
     """Packs texts into bins, block by block.
 
     Except on CPU, a bin costs what its attention window costs, whatever else is in it; so short texts fill up the bins
@@ -72,9 +74,10 @@ def make_plan(lengths: Int[np.ndarray, "I"], rows_per_block: int, batch_tokens: 
       lengths: tokens of each text.
       rows_per_block: consecutive texts that are packed together.
       batch_tokens: token slots of a batch; more where a text needs them, fewer where all texts need fewer.
+      most_rows: texts of a batch, at most, where each of them costs much memory; None leaves it to the slots.
     """
     slots = _round_up(max(min(batch_tokens, int(lengths.sum())), int(lengths.max())), QUERY_BLOCK)
-    max_rows = max(slots // SLOTS_PER_ROW, MIN_ROWS)
+    max_rows = min(max(slots // SLOTS_PER_ROW, MIN_ROWS), most_rows or slots)
     packed = [
         [
             (_window(int(lengths[texts[0]])), tuple(texts))

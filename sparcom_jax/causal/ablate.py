@@ -21,13 +21,12 @@ from sparcom_jax.causal.targets import (
     targets_of,
     units_of,
 )
-from sparcom_jax.causal.texts import Scored, rows_beside, scored, texts_of
+from sparcom_jax.causal.texts import Scored, require_model_of, rows_beside, scored, texts_of
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress, say
@@ -78,10 +77,7 @@ def ablate(
     execution.check()
     model.require_head("ablation")
     run.require_complete()
-    if run.manifest.model.digest != model.digest:
-        raise InputError(f"{run.location}: was captured from another model than {model.path}")
-    if run.manifest.tokenizer.digest != model.tokenizer_digest:
-        raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
+    require_model_of(run, model)
     require_of_run(run, units)
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)

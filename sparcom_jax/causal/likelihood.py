@@ -78,7 +78,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
             output = decoder(batch, shape, edits=edits, compute=placement.compute)  # fmt: skip
-            nll = _next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1), batch.counted)
+            nll = next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1), batch.counted)
         ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])
         fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
         return jax.ops.segment_sum(nll, batch.row, shape.rows, indices_are_sorted=True), fault
@@ -86,16 +86,17 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
     return placement.compile(step, config, EDIT_SPECS, (P(), P()))
 
 
-def _next_token_nll(
+def next_token_nll(
     decoder: Decoder, hidden: Float[Array, "S D"], target: Int[Array, "S"], scored: Bool[Array, "S"]
 ) -> Float[Array, "S"]:
-    """Of the slots that are scored; 0 at others.
+    """Negative log likelihood of the target of each slot that is scored; 0 at others.
 
     In blocks of slots, because the logits of a whole batch may be larger than the model. Slots that are scored come
     first, and blocks without any are left out: logits of a large vocabulary cost as much as the model.
     """
     order = jnp.argsort(~scored, stable=True)
 
+    @jax.checkpoint  # a gradient would keep the logits of all blocks
     def block(inputs: tuple[Array, Array, Array]) -> Array:
         states, targets, wanted = inputs
 

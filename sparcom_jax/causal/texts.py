@@ -77,6 +77,18 @@ def scored_rows(run: Run, units: UnitSet, settings: AblationSettings) -> Int64[n
     return np.sort(np.concatenate([of[: settings.per_category or len(of)] for of in rows]))
 
 
+def require_model_of(run: Run, model: ModelDir) -> None:
+    """Refuses a model, or a tokenizer, that a run was not captured from.
+
+    Raises:
+      InputError: it is another one.
+    """
+    if run.manifest.model.digest != model.digest:
+        raise InputError(f"{run.location}: was captured from another model than {model.path}")
+    if run.manifest.tokenizer.digest != model.tokenizer_digest:
+        raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
+
+
 def rows_beside(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "_"]:
     """Instructions with a response that are not measured; all that are, where there are no others."""
     beside = np.ones(len(run.instructions), bool)

@@ -24,10 +24,12 @@ class Compute:
       axis: mesh axis over which heads, neurons and experts are sharded, inside a `jax.shard_map` over it; None on one
         device.
       kernels: the kernels that the device has.
+      recompute: whether a backward pass computes each layer anew, so that it holds what is inside of one at a time.
     """
 
     axis: str | None
     kernels: Kernels
+    recompute: bool = False
 
 
 def default_compute() -> Compute:

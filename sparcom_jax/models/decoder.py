@@ -187,10 +187,11 @@ def _run_segment(
             found.append((sound, {} if reduce is None else reduce(taps)))
         return (x, cache), found
 
+    run = jax.checkpoint(pattern) if context.compute.recompute else pattern
     if segment.repeats > 1:
-        return jax.lax.scan(pattern, carry, inputs)
+        return jax.lax.scan(run, carry, inputs)
     # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-    carry, found = pattern(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
+    carry, found = run(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
     return carry, jax.tree.map(lambda leaf: leaf[None], found)
 
 

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from sparcom_jax.report import ablate, compare, evaluate
+from sparcom_jax.report import ablate, align, compare, evaluate
 from sparcom_jax.report.manifest import model_name
 from sparcom_jax.report.markup import GROUPS, how_made, number, table, text
 from sparcom_jax.results.reader import Result
 
-HEADLINES = {"evaluate": evaluate.HEADLINES, "compare": compare.HEADLINES, "ablate": ablate.HEADLINES}
+HEADLINES = {
+    "evaluate": evaluate.HEADLINES,
+    "compare": compare.HEADLINES,
+    "ablate": ablate.HEADLINES,
+    "align": align.HEADLINES,
+}
 """By kind of results, in the order of the page."""
 
 
@@ -52,7 +57,7 @@ def _instructions(results: Sequence[Result]) -> Iterator[str]:
     named: dict[str, list[str]] = {}
     for result in results:
         categories = result.summary["categories"]
-        if result.kind == "evaluate":
+        if "instructions" in result.summary:
             counts = result.summary["instructions"]
             kinds = ", ".join(f"{name} {number(count)}" for name, count in zip(categories, counts, strict=True))
             line = f"Instructions by category: {kinds}; {number(sum(counts))} in all"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.results.columns import Column, Table
-from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault, made_of
+from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault, kind_made_of, made_of
 from sparcom_jax.results.tables import TABLES
 
 Number = int | float
@@ -22,7 +22,7 @@ class Result:
     """One result directory.
 
     Attributes:
-      kind: `evaluate`, `compare`, `sweep`, `agree` or `ablate`.
+      kind: which analysis made it, a key of `TABLES`.
       name: its path below the directory that was searched.
       directory: where it lies.
       summary: its `summary.json`.
@@ -87,7 +87,7 @@ def _require_one_version(results: list[Result]) -> None:
     known: dict[tuple[str, str, str], tuple[str, Path]] = {}
     for result in results:
         for side in result.sides.values():
-            made, kind = made_of(side), "units" if "units" in side else "set"
+            made, kind = made_of(side), kind_made_of(side)
             digest, other = known.setdefault((kind, made["run"], made["name"]), (made["digest"], result.directory))
             if digest != made["digest"]:
                 raise InputError(f"{other} and {result.directory}: made of two versions of {kind} {made['name']!r} of "

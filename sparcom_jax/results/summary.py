@@ -11,6 +11,8 @@ RESULTS_VERSION = 3
 NUMBER = (int, float, type(None))
 """A number; None where it is not defined."""
 MATRIX = [[NUMBER]]
+ALIGNED = ("spearman", "spearman_excess", "overlap", "overlap_excess")
+"""What an alignment says of each category, and group of units."""
 SET = {"name": str, "run": str, "digest": str}
 UNITS = SET | {"selector": str}
 SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
@@ -41,6 +43,11 @@ SHAPES: dict[str, dict[str, Any]] = {
                           "selectivity": [NUMBER], "selectivity_low": [NUMBER], "selectivity_high": [NUMBER],
                           "controls": {"*": CONTROL}}},
     },
+    "align": {
+        "run": str, "model": {"family": str}, "attribution": SET | {"method": str}, "settings": dict,
+        "categories": [str], "instructions": [int],
+        "groups": {"*": {"units": int, "layers": [int], "chance": NUMBER, **{field: [NUMBER] for field in ALIGNED}}},
+    },
 }  # fmt: skip
 """What a summary holds at least: a type, the fields of an object (`*`: any), or a list of one shape."""
 
@@ -55,13 +62,18 @@ def fault(summary: Mapping[str, Any]) -> str | None:
 
 
 def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of the set, or of the units, that results were made of.
+    """What is recorded of the set, the units or the attribution that results were made of.
 
     Args:
-      side: a part of a summary that describes a model, its run and its sets or units.
+      side: a part of a summary that describes a model, its run and what of it was analysed.
     """
-    made: dict[str, Any] = side["units"] if "units" in side else side["set"]
+    made: dict[str, Any] = side[kind_made_of(side)]
     return made
+
+
+def kind_made_of(side: Mapping[str, Any]) -> str:
+    """Which of them it is: `units`, `attribution` or `set`."""
+    return next((kind for kind in ("units", "attribution") if kind in side), "set")
 
 
 def _misshapen(value: object, shape: Any, where: str) -> str | None:
@@ -87,7 +99,9 @@ def _misshapen(value: object, shape: Any, where: str) -> str | None:
 def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Fields that do not have one entry per category, as they should."""
     size = len(summary["categories"])
-    by_category = {"instructions": [summary["instructions"]]} if kind == "evaluate" else {}
+    by_category = {"instructions": [summary["instructions"]]} if kind in ("evaluate", "align") else {}
+    for name, group in summary["groups"].items() if kind == "align" else ():
+        by_category |= {f"groups: {name}: {field}": [group[field]] for field in ALIGNED}
     for target, entry in summary["targets"].items() if kind == "ablate" else ():
         shapes = SHAPES["ablate"]["targets"]["*"]
         parts = [(target, entry, shapes), *((f"{target}: controls: {name}", one, CONTROL)

@@ -365,6 +365,23 @@ BASELINE = _table(
     _number("nll", "mean negative log likelihood, as in ablation.csv"),
 )
 
+# Of align
+
+ALIGNMENT = _table(
+    "alignment.csv",
+    _GROUP,
+    _CATEGORY,
+    _LAYER,
+    _RELATIVE_DEPTH,
+    _number("units", "units of the layer"),
+    _number("spearman", "Spearman correlation over them of mean frequency with mean attribution"),
+    _number("spearman_excess", "the same of the excess of both over the other categories"),
+    _number("k", "how many units at the top are compared"),
+    _number("overlap", "share of the k highest by frequency that are among the k highest by attribution"),
+    _number("overlap_excess", "the same by the excess of both"),
+    _number("chance", "what either overlap is by chance, k / units"),
+)
+
 TABLES = {
     "evaluate": (OVERLAP, CONTRASTS, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
     "compare": (
@@ -380,5 +397,6 @@ TABLES = {
     "sweep": (SWEEP,),
     "agree": (AGREEMENT,),
     "ablate": (ABLATION, EFFECTS, SELECTIVITY, INSTRUCTION_EFFECTS, BASELINE),
+    "align": (ALIGNMENT,),
 }
 """By kind of results, in the order of the report: its tables, in order."""

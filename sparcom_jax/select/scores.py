@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64
 from scipy.special import ndtr, stdtr
 
 from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.select.attribution import over_others
 from sparcom_jax.select.auroc import NEUTRAL, auroc
 from sparcom_jax.select.average_precision import average_precision
 from sparcom_jax.select.cores import core, general, unique
@@ -17,6 +18,7 @@ from sparcom_jax.select.experts import by_layers, esft, mean_of_instructions, ri
 from sparcom_jax.select.lape import activation_probability, lape
 from sparcom_jax.select.sample import Sample
 from sparcom_jax.select.settings import SelectSettings
+from sparcom_jax.store.attribution import open_attribution
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP
@@ -30,6 +32,7 @@ MEASURES: dict[str, Measure] = {
 """By selector, what it takes from the counts of a unit."""
 CORES = {"core": core, "unique": unique, "general": general}
 LAYER_SHARE = {"esft_gate": 0.1, "esft_token": 0.2}
+ROUTING = (*LAYER_SHARE, "risk_difference")
 
 ByGroup = Mapping[str, np.ndarray]
 
@@ -66,7 +69,7 @@ def score_units(run: Run, sample: Sample, settings: SelectSettings, set_name: st
     selectors = settings.selectors
     if EXPERT_GROUP not in run.groups:
         for selector in selectors:
-            if selector not in MEASURES and selector not in CORES:
+            if selector in ROUTING:
                 raise InputError(f"{run.location}: selector {selector} scores experts, and the model has none")
     measures = {selector: MEASURES[selector] for selector in selectors if selector in MEASURES}
     _require_pairs(run, sample, list(measures))
@@ -78,6 +81,9 @@ def score_units(run: Run, sample: Sample, settings: SelectSettings, set_name: st
         elif selector in CORES:
             units = CORES[selector](open_sets(run, set_name), settings.rho, sample.rows)
             scored[selector] = Scored(units.score, units.mask, units.mask)
+        elif selector == "attribution":
+            score = over_others(open_attribution(run, settings.method), sample)
+            scored[selector] = Scored(score, _above(score, 0.0))
         else:
             scored[selector] = _of_routing(run, sample, settings, selector)
     return scored

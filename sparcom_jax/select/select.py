@@ -14,6 +14,7 @@ from sparcom_jax.select.halves import in_half
 from sparcom_jax.select.sample import Sample
 from sparcom_jax.select.settings import SELECTORS, SelectSettings
 from sparcom_jax.shares import least_whole
+from sparcom_jax.store.attribution import open_attribution
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET, open_sets
 from sparcom_jax.store.units import open_units, origin_of, write_units
@@ -113,6 +114,8 @@ def _origin(run: Run, sample: Sample, settings: SelectSettings, selector: str, s
     more: Mapping[str, Any] = settings.read_by(selector)
     if "rho" in SELECTORS[selector]:
         more = {**more, "set": open_sets(run, set_name).record()}
+    if selector == "attribution":
+        more = {**more, "attribution": open_attribution(run, settings.method).record()}
     return origin_of(
         run, selector, size=settings.size or None, half=half, seed=settings.seed if halved else None, **more
     )

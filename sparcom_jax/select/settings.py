@@ -15,6 +15,7 @@ SELECTORS: dict[str, tuple[str, ...]] = {
     "esft_gate": ("layer_share", "by_layers"),
     "esft_token": ("layer_share", "by_layers"),
     "risk_difference": (),
+    "attribution": ("expert_size", "method"),
 }
 """By selector, the settings that it reads beside those that all read."""
 OF_COUNTS = ("auroc", "average_precision", "difference", "lape")
@@ -37,6 +38,7 @@ class SelectSettings:
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
       layer_share: for `esft_gate`, `esft_token`: relevance at which a layer has enough; 0: 0.1 and 0.2.
       by_layers: for these two: relevance by its sum over layers, as their code has it, not the paper.
+      method: for `attribution`: which attribution of the run, `gradient` or `integrated`.
       seed: of the dealing into halves.
     """
 
@@ -50,6 +52,7 @@ class SelectSettings:
     rho: float = 0.5
     layer_share: float = 0.0
     by_layers: bool = False
+    method: str = "gradient"
     seed: int = 0
 
     @property

@@ -1,0 +1,1 @@
+"""How much each unit contributes to the likelihood of the reference responses, by gradients."""
