@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.analysis.agree import agree
+from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.attribution.attribute import attribute
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
@@ -23,6 +25,7 @@ from sparcom_jax.report.page import report
 from sparcom_jax.select.select import select
 from sparcom_jax.settings import StudySettings, build
 from sparcom_jax.stages import Stages, digest_of_files, digest_of_listing
+from sparcom_jax.store.attribution import attribution_path, open_attribution
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
 from sparcom_jax.store.units import open_units
@@ -36,7 +39,9 @@ Checkpoint = dict[str, str]
 
 
 def analyze(study: StudySettings, output: Path) -> Path:
-    """Runs a study: train (if asked), convert, capture, identify, evaluate, compare, ablate, report.
+    """Runs a study: train (if asked), convert, capture, identify, evaluate, select, ablate, compare, report.
+
+    Where `select.selector` names `attribution`, attribute and align come before select.
 
     When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
     now, or what it made is gone. Capture goes on within its stage; if its model or the instructions are others by now,
@@ -181,6 +186,9 @@ def _study_model(
     )
 
     selectors = study.select.selectors
+    of_units = made
+    if "attribution" in selectors:
+        of_units = {**made, "attribution": _attribute(stages, output, study, name, {"model": model, "run": run})}
 
     def units_digest() -> str:
         digests = [open_units(open_run(run_path), selector).digest for selector in selectors]
@@ -189,7 +197,7 @@ def _study_model(
     units = stages.run(
         f"select-{name}",
         asdict(study.select) | of_set,
-        made,
+        of_units,
         lambda: select(open_run(run_path), study.select, set_name=study.name_of_sets),
         units_digest,
     )
@@ -215,6 +223,28 @@ def _study_model(
     for selector in selectors:
         ablate_units(selector)
     return made
+
+
+def _attribute(stages: Stages, output: Path, study: StudySettings, name: str, inputs: Inputs) -> str:
+    """Attributes, and compares frequency with it. Returns the digest of the attribution."""
+    model_path, run_path, into = output / "models" / name, output / "runs" / name, output / "results" / f"align-{name}"
+    attribution = stages.run(
+        f"attribute-{name}",
+        asdict(study.attribute) | asdict(study.execution),
+        inputs,
+        lambda: attribute(open_model(model_path), open_run(run_path), study.attribute, study.execution),
+        lambda: open_attribution(open_run(run_path), study.attribute.method).digest,
+        stale=run_path / attribution_path(study.attribute.method),
+    )
+    if study.capture.keep == "counts":
+        stages.run(
+            f"align-{name}",
+            asdict(study.align),
+            {"run": inputs["run"], "attribution": attribution},
+            lambda: align(open_run(run_path), into, study.align),
+            lambda: digest_of_files(into),
+        )
+    return attribution
 
 
 def _ablate(model: Path, run: Path, units: str, output: Path, study: StudySettings) -> None:

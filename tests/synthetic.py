@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.store.arrays import Store
+from sparcom_jax.store.attribution import Attribution, attribution_path, open_attribution, value_array
 from sparcom_jax.store.manifest import CapturedInstructions, CapturedModel, CapturedTokenizer, Devices, Manifest, Tokens
 from sparcom_jax.store.run import Run, open_run
-from sparcom_jax.store.schema import vector
+from sparcom_jax.store.schema import SCHEMA_VERSION, vector
 from sparcom_jax.store.sets import DEFAULT_SET, SetManifest, set_arrays, sets_path
 from sparcom_jax.store.statistics import kept_statistics
 from sparcom_jax.units.groups import Group, group_from_json
@@ -111,6 +112,25 @@ def write_sets(run: Run, masks: Masks, name: str = DEFAULT_SET, **selection: obj
     digest = hashlib.sha256(b"".join(mask.tobytes() for mask in masks.values())).hexdigest()
     made = SetManifest({"selector": "excess", "epsilon": 0.05, "ties": "include"} | selection, list(masks), digest)
     run.store.write_group(sets_path(name), made.to_json())
+
+
+def write_attribution(run: Run, values: Masks, method: str = "gradient") -> Attribution:
+    """Writes an attribution given as values [I, L, ...] by group."""
+    attributes = {"schema_version": SCHEMA_VERSION, "method": method, "steps": 1, "groups": list(values),
+                  "run_digest": run.digest}  # fmt: skip
+    for name, of_group in values.items():
+        spec = value_array(method, run.groups[name], len(of_group), ROWS_PER_WRITE)
+        run.store.create_array(spec).write(of_group.astype(np.float32)).result()
+    run.store.write_group(attribution_path(method), attributes | {"complete": True})
+    return open_attribution(run, method)
+
+
+def random_values(run: Run, *, seed: int = 0) -> Masks:
+    """Attributions at random, most of them small."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.standard_normal((run.category.size, *group.shape)) ** 3 / 1e3 for name, group in run.groups.items()
+    }
 
 
 def random_masks(run: Run, *, seed: int = 0, share: float = 0.2, signal: float = 0.5) -> Masks:

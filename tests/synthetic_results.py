@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
@@ -20,7 +21,7 @@ from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
 from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.units.groups import Group
 from sparcom_jax.units.unit_set import UnitSet
-from tests.synthetic import MIXED, make_pair, make_run, random_masks, write_sets
+from tests.synthetic import MIXED, make_pair, make_run, random_masks, random_values, write_attribution, write_sets
 
 EVIL = "</script><b>x&"
 CATEGORIES = (EVIL, "\"q\" 'r' \u2028", "SUM")
@@ -28,10 +29,11 @@ LABELS = [i % 3 for i in range(18)]
 EVALUATED = EvaluateSettings(permutations=9, bootstraps=9)
 COMPARED = CompareSettings(permutations=9, bootstraps=9)
 EVALUATE, COMPARE, ACROSS, ABLATE = "evaluate", "compare/tuned & <i>more</i>", "compare/across", "ablate"
+ALIGN = "align"
 
 
 def make_results(root: Path) -> Path:
-    """Writes an evaluation, a comparison of a pair, one across families, and an ablation, below `root / "results"`."""
+    """Writes an evaluation, two comparisons, an ablation and an alignment, below `root / "results"`."""
     base, tuned, _, _ = make_pair(root / "runs", LABELS, groups=MIXED, categories=CATEGORIES)
     other = make_run(root / "other", LABELS, family="mistral", categories=CATEGORIES)
     write_sets(other, random_masks(other))
@@ -39,6 +41,8 @@ def make_results(root: Path) -> Path:
     compare(base, tuned, root / "results" / COMPARE, COMPARED)
     compare(base, other, root / "results" / ACROSS, COMPARED)
     write_ablation(root / "results" / ABLATE)
+    write_attribution(base, random_values(base))
+    align(base, root / "results" / ALIGN)
     return root / "results"
 
 

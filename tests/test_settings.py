@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from ml_collections import ConfigDict
 
+from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.analysis.settings import AgreeSettings
+from sparcom_jax.attribution.attribute import attribute
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
@@ -29,12 +31,14 @@ OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
     "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
+    "method": "integrated",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
 import dataclasses, json, runpy, sys
-import sparcom_jax.analysis.agree, sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate
-import sparcom_jax.analysis.sweep, sparcom_jax.capture.capture
+import sparcom_jax.analysis.agree, sparcom_jax.analysis.align, sparcom_jax.analysis.compare
+import sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep, sparcom_jax.attribution.attribute
+import sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
@@ -53,7 +57,7 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("analysis.sweep", "sweep"),
                      ("analysis.agree", "agree"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
-                     ("study", "analyze")):
+                     ("attribution.attribute", "attribute"), ("analysis.align", "align"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
@@ -95,6 +99,8 @@ SECTIONS = {
 }
 OF_A_STEP = {
     "evaluate": ("--run=r", "--output=o"),
+    "align": ("--run=r", "--output=o"),
+    "attribute": ("--model=m", "--run=r"),
     "compare": ("--base=r", "--tuned=r", "--output=o"),
     "ablate": ("--model=m", "--run=r", "--output=o"),
 }
@@ -116,6 +122,15 @@ def test_every_field_of_an_ablation_arrives() -> None:
     assert (settings, execution) == (SECTIONS["ablate"], SECTIONS["execution"])
     units, *_ = launched("ablate", *OF_A_STEP["ablate"], "--units=u", "--config.ablate.draws=3")
     assert units == {"units": "u"}
+
+
+def test_every_field_of_an_attribution_and_of_an_alignment_arrives() -> None:
+    for step in ("attribute", "align"):
+        rest = [DEFAULT["execution"]] if step == "attribute" else []
+        by_config = overrides(step, SECTIONS[step])
+        assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], *rest]
+        short = [flag(name, value) for name, value in DEFAULT[step].items()]
+        assert launched(step, *OF_A_STEP[step], *by_config, *short) == [DEFAULT[step], *rest]
 
 
 @pytest.mark.parametrize("step", ["evaluate", "compare"])
@@ -191,8 +206,8 @@ def test_a_field_of_a_pair_arrives() -> None:
 
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
-        "instructions", "set_name", "execution", "capture", "identify", "select", "evaluate", "compare", "sweep",
-        "agree", "ablate", "pairs",
+        "instructions", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate", "compare",
+        "sweep", "agree", "align", "ablate", "pairs",
     ]  # fmt: skip
 
 
@@ -201,11 +216,12 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     default = StudySettings()
     for step, kinds in ((capture, ("settings", "selection", "execution")), (select, ("settings",)),
                         (evaluate, ("settings",)), (compare, ("settings",)),
+                        (align, ("settings",)), (attribute, ("settings", "execution")),
                         (ablate, ("settings", "execution"))):  # fmt: skip
         parameters = inspect.signature(step).parameters
         section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
         assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
-        assert step in (capture, ablate) or parameters["set_name"].default == default.name_of_sets
+        assert step in (capture, ablate, attribute, align) or parameters["set_name"].default == default.name_of_sets
     assert inspect.signature(identify).parameters["name"].default == default.set_name
 
 
@@ -216,6 +232,8 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("select", {"half": "third"}, "half 'third' is not known; known: first, second, all"),
     ("evaluate", {"stratum_rows": 0}, "stratum_rows is 0: it must be 1 or more"),
     ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
+    ("attribute", {"steps": 0}, "steps must be positive, got 0"),
+    ("align", {"epsilon": 2.0}, "epsilon is 2.0: it must be above 0 and at most 1"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
 ])  # fmt: skip
 def test_a_study_is_checked_in_every_section(section: str, change: dict[str, Any], message: str) -> None:
@@ -226,6 +244,14 @@ def test_a_study_is_checked_in_every_section(section: str, change: dict[str, Any
     with pytest.raises(InputError) as error:
         study.check()
     assert str(error.value) == message
+
+
+def test_a_study_has_one_attribution() -> None:
+    study = dataclasses.replace(StudySettings(), select=SelectSettings(selector="auroc,attribution"))
+    study.check()
+    other = dataclasses.replace(study, attribute=dataclasses.replace(study.attribute, method="integrated"))
+    with pytest.raises(InputError, match=r"select\.method is gradient, but a study has one attribution"):
+        other.check()
 
 
 def test_a_selector_of_counts_needs_counts() -> None:

@@ -15,7 +15,7 @@ from tests import oracles_evaluate as oracle
 from tests.synthetic import MIXED, make_run
 
 LABELS = [i % 3 for i in range(24)]
-SELECTION = sj.SelectSettings(size=9, expert_size=2, half="second")
+SELECTION = sj.SelectSettings(size=9, expert_size=1, half="second")
 
 
 def test_agreement_is_that_of_the_sets_that_are_stored(tmp_path: Path) -> None:

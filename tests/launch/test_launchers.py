@@ -72,13 +72,17 @@ def test_the_whole_chain(work: Path) -> None:
          "--bootstraps=50")  # fmt: skip
     made = done(work, "select", "--run=runs/base", "--selector=auroc,difference", "--size=4", "--nocontrol_length")
     assert made.splitlines() == ["runs/base/units/auroc", "runs/base/units/difference"]
+    made = done(work, "attribute", "--model=models/base", "--run=runs/base", "--config.execution.batch_tokens=512")
+    assert made == "runs/base/attribution/gradient"
+    done(work, "select", "--run=runs/base", "--selector=attribution", "--size=4")
+    done(work, "align", "--run=runs/base", "--output=results/align", "--epsilon=0.1")
     few = ("--config.ablate.per_category=2", "--config.ablate.draws=1")
     ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
     done(work, *ablate, "--units=auroc", "--output=results/ablate")
     done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
-    assert [page.count(f"<h2>{kind}: {kind}</h2>") for kind in ("evaluate", "compare", "ablate")] == [1, 1, 1]
+    assert [page.count(f"<h2>{kind}: {kind}</h2>") for kind in ("evaluate", "compare", "ablate", "align")] == [1] * 4
     run = sj.open_run(work / "runs/base")
     run.require_complete()
     assert run.manifest.execution["batch_tokens"] == 512
@@ -279,6 +283,8 @@ READS = {
     "compare": ("set_name", "compare"),
     "sweep": ("identify.selector", "identify.ties", "identify.pool", "sweep"),
     "agree": ("set_name", *(f"select.{name}" for name in OF_SELECT), "agree"),
+    "attribute": ("execution", "attribute"),
+    "align": ("align",),
     "ablate": ("set_name", "execution", "ablate"),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
@@ -286,6 +292,8 @@ SHORT = {
     "identify": {"name": "set_name"},
     "sweep": {name: f"identify.{name}" for name in ("selector", "ties", "pool")},
     "agree": {"set": "set_name"} | {name: f"select.{name}" for name in OF_SELECT},
+    "attribute": {},
+    "align": {},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
 }
 # Runs a launcher where what takes long to import is not there.

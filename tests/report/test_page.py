@@ -102,15 +102,16 @@ def test_all_text_is_escaped(text: str) -> None:
 def test_every_result_has_its_section(text: str) -> None:
     titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", body(text))]
     assert titles == ["What you see", "evaluate: evaluate", f"compare: {ACROSS}", f"compare: {COMPARE}",
-                      "ablate: ablate", "Manifest"]  # fmt: skip
+                      "ablate: ablate", "align: align", "Manifest"]  # fmt: skip
     links = re.findall(r'<a href="#([^"]+)">', text)
-    assert links == ["headlines", "s1", "s2", "s3", "s4", "manifest"]
+    assert links == ["headlines", "s1", "s2", "s3", "s4", "s5", "manifest"]
     assert all(f'id="{link}"' in text for link in links)
     charts = specs(text)
     for group in ("mlp", "shared", "routed", "expert"):
         for name in ("jaccard", "overlap-coefficient", "depth", "combinations"):
             assert f"s1-{group}-{name}" in charts
         assert f"s3-{group}-units-by-layer" in charts
+        assert f"s5-{group}-alignment" in charts
     for place in ("s2-neurons-set-share", "s2-experts-core-share", "s3-overlap", "s3-units", "s3-frequency-drift",
                   "s3-routing-drift", "s4-neurons-change", "s4-experts-against-random"):  # fmt: skip
         assert place in charts

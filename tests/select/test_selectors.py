@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from sparcom_jax.store.run import Run
 from sparcom_jax.store.statistics import POSITIVE_COUNT
 from sparcom_jax.store.units import open_units
 from sparcom_jax.units.unit_set import UnitSet
-from tests.synthetic import DENSE, MIXED, ROWS_PER_WRITE, make_run
+from tests.synthetic import DENSE, MIXED, ROWS_PER_WRITE, make_run, random_values, write_attribution
 
 LABELS = [0] * 31 + [1] * 25 + [2] * 27
 ALL = SelectSettings(half="all", size=7, expert_size=2)
@@ -202,6 +204,26 @@ def test_risk_difference_counts_tokens(run: Run) -> None:
         assert np.flatnonzero(units.mask["expert"][category]) == [np.argmax(expected)]
 
 
+def test_attribution_is_of_the_half_that_chooses_less_the_mean_of_the_others(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LABELS, groups=MIXED, seed=5)
+    settings = SelectSettings(selector="attribution", size=4, expert_size=1)
+    with pytest.raises(InputError, match=r"attribution/gradient: the run has no attribution by method gradient"):
+        select(run, settings)
+    values = random_values(run)
+    made = write_attribution(run, values, "integrated")
+    units = one_of(run, replace(settings, method="integrated"))
+    rows = np.isin([row["id"] for row in run.instructions], units.origin["half"])
+    assert 0 < rows.sum() < len(rows)
+    for group, of_group in values.items():
+        means = [of_group[rows & (run.category == category)].mean(axis=0) for category in range(3)]
+        for category, own in enumerate(means):
+            others = np.mean([one for other, one in enumerate(means) if other != category], axis=0)
+            np.testing.assert_allclose(units.score[group][category], own - others, atol=1e-7)
+    assert (units.counts(["mlp", "shared", "routed"]) == 4).all()
+    assert (units.counts(["expert"]) == 1).all()
+    assert units.origin["attribution"] == made.record()
+
+
 def test_sizes_and_ties(run: Run) -> None:
     for settings, neurons, experts in (
         (ALL, 7, 2),
@@ -281,6 +303,7 @@ def test_units_know_the_half_that_chose_them_and_depend_on_no_other_row(run: Run
         ({"selector": "lape", "q": 0.1}, "q 0.1 has no effect with selector lape"),
         ({"selector": "auroc,lape", "q": 0.1}, "needs p-values, which selector lape does not have"),
         ({"selector": "lape", "control_length": False}, "control_length False has no effect with selector lape"),
+        ({"selector": "auroc", "method": "integrated"}, "method integrated has no effect with selector auroc"),
         ({"selector": "auroc", "rho": 0.2}, "rho 0.2 has no effect with selector auroc"),
         ({"size": 100}, r"selector auroc admits \d+ of 117 mlp, shared, routed units for CLS, but 100 are asked for"),
         ({"selector": "esft_gate", "size": 7}, r"admits 6 of 6 expert units for CLS, but 7 .* give a smaller size"),
