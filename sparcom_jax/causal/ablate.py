@@ -1,26 +1,20 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
-from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins, random_units
-from sparcom_jax.causal.effects import Effects, Measured
+from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins
+from sparcom_jax.causal.effects import Effects
 from sparcom_jax.causal.interventions import Intervention, Means, measure_means
 from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.measure import Passes
+from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.tables import origin_summary, write_tables
-from sparcom_jax.causal.targets import (
-    TARGETS,
-    require_enough_experts,
-    require_units_to_switch_off,
-    targets_of,
-    units_of,
-)
+from sparcom_jax.causal.targets import require_enough_experts, require_units_to_switch_off, targets_of
 from sparcom_jax.causal.texts import Scored, rows_beside, scored, texts_of
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
@@ -29,18 +23,14 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
-from sparcom_jax.models.edits import Edits
-from sparcom_jax.progress import progress, say
-from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
+from sparcom_jax.progress import say
+from sparcom_jax.resampling import bootstrap_weights, one_hot
 from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.results.tables import TABLES
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.units.unit_set import UnitSet
-
-Score = Callable[[Edits, str], Float64[np.ndarray, "S"]]
-"""Negative log likelihood of each instruction under edits; the text says what they do, for an error."""
 
 
 def ablate(
@@ -86,6 +76,7 @@ def ablate(
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
     require_enough_experts(run, units)
+    parts = parts_of(units, settings)
     measured_on = scored(model, run, units, settings)
     placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
@@ -94,9 +85,9 @@ def ablate(
     intervention = Intervention(run.groups, settings, _means(model, run, placed, measured_on, settings, execution))
     baseline = likelihood.mean_nll(intervention.edits({}), " with nothing switched off")
     bins, absent = _bins(run, units)
-    found = _measure(likelihood.mean_nll, units, measured_on, intervention, bins)
+    found = Passes(likelihood.mean_nll, units, measured_on, intervention, bins).run(parts)
     weights = _weights(measured_on, len(run.categories), settings)
-    effects = {target: Effects(one, baseline, weights) for target, one in found.items()}
+    effects = {key: Effects(one, baseline, weights) for key, one in found.items()}
     write_tables(output, units, measured_on, effects)
     return write_summary(
         output,
@@ -110,7 +101,7 @@ def ablate(
             "categories": run.categories,
             "tables": [table.name for table in TABLES["ablate"]],
             "baseline": next(iter(effects.values())).baseline_means,
-            "targets": {target: one.summary() for target, one in effects.items()},
+            "targets": {target: one.summary() for (target, dose), one in effects.items() if dose is None},
         },
     )
 
@@ -153,39 +144,3 @@ def _weights(measured_on: Scored, categories: int, settings: AblationSettings) -
     random = np.random.default_rng([settings.seed, 1])
     observed = one_hot(measured_on.category[None], categories)
     return np.concatenate([observed, bootstrap_weights(measured_on.category, categories, settings.bootstraps, random)])
-
-
-def _measure(
-    score: Score,
-    units: UnitSet,
-    measured_on: Scored,
-    intervention: Intervention,
-    bins: Mapping[str, Bins],
-) -> dict[str, Measured]:
-    """Switches off the units of every category and target, and random ones in their place."""
-    settings = intervention.settings
-    categories, draws, targets = units.categories, settings.draws, targets_of(units)
-    observed = one_hot(measured_on.category[None], len(categories))
-    measured = {
-        target: Measured(
-            units.counts(of),
-            np.zeros((len(categories), len(measured_on.names))),
-            {control: np.zeros((draws, len(categories), len(categories))) for control in bins},
-        )
-        for target, of in targets.items()
-    }
-    work = [(target, off) for target in targets for off in range(len(categories))]
-    with progress("ablate", len(work) * (1 + draws * len(bins)), "forward passes") as bar:
-        for target, off in work:
-            chosen, into = units_of(units, targets[target], off), measured[target]
-            when = f" with the {units.selector} {target} of {categories[off]} switched off"
-            into.nll[off] = score(intervention.edits(chosen, off), when)
-            bar.advance()
-            for number, (control, of) in enumerate(bins.items()):
-                random = np.random.default_rng([settings.seed, off, list(TARGETS).index(target), number])
-                for draw, drawn in enumerate(random_units(chosen, of, draws, random)):
-                    when = f" with {control} {target} (draw {draw + 1}) in the place of {categories[off]} switched off"
-                    nll = score(intervention.edits(drawn, off), when)
-                    into.controls[control][draw, off] = category_means(nll[:, None], observed)[0, :, 0]
-                    bar.advance()
-    return measured

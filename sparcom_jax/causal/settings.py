@@ -1,6 +1,7 @@
 """How units are switched off: the settings of an ablation, and their rules."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
@@ -21,6 +22,7 @@ class AblationSettings:
       how: neurons are set to `zero`, to `alpha` times their value (`scale`), or to their `mean` or `mean_others`.
       alpha: factor of neurons with `scale`.
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
+      doses: so many of each category's units, highest score first, are also switched off by themselves: `25,100`.
       measured: what is scored: `held_out` instructions, which did not choose the units, the `chosen`, or `all`.
       draws: random sets of the same size, for each category and control.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
@@ -31,11 +33,17 @@ class AblationSettings:
     how: str = "zero"
     alpha: float = 0.0
     rho: float = 0.5
+    doses: str = ""
     measured: str = "held_out"
     draws: int = 40
     per_category: int = 0
     bootstraps: int = 1000
     seed: int = 0
+
+    @property
+    def dose_sizes(self) -> list[int]:
+        """The numbers of units that `doses` names."""
+        return [int(size) for size in self.doses.split(",") if size]
 
     def check(self) -> None:
         """Refuses values that mean nothing.
@@ -51,6 +59,8 @@ class AblationSettings:
             raise InputError(f"alpha must be finite, got {self.alpha}")
         if not 0 < self.rho <= 1:
             raise InputError(f"rho must be within (0, 1], got {self.rho}")
+        if self.doses and not _ascending(self.doses):
+            raise InputError(f"doses {self.doses!r} must be numbers of units, from small to large, with commas between")
         if self.measured not in MEASURED:
             raise InputError(f"measured {self.measured!r} is not known; known: {', '.join(MEASURED)}")
         if self.draws < 1 or self.per_category < 0:
@@ -59,3 +69,8 @@ class AblationSettings:
             raise InputError(f"bootstraps must be positive, got {self.bootstraps}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+
+
+def _ascending(doses: str) -> bool:
+    sizes = [int(size) if re.fullmatch("[1-9][0-9]*", size) else 0 for size in doses.split(",")]
+    return all(before < size for before, size in zip([0, *sizes], sizes, strict=False))

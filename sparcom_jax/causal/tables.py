@@ -7,28 +7,32 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.causal.effects import Effects, others
+from sparcom_jax.causal.measure import Key
 from sparcom_jax.causal.targets import cores_of_a_set
 from sparcom_jax.causal.texts import Scored
 from sparcom_jax.results.files import write_table
-from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, INSTRUCTION_EFFECTS, SELECTIVITY
+from sparcom_jax.results.tables import ABLATION, BASELINE, DOSES, EFFECTS, INSTRUCTION_EFFECTS, SELECTIVITY
 from sparcom_jax.store.run import Run
 from sparcom_jax.units.unit_set import UnitSet
 
 Rows = Iterator[Sequence[object]]
 
 
-def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[str, Effects]) -> None:
+def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[Key, Effects]) -> None:
     """Writes the tables of an ablation.
 
     Args:
       output: the directory.
       units: what was switched off.
       scored: what was measured.
-      effects: by target.
+      effects: by target and dose; None is no dose, but all units of the target.
     """
-    for table, rows in ((ABLATION, _draws), (EFFECTS, _effects), (SELECTIVITY, _selectivity),
-                        (INSTRUCTION_EFFECTS, _instructions)):  # fmt: skip
-        write_table(output, table, (row for target, one in effects.items() for row in rows(target, one, units, scored)))
+    whole = {target: one for (target, dose), one in effects.items() if dose is None}
+    doses = [(target, one) for (target, dose), one in effects.items() if dose is not None]
+    for table, rows, of in ((ABLATION, _draws, whole.items()), (EFFECTS, _effects, whole.items()),
+                            (SELECTIVITY, _selectivity, whole.items()), (DOSES, _selectivity, doses),
+                            (INSTRUCTION_EFFECTS, _instructions, whole.items())):  # fmt: skip
+        write_table(output, table, (row for target, one in of for row in rows(target, one, units, scored)))
     write_table(output, BASELINE, _baseline(next(iter(effects.values())), units, scored))
 
 

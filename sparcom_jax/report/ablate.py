@@ -18,7 +18,7 @@ from sparcom_jax.report.markup import (
     table,
 )
 from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, SELECTIVITY
+from sparcom_jax.results.tables import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY
 
 CHANGE = "change of NLL (nats per token)"
 SIGNIFICANT = 0.05
@@ -126,6 +126,7 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
     spec = charts.draws(points, ranges, categories, f"{chosen} units", CHANGE)
     yield Figure(f"{target}-against-random", spec, caption, [result.path(ABLATION)])
     yield _selectivity(result, target)
+    yield from _doses(result, target)
 
 
 def _of_all(controls: Mapping[str, Any], end: str, category: int, choose: Callable[..., Number]) -> Number | None:
@@ -144,6 +145,33 @@ def _selectivity(result: Result, target: str) -> str:
     ]  # fmt: skip
     title = "Selectivity: change of NLL on the category itself, and on the others (nats per token)"
     return table(columns, rows, [result.path(SELECTIVITY)], title=title)
+
+
+def _doses(result: Result, target: str) -> Iterator[Figure]:
+    """The dose curves, where there are doses: what more and more of a category's units do."""
+    rows = [row for row in result.tables[DOSES] if row["target"] == target]
+    if not rows:
+        return
+    chosen = _chosen(result.summary)
+    panels = {"own category": "own", "own less others": "selectivity", "own, random": "own_random",
+              "own less others, random": "selectivity_random",
+              f"own, {CONTROLS['random_matched']}": "own_matched",
+              f"own less others, {CONTROLS['random_matched']}": "selectivity_matched"}  # fmt: skip
+    of_panel = {title: [_point(row, column) for row in rows] for title, column in panels.items()}
+    of_panel = {title: points for title, points in of_panel.items() if any(p["value"] is not None for p in points)}
+    caption = (
+        f"Change of NLL with more and more of the {chosen} {target} of a category off, those of the highest score "
+        "first: on the category itself, and less the mean change on the others (band: bootstrap interval), "
+        "and the same of as many random ones, mean over the draws."
+    )
+    spec = charts.lines(of_panel, result.summary["categories"], x="units", x_title=f"{target} off", y_title=CHANGE,
+                        whole=True)  # fmt: skip
+    yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES)])
+
+
+def _point(row: Row, column: str) -> Row:
+    ends = {"low": row["ci_low"], "high": row["ci_high"]} if column == "selectivity" else {}
+    return {"category": row["category"], "units": row["units_off"], "value": row[column], **ends}
 
 
 def _cells(values: Table, categories: Sequence[str], against: Sequence[Mapping[str, Any]] = ()) -> list[Row]:

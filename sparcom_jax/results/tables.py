@@ -315,14 +315,13 @@ def _of_selectivity(suffix: str, control: str) -> tuple[Column, ...]:
     )
 
 
-SELECTIVITY = _table(
-    "selectivity.csv",
+_OF_UNITS = (
     _TARGET,
     _CATEGORY,
     _UNITS_OFF,
     _number("instructions", "how many of the category are scored"),
     _HELD_OUT,
-    _number("own", "effect on the category itself: `delta` of effects.csv"),
+    _number("own", "effect on the category itself, as `delta` of effects.csv"),
     _number("others", "mean effect on the other categories; empty where there is no other"),
     _number("selectivity", "`own` less `others`"),
     _number("ci_low", "lower end of the bootstrap interval of `selectivity` over instructions"),
@@ -331,6 +330,10 @@ SELECTIVITY = _table(
     *_of_selectivity("random", "random"),
     *_of_selectivity("matched", "random_matched"),
 )
+
+SELECTIVITY = _table("selectivity.csv", *_OF_UNITS)
+
+DOSES = _table("doses.csv", *_OF_UNITS)
 
 INSTRUCTION_EFFECTS = _table(
     "instruction_effects.csv",
@@ -366,6 +369,6 @@ TABLES = {
         DEPTH_PROFILE,
         MATRIX_CORRELATION,
     ),
-    "ablate": (ABLATION, EFFECTS, SELECTIVITY, INSTRUCTION_EFFECTS, BASELINE),
+    "ablate": (ABLATION, EFFECTS, SELECTIVITY, DOSES, INSTRUCTION_EFFECTS, BASELINE),
 }
 """By kind of results, in the order of the report: its tables, in order."""
