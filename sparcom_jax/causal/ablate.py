@@ -25,8 +25,8 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.progress import say
 from sparcom_jax.resampling import bootstrap_weights, one_hot
+from sparcom_jax.results.ablation import ABLATION_TABLES
 from sparcom_jax.results.files import start_results, write_summary
-from sparcom_jax.results.tables import TABLES
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP
@@ -75,7 +75,7 @@ def ablate(
     require_of_run(run, units)
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
-    require_enough_experts(run, units)
+    require_enough_experts(run, units, settings)
     parts = parts_of(units, settings)
     measured_on = scored(model, run, units, settings)
     placement = make_placement(execution.placement, model.config)
@@ -99,7 +99,7 @@ def ablate(
             "controls": {name: CONTROLS[name] for name in bins},
             "absent": absent,
             "categories": run.categories,
-            "tables": [table.name for table in TABLES["ablate"]],
+            "tables": [table.name for table in ABLATION_TABLES],
             "baseline": next(iter(effects.values())).baseline_means,
             "targets": {target: one.summary() for (target, dose), one in effects.items() if dose is None},
         },

@@ -3,7 +3,7 @@
 Axis legend: C categories, S texts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -102,13 +102,31 @@ class Intervention:
     settings: AblationSettings
     means: Means | None
 
-    def edits(self, off: Units, category: int = 0) -> Edits:
-        """Edits that act on the units given and leave all others as they are.
+    @property
+    def by_category(self) -> bool:
+        """Whether what becomes of units depends on the category whose they are."""
+        return self.settings.how == "mean_others"
+
+    def edits(self, units: Units, category: int = 0) -> Edits:
+        """Edits that act on the units given, or with `keep` on all others of the same groups; the rest stays as it is.
 
         Args:
-          off: the units, by group.
+          units: by group.
           category: whose units they are, or take the place of.
         """
+        off = {group: ~mask for group, mask in units.items()} if self.settings.keep else units
+        return self._acting_on(off, category)
+
+    def all_off(self, groups: Iterable[str], category: int) -> Edits:
+        """Edits that act on all units of some groups.
+
+        Args:
+          groups: which.
+          category: whose units are kept in what this is compared with.
+        """
+        return self._acting_on({name: np.ones(self.groups[name].shape, bool) for name in groups}, category)
+
+    def _acting_on(self, off: Units, category: int) -> Edits:
         whole = {name: np.zeros(group.shape, bool) for name, group in self.groups.items()} | dict(off)
         if self.settings.how == "zero":
             return Edits.switch_off(whole)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from sparcom_jax.causal.controls import Bins, random_units
-from sparcom_jax.causal.effects import Measured
+from sparcom_jax.causal.effects import Kept, Measured
 from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.parts import Part
 from sparcom_jax.causal.targets import TARGETS
@@ -50,7 +50,9 @@ class Passes:
         whole = {part.target: part.counts for part in parts if part.dose is None}
         own = [part for part in parts if part.dose is None or part.counts != whole[part.target]]
         made: dict[Key, Measured] = {}
-        each = len(self.units.categories) * (1 + self.intervention.settings.draws * len(self.bins))
+        size, settings = len(self.units.categories), self.intervention.settings
+        each = size * (1 + settings.draws * len(self.bins))
+        each += (size if self.intervention.by_category else 1) if settings.keep else 0
         with progress("ablate", len(own) * each, "forward passes") as bar:
             for part in own:
                 made[part.key] = self._measure(part, bar.advance)
@@ -60,17 +62,30 @@ class Passes:
         settings, categories = self.intervention.settings, self.units.categories
         size, observed = len(categories), one_hot(self.scored.category[None], len(categories))
         nll = np.zeros((size, len(self.scored.names)))
+        done = "kept alone" if settings.keep else "switched off"
         controls = {control: np.zeros((settings.draws, size, size)) for control in self.bins}
         for off, (name, units) in enumerate(zip(categories, part.units, strict=True)):
-            when = f" with the {self.units.selector} {part.target} of {name} switched off"
+            when = f" with the {self.units.selector} {part.target} of {name} {done}"
             nll[off] = self.score(self.intervention.edits(units, off), when)
             advance()
             for number, (control, bins) in enumerate(self.bins.items()):
                 dose = [] if part.dose is None else [part.dose]
                 random = np.random.default_rng([settings.seed, off, list(TARGETS).index(part.target), number, *dose])
                 for draw, drawn in enumerate(random_units(units, bins, settings.draws, random)):
-                    when = f" with {control} {part.target} (draw {draw + 1}) in the place of {name} switched off"
+                    when = f" with {control} {part.target} (draw {draw + 1}) in the place of {name} {done}"
                     found = self.score(self.intervention.edits(drawn, off), when)
                     controls[control][draw, off] = category_means(found[:, None], observed)[0, :, 0]
                     advance()
-        return Measured(np.asarray(part.counts, np.int64), nll, controls)
+        counts = np.asarray(part.counts, np.int64)
+        if not settings.keep:
+            return Measured(counts, nll, controls)
+        kept = Kept(counts, self._all_off(part, advance))
+        return Measured(sum(mask.size for mask in part.units[0].values()) - counts, nll, controls, kept)
+
+    def _all_off(self, part: Part, advance: Callable[[], object]) -> Float64[np.ndarray, "C S"]:
+        """Of each category, with all units of the target off; made once where it is the same for all categories."""
+        when, found = f" with all {part.target} switched off", []
+        for off in range(len(self.units.categories) if self.intervention.by_category else 1):
+            found.append(self.score(self.intervention.all_off(part.units[0], off), when))
+            advance()
+        return np.broadcast_to(found, (len(self.units.categories), len(self.scored.names)))

@@ -21,8 +21,9 @@ class AblationSettings:
     Attributes:
       how: neurons are set to `zero`, to `alpha` times their value (`scale`), or to their `mean` or `mean_others`.
       alpha: factor of neurons with `scale`.
+      keep: instead of a category's units, all others of the same groups are switched off: are the units enough?
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
-      doses: so many of each category's units, highest score first, are also switched off by themselves: `25,100`.
+      doses: numbers of units, `25,100`: the first ones of each category by score are also measured by themselves.
       measured: what is scored: `held_out` instructions, which did not choose the units, the `chosen`, or `all`.
       draws: random sets of the same size, for each category and control.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
@@ -32,6 +33,7 @@ class AblationSettings:
 
     how: str = "zero"
     alpha: float = 0.0
+    keep: bool = False
     rho: float = 0.5
     doses: str = ""
     measured: str = "held_out"

@@ -6,12 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from sparcom_jax.causal.effects import Effects, others
+from sparcom_jax.causal.effects import Effects, Sufficiency, others
 from sparcom_jax.causal.measure import Key
 from sparcom_jax.causal.targets import cores_of_a_set
 from sparcom_jax.causal.texts import Scored
+from sparcom_jax.results.ablation import (
+    ABLATION,
+    BASELINE,
+    DOSES,
+    EFFECTS,
+    INSTRUCTION_EFFECTS,
+    SELECTIVITY,
+    SUFFICIENCY,
+)
 from sparcom_jax.results.files import write_table
-from sparcom_jax.results.tables import ABLATION, BASELINE, DOSES, EFFECTS, INSTRUCTION_EFFECTS, SELECTIVITY
 from sparcom_jax.store.run import Run
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -31,6 +39,7 @@ def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[
     doses = [(target, one) for (target, dose), one in effects.items() if dose is not None]
     for table, rows, of in ((ABLATION, _draws, whole.items()), (EFFECTS, _effects, whole.items()),
                             (SELECTIVITY, _selectivity, whole.items()), (DOSES, _selectivity, doses),
+                            (SUFFICIENCY, _sufficiency, [*whole.items(), *doses]),
                             (INSTRUCTION_EFFECTS, _instructions, whole.items())):  # fmt: skip
         write_table(output, table, (row for target, one in of for row in rows(target, one, units, scored)))
     write_table(output, BASELINE, _baseline(next(iter(effects.values())), units, scored))
@@ -79,6 +88,25 @@ def _of_category(effects: Effects, name: str, off: int) -> Sequence[object]:
     if (one := effects.against.get(name)) is None:
         return [""] * 4
     return one.delta[:, off, off].mean(), one.selectivity[:, off].mean(), one.p_selectivity[off], one.q_selectivity[off]
+
+
+def _sufficiency(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    if (found := effects.sufficiency) is None:
+        return
+    low, high = found.interval
+    for kept, index in np.ndindex(effects.delta.shape):
+        cell, untouched = (kept, index), effects.baseline_means[index]
+        yield (target, units.categories[kept], units.categories[index], found.units_kept[kept],
+               scored.sizes[index], scored.held_out, untouched, untouched + found.harm[cell],
+               untouched + effects.delta[cell], found.recovered[cell], low[cell], high[cell],
+               *(value for name in ("random", "random_matched")
+                 for value in _of_kept(effects, found, name, cell)))  # fmt: skip
+
+
+def _of_kept(effects: Effects, found: Sufficiency, name: str, cell: tuple[int, int]) -> Sequence[object]:
+    if (one := effects.against.get(name)) is None:
+        return [""] * 3
+    return found.by_chance[name][cell], one.p_value[cell], one.q_value[cell]
 
 
 def _instructions(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:

@@ -71,18 +71,22 @@ def require_units_to_switch_off(run: Run, units: UnitSet, targets: Mapping[str, 
         units.require_units(groups, f"{run.location}: {lacks} {target}", advice)
 
 
-def require_enough_experts(run: Run, units: UnitSet) -> None:
+def require_enough_experts(run: Run, units: UnitSet, settings: AblationSettings) -> None:
     """Refuses units that leave a layer with fewer experts than a token is routed to.
 
     Args:
       run: the run that they were chosen by.
       units: the units.
+      settings: what becomes of them.
 
     Raises:
       InputError: it names the first such category and layer.
     """
     if EXPERT_GROUP not in units.groups:
         return
+    if settings.keep:
+        raise InputError(f"keep compares with a model without any of the {units.selector} units' groups, but without "
+                         f"experts no token can be routed; use units without experts")  # fmt: skip
     group, needed = run.groups[EXPERT_GROUP], run.manifest.model.num_experts_per_tok
     left = group.sizes[0] - units.layer_counts(EXPERT_GROUP)
     for category, layer in np.argwhere(left < needed):

@@ -17,8 +17,8 @@ from sparcom_jax.report.markup import (
     settings,
     table,
 )
+from sparcom_jax.results.ablation import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY, SUFFICIENCY
 from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY
 
 CHANGE = "change of NLL (nats per token)"
 SIGNIFICANT = 0.05
@@ -66,6 +66,16 @@ def _chosen(summary: Mapping[str, Any]) -> str:
     return str(summary["units"]["selector"]) if "units" in summary else "core"
 
 
+def _keeps(summary: Mapping[str, Any]) -> bool:
+    """Whether the units are kept, and all others are off."""
+    return bool(summary["settings"].get("keep"))
+
+
+def _done(summary: Mapping[str, Any]) -> str:
+    """What becomes of the units."""
+    return "kept while all others of their groups are switched off" if _keeps(summary) else "switched off"
+
+
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
@@ -73,7 +83,7 @@ def section(result: Result) -> Section:
     held_out = all(row["held_out"] for row in result.tables[BASELINE])
     parts: list[str | Figure] = [
         paragraph(
-            f"{what} of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
+            f"{what} of one category at a time are {_done(summary)} ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again,",
             "on instructions that did not choose the units."
             if held_out
@@ -93,17 +103,19 @@ def section(result: Result) -> Section:
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories, chosen = result.summary["categories"], _chosen(result.summary)
     controls = {name: one for name, one in found["controls"].items() if name in CONTROLS}
-    panels = {f"{chosen} {target} of the category off": _cells(found["delta"], categories, list(controls.values()))}
+    done = "kept" if _keeps(result.summary) else "off"
+    panels = {f"{chosen} {target} of the category {done}": _cells(found["delta"], categories, list(controls.values()))}
     panels |= {
-        f"{CONTROLS[name]} {target} off, mean": _cells(one["mean"], categories) for name, one in controls.items()
+        f"{CONTROLS[name]} {target} {done}, mean": _cells(one["mean"], categories) for name, one in controls.items()
     }
     least = max(one["smallest_p"] for one in controls.values())
     caption = (
         "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
-        f"while the {target} of another are switched off. Random: as many units in every layer, mean over the draws. "
+        f"while the {target} of another are {_done(result.summary)}. Random: as many units in every "
+        f"layer, mean over the draws. "
         f"* q < {SIGNIFICANT} against every control, two-sided; the least p that so many draws can give is {least:.2g}."
     )
-    axes = ("units of category off", "category measured")
+    axes = (f"units of category {done}", "category measured")
     spec = charts.heatmaps(panels, categories, axes=axes, legend="change of NLL", diverging=True)
     yield Figure(f"{target}-change", spec, caption, [result.path(EFFECTS)])
     own = [
@@ -120,13 +132,13 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         if low is not None and high is not None:
             ranges.append({"category": category, "low": low, "high": high})
     caption = (
-        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are off, against "
+        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are {done}, against "
         "every draw of random units; the grey bar is the range of the draws."
     )
     spec = charts.draws(points, ranges, categories, f"{chosen} units", CHANGE)
     yield Figure(f"{target}-against-random", spec, caption, [result.path(ABLATION)])
     yield _selectivity(result, target)
-    yield from _doses(result, target)
+    yield from _kept(result, target) if _keeps(result.summary) else _doses(result, target)
 
 
 def _of_all(controls: Mapping[str, Any], end: str, category: int, choose: Callable[..., Number]) -> Number | None:
@@ -167,6 +179,32 @@ def _doses(result: Result, target: str) -> Iterator[Figure]:
     spec = charts.lines(of_panel, result.summary["categories"], x="units", x_title=f"{target} off", y_title=CHANGE,
                         whole=True)  # fmt: skip
     yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES)])
+
+
+def _kept(result: Result, target: str) -> Iterator[str | Figure]:
+    """How much of what is lost with all units off the kept ones recover; curves where there are doses."""
+    rows = [row for row in result.tables[SUFFICIENCY]
+            if row["target"] == target and row["category_kept"] == row["category_measured"]]  # fmt: skip
+    columns = ("category", "units kept", "NLL, untouched", "all off", "kept", "recovered", "interval", "random", "q",
+               "random of equal frequency", "q")  # fmt: skip
+    cells = [
+        (row["category_kept"], row["units_kept"], row["nll_untouched"], row["nll_all_off"], row["nll_kept"],
+         row["recovered"], interval(row["ci_low"], row["ci_high"]), row["recovered_random"], row["q_random"],
+         row["recovered_matched"], row["q_matched"])
+        for row in rows
+    ]  # fmt: skip
+    title = "Sufficiency: the share of the loss with all units off that is not lost where a category's units are kept"
+    yield table(columns, cells, [result.path(SUFFICIENCY)], title=title)
+    if not any(row["target"] == target for row in result.tables[DOSES]):
+        return
+    panels = {"own units kept": "recovered", "random": "recovered_random",
+              CONTROLS["random_matched"]: "recovered_matched"}  # fmt: skip
+    points = {title: [{"category": row["category_kept"], "units": row["units_kept"], "value": row[column]}
+                      for row in rows] for title, column in panels.items()}  # fmt: skip
+    spec = charts.lines(points, result.summary["categories"], x="units", x_title=f"{target} kept",
+                        y_title="share recovered", whole=True)  # fmt: skip
+    caption = "Share of the category's own loss that is recovered by more and more of its units, highest score first."
+    yield Figure(f"{target}-kept", spec, caption, [result.path(SUFFICIENCY)])
 
 
 def _point(row: Row, column: str) -> Row:

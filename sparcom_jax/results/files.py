@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.results.columns import Table
 from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault
-from sparcom_jax.results.tables import TABLES, Table
+from sparcom_jax.results.tables import TABLES
 
 
 def start_results(output: Path, kind: str) -> None:

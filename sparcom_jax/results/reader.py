@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.results.columns import Column, Table
 from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault, made_of
-from sparcom_jax.results.tables import TABLES, Column, Table
+from sparcom_jax.results.tables import TABLES
 
 Number = int | float
 Row = dict[str, Any]

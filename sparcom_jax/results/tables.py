@@ -1,64 +1,11 @@
 """The tables that results consist of, kind by kind: what every column is and means. docs/tables.md says it in prose."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-      name: its name.
-      holds: a `category` of the results, other `text`, or a `number`, which is empty where it is not defined.
-      meaning: what it is, in one line.
-    """
-
-    name: str
-    holds: Literal["category", "text", "number"]
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a kind of results.
-
-    Attributes:
-      name: of its file.
-      columns: its columns, in order.
-      shown: whether the report shows it.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    shown: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns."""
-        return tuple(column.name for column in self.columns)
-
-    def record(self, row: Sequence[Any]) -> dict[str, Any]:
-        """The values of a row, by column."""
-        return dict(zip(self.names, row, strict=True))
-
-
-def _table(name: str, *columns: Column, shown: bool = True) -> Table:
-    return Table(name, columns, shown)
-
-
-def _category(name: str, meaning: str) -> Column:
-    return Column(name, "category", meaning)
-
-
-def _text(name: str, meaning: str) -> Column:
-    return Column(name, "text", meaning)
-
-
-def _number(name: str, meaning: str) -> Column:
-    return Column(name, "number", meaning)
-
+from sparcom_jax.results.ablation import ABLATION_TABLES
+from sparcom_jax.results.columns import Table
+from sparcom_jax.results.columns import category as _category
+from sparcom_jax.results.columns import number as _number
+from sparcom_jax.results.columns import table as _table
+from sparcom_jax.results.columns import text as _text
 
 _GROUP = _text("group", "kind of units")
 _CATEGORY = _category("category", "the category")
@@ -250,114 +197,7 @@ MATRIX_CORRELATION = _table(
     _number("exact", "1 where these were all C! of them, else 0 and p = (1 + #) / (1 + relabellings)"),
 )
 
-# Of ablate
-
-_TARGET = _text("target", "`neurons`, the units of all groups of neurons together, or `experts`, the experts")
-_OFF = _category("category_off", "the category whose units are switched off")
-_MEASURED = _category("category_measured", "the category whose responses are scored")
-_UNITS_OFF = _number("units_off", "how many units are off")
-_SCORED = _number("instructions", "how many of the measured category are scored")
-_HELD_OUT = _number("held_out", "1 where none of the scored instructions chose the units, else 0")
-_DELTA = _number("delta", "`nll` less that of the untouched model")
-
-ABLATION = _table(
-    "ablation.csv",
-    _TARGET,
-    _text(
-        "kind",
-        "the selector of the units (`core` for the cores of a set), or a control: `random`, as many units drawn from "
-        "the same layer and group, or `random_matched`, from the same decile of frequency within the layer besides",
-    ),
-    _number("draw", "number of the random set, from 1; empty for the category's own units"),
-    _OFF,
-    _MEASURED,
-    _UNITS_OFF,
-    _SCORED,
-    _HELD_OUT,
-    _number("nll", "mean over them of the mean negative log likelihood of the response's tokens, in nats per token"),
-    _DELTA,
-)
-
-
-def _of_effect(suffix: str, control: str) -> tuple[Column, ...]:
-    return (
-        _number(f"{suffix}_mean", f"mean of `delta` over the draws of `{control}`; empty without that control"),
-        _number(f"{suffix}_low", "the least of them"),
-        _number(f"{suffix}_high", "the greatest"),
-        _number(f"p_{suffix}", "two-sided p-value of `delta` among these draws"),
-        _number(f"q_{suffix}", "q-value of it, over all cells of the target"),
-        _number(f"smallest_p_{suffix}", "the least p-value that so many draws can give, 2 / (1 + draws)"),
-    )
-
-
-EFFECTS = _table(
-    "effects.csv",
-    _TARGET,
-    _OFF,
-    _MEASURED,
-    _UNITS_OFF,
-    _SCORED,
-    _HELD_OUT,
-    _number("delta", "mean change of negative log likelihood with the units off, in nats per token"),
-    _number("ci_low", "lower end of its bootstrap interval over instructions"),
-    _CI_HIGH,
-    *_of_effect("random", "random"),
-    *_of_effect("matched", "random_matched"),
-)
-
-
-def _of_selectivity(suffix: str, control: str) -> tuple[Column, ...]:
-    return (
-        _number(f"own_{suffix}", f"mean of `own` over the draws of `{control}`; empty without that control"),
-        _number(f"selectivity_{suffix}", "mean of `selectivity` over them"),
-        _number(f"p_{suffix}", "two-sided p-value of `selectivity` among them"),
-        _number(f"q_{suffix}", "q-value of it, over the categories of the target"),
-    )
-
-
-_OF_UNITS = (
-    _TARGET,
-    _CATEGORY,
-    _UNITS_OFF,
-    _number("instructions", "how many of the category are scored"),
-    _HELD_OUT,
-    _number("own", "effect on the category itself, as `delta` of effects.csv"),
-    _number("others", "mean effect on the other categories; empty where there is no other"),
-    _number("selectivity", "`own` less `others`"),
-    _number("ci_low", "lower end of the bootstrap interval of `selectivity` over instructions"),
-    _CI_HIGH,
-    _number("own_per_unit", "`own` / `units_off`"),
-    *_of_selectivity("random", "random"),
-    *_of_selectivity("matched", "random_matched"),
-)
-
-SELECTIVITY = _table("selectivity.csv", *_OF_UNITS)
-
-DOSES = _table("doses.csv", *_OF_UNITS)
-
-INSTRUCTION_EFFECTS = _table(
-    "instruction_effects.csv",
-    _TARGET,
-    _OFF,
-    _ID,
-    _ITS_CATEGORY,
-    _number("tokens", "tokens of its response that are scored"),
-    _HELD_OUT,
-    _number("nll", "mean negative log likelihood of these tokens with the units off, in nats per token"),
-    _DELTA,
-    shown=False,
-)
-
-BASELINE = _table(
-    "baseline.csv",
-    _CATEGORY,
-    _number("instructions", "how many are scored"),
-    _HELD_OUT,
-    _number("tokens", "tokens of their responses, the end-of-sequence token included"),
-    _number("nll", "mean negative log likelihood, as in ablation.csv"),
-)
-
-TABLES = {
+TABLES: dict[str, tuple[Table, ...]] = {
     "evaluate": (OVERLAP, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
     "compare": (
         INSTRUCTION_OVERLAP,
@@ -369,6 +209,6 @@ TABLES = {
         DEPTH_PROFILE,
         MATRIX_CORRELATION,
     ),
-    "ablate": (ABLATION, EFFECTS, SELECTIVITY, DOSES, INSTRUCTION_EFFECTS, BASELINE),
+    "ablate": ABLATION_TABLES,
 }
 """By kind of results, in the order of the report: its tables, in order."""
