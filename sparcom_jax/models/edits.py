@@ -1,15 +1,18 @@
-"""Interventions: what becomes of the neurons before `down_proj`, and which experts the router may choose.
+"""Interventions: what becomes of the neurons before `down_proj`, which experts the router may choose, and what the
+experts that it chose weigh.
 
 An edit has a value for each variant of the model; `Batch.variant` says under which one a slot is, so that one step
 runs texts under many variants.
 
-Axis legend: V variants of the model, L layers, E experts, F neurons, N rows: token slots, or entries of the dispatch.
+Axis legend: V variants of the model, L layers, E experts, K experts per token, F neurons, N rows: token slots, or
+entries of the dispatch.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -72,12 +75,15 @@ class Edits(NamedTuple):
       shared: of the shared experts' neurons.
       routed: of the routed experts' neurons.
       expert: True where the router may choose the expert; None where it may choose any.
+      gate: multiplies the routing weight of an expert once it is chosen, so that with 0 no other takes its place; None
+        leaves weights as they are.
     """
 
     mlp: NeuronEdit = NeuronEdit()
     shared: NeuronEdit = NeuronEdit()
     routed: NeuronEdit = NeuronEdit()
     expert: Bool[Array, "L V E"] | None = None
+    gate: Float[Array, "L V E"] | None = None
 
     @classmethod
     def switch_off(cls, *variants: Mapping[str, Bool[np.ndarray, "..."]]) -> "Edits":
@@ -97,10 +103,25 @@ class Edits(NamedTuple):
         """Which experts each slot may be routed to, by the edits of one layer."""
         return self.expert if self.expert is None or len(self.expert) == 1 else self.expert[variant]
 
+    def weigh(
+        self, weight: Float[Array, "N K"], chosen: Int[Array, "N K"], variant: Int[Array, "N"]
+    ) -> Float[Array, "N K"]:
+        """The routing weights of the experts that each slot is routed to, by the edits of one layer.
+
+        Args:
+          weight: the router's; 0 for padding.
+          chosen: the experts; E for padding.
+          variant: of each slot; not read where there is one variant only.
+        """
+        if self.gate is None:
+            return weight
+        under = jnp.zeros_like(variant) if len(self.gate) == 1 else variant
+        return weight * self.gate.at[under[:, None], chosen].get(mode="clip").astype(weight.dtype)
+
     def of(self, *, routed: bool) -> "Edits":
         """The edits that concern layers with routed experts, or the others."""
         if routed:
-            return Edits(shared=self.shared, routed=self.routed, expert=self.expert)
+            return Edits(shared=self.shared, routed=self.routed, expert=self.expert, gate=self.gate)
         return Edits(mlp=self.mlp)
 
     def rows(self, layers: slice) -> "Edits":

@@ -103,7 +103,8 @@ class MoE(nnx.Module):
         kernel = context.compute.kernels.experts
         outputs, gate, product, plan = self.routed(read, local, edits.routed, variant, repeat, kernel)
         outputs = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
-        y = jnp.einsum("SKD,SK->SD", outputs, replicated_input(weight, axis))
+        edited = edits.weigh(weight, chosen, variant)
+        y = jnp.einsum("SKD,SK->SD", outputs, replicated_input(edited, axis))
         taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
         if self.experts.shared_width:
             product, taps["shared"] = self.shared.neurons(read, edits.shared, variant)

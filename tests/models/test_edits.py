@@ -103,6 +103,24 @@ def test_each_text_is_under_its_variant(
     np.testing.assert_allclose(found, [alone[under][text] for text, under in enumerate(variants)], rtol=1e-5)
 
 
+def test_a_gate_of_zero_is_an_expert_whose_neurons_are_all_off(
+    moe: ModelDir, params: Any, reference: EditedReference
+) -> None:
+    """No other expert takes its place, and at scale 1 a gate's gradient is the sum of those of the neurons."""
+    edits = random_edits(moe.config, 2, scale="ones", shift=False)._replace(expert=None)
+    gate = np.ones((len(moe.config.moe_layers), 2, 8), np.float32)
+    gate[:, 1, 2:5] = 0
+    variants = [0, 1, 0, 1, 1, 0]
+    found = our_losses(moe, params, edits._replace(gate=jnp.asarray(gate)), variants)
+    off = edits._replace(routed=NeuronEdit(edits.routed.scale * gate[..., None]))
+    expected = [reference.loss(ids, off, under) for ids, under in zip(texts(), variants, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    whole = edits._replace(gate=jnp.ones_like(gate))
+    gradient = jax.grad(lambda edits: losses(moe.config, params, batch_of(variants), edits).sum())(whole)
+    of_neurons = np.asarray(gradient.routed.scale).sum(axis=-1)
+    np.testing.assert_allclose(gradient.gate, of_neurons, rtol=0, atol=1e-5 * np.abs(of_neurons).max())
+
+
 def test_experts_are_masked_for_their_variant_only(moe: ModelDir, params: Any) -> None:
     assert moe.config.experts is not None
     layers, experts = len(moe.config.moe_layers), moe.config.experts.count
