@@ -1,21 +1,24 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins
 from sparcom_jax.causal.effects import Effects
-from sparcom_jax.causal.interventions import Intervention, Means, measure_means
+from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.measure import Passes
 from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.tables import origin_summary, write_tables
 from sparcom_jax.causal.targets import require_enough_experts, require_units_to_switch_off, targets_of
-from sparcom_jax.causal.texts import Scored, rows_beside, scored, texts_of
+from sparcom_jax.causal.texts import Scored, donor_rows, rows_beside, scored, texts_of
+from sparcom_jax.causal.values import Donors, Means, donor_of_slots, measure_donors, measure_means
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
@@ -81,8 +84,10 @@ def ablate(
     placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
-    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens)
-    intervention = Intervention(run.groups, settings, _means(model, run, placed, measured_on, settings, execution))
+    values = _values(model, run, placed, measured_on, settings, execution)
+    intervention = Intervention(run.groups, settings, values)
+    donor = partial(_donor, settings.seed, measured_on, values.variants) if isinstance(values, Donors) else None
+    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens, donor)
     baseline = likelihood.mean_nll(intervention.edits({}), " with nothing switched off")
     bins, absent = _bins(run, units)
     found = Passes(likelihood.mean_nll, units, measured_on, intervention, bins).run(parts)
@@ -113,21 +118,28 @@ def _settings(run: Run, units: UnitSet, settings: AblationSettings) -> dict[str,
     return {**rho, **told, "template": run.manifest.capture["template"]}
 
 
-def _means(
+def _donor(seed: int, measured_on: Scored, donors: int, text: int) -> Int32[np.ndarray, "_"]:
+    """Which value each token of a text that is scored takes."""
+    return donor_of_slots(seed, int(measured_on.rows[text]), len(measured_on.texts.ids[text]), donors)
+
+
+def _values(
     model: ModelDir,
     run: Run,
     placed: PlacedModel,
     measured_on: Scored,
     settings: AblationSettings,
     execution: ExecutionSettings,
-) -> Means | None:
-    """Means of the neurons by category, over instructions that are not measured, where these take their place."""
-    if settings.how not in ("mean", "mean_others"):
+) -> Means | Donors | None:
+    """What neurons are set to, by instructions that are not measured; None where they are multiplied only."""
+    if settings.how in ("zero", "scale"):
         return None
-    rows = rows_beside(run, measured_on.rows)
+    rows = donor_rows(run, measured_on.rows) if settings.how == "resample" else rows_beside(run, measured_on.rows)
     names = [run.instructions[row]["id"] for row in rows]
-    texts = texts_of(model, run, rows)
-    return measure_means(placed, texts, run.category[rows], len(run.categories), names, execution.batch_tokens)
+    of = placed, texts_of(model, run, rows), run.category[rows], len(run.categories), names, execution.batch_tokens
+    if settings.how == "resample":
+        return measure_donors(*of, seed=settings.seed)
+    return measure_means(*of, others=settings.how == "mean_others")
 
 
 def _bins(run: Run, units: UnitSet) -> tuple[dict[str, Bins], dict[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
 
-HOW = ("zero", "scale", "mean", "mean_others")
+HOW = ("zero", "scale", "mean", "mean_others", "resample")
 MEASURED = ("held_out", "chosen", "all")
 
 
@@ -15,11 +15,12 @@ class AblationSettings:
     """How units are switched off and what is measured.
 
     Units flatter themselves where they were chosen: results of others than `held_out` instructions say so. Means are
-    over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. Experts
+    over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. `resample`:
+    values at tokens, drawn with the seed, of instructions that are neither measured nor of the category. Experts
     cannot be chosen any more, whatever `how` says of neurons.
 
     Attributes:
-      how: neurons are set to `zero`, to `alpha` times their value (`scale`), or to their `mean` or `mean_others`.
+      how: neurons become `zero`, `alpha` times their value (`scale`), their `mean`, `mean_others`, or `resample`.
       alpha: factor of neurons with `scale`.
       keep: instead of a category's units, all others of the same groups are switched off: are the units enough?
       rho: share of a category's instructions that must hold a core unit, in (0, 1].

@@ -86,6 +86,22 @@ def rows_beside(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray,
     return rows if rows.size else measured
 
 
+def donor_rows(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "_"]:
+    """Instructions with a response that are not measured, of every category.
+
+    Raises:
+      InputError: a category has none, or there is no other category whose values its units could take.
+    """
+    rows = rows_beside(run, measured)
+    left = np.bincount(run.category[np.setdiff1d(rows, measured)], minlength=len(run.categories))
+    if empty := [name for name, count in zip(run.categories, left, strict=True) if not count]:
+        raise InputError(f"{run.location}: how resample takes values of instructions that are not measured, and "
+                         f"{first_of(empty)} has none with a response; measure fewer")  # fmt: skip
+    if len(left) < 2:
+        raise InputError(f"{run.location}: how resample takes values of other categories, and there is only one")
+    return rows
+
+
 def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
     """Prompts with their responses, of which the tokens of the responses count.
 

@@ -1,5 +1,4 @@
-"""Interventions: what becomes of the neurons before `down_proj`, which experts the router may choose, and what the
-experts that it chose weigh.
+"""Interventions: what becomes of neurons before `down_proj`, which experts are chosen, and what these weigh.
 
 An edit has a value for each variant of the model; `Batch.variant` says under which one a slot is, so that one step
 runs texts under many variants.

@@ -16,10 +16,10 @@ from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
-from sparcom_jax.causal.interventions import measure_means
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.targets import cores
 from sparcom_jax.causal.texts import texts_of
+from sparcom_jax.causal.values import measure_means
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
@@ -145,7 +145,7 @@ def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: 
     texts = texts_of(moe, run, rows)
     ended = TokenizedSet([ids[:-1] for ids in texts.ids], texts.first_counted, texts.end_counted - 1, {})
     placed = place_model(moe, make_placement("pmap", moe.config), "float32")
-    means = measure_means(placed, ended, run.category[rows], 3, [str(row) for row in rows], 512)
+    means = measure_means(placed, ended, run.category[rows], 3, [str(row) for row in rows], 512, others=True)
     whole = [{**run.instructions[row], "instruction": f"{run.instructions[row]['instruction']}\n"
               f"{run.instructions[row]['response']}"} for row in rows]  # fmt: skip
     data = InstructionSet("whole", whole, run.categories[:2])
@@ -158,7 +158,7 @@ def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: 
             one = captured.category == category
             count = tokens[one].sum(0) if tokens is not None else captured.token_count[one].sum()
             expected = total[one].sum(0) / np.maximum(count, 1)
-            found = means.of(np.arange(3) == category)[group]
+            (found,) = np.moveaxis(means.of(1 - category)[group], 1, 0)  # those of the only other one
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -249,7 +249,7 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, units, tmp_path / "out")
     for settings, message in (
-        (AblationSettings(how="some"), "how 'some' is not known; known: zero, scale, mean, mean_others"),
+        (AblationSettings(how="some"), "how 'some' is not known; known: zero, scale, mean, mean_others, resample"),
         (AblationSettings(alpha=0.5), "alpha 0.5 has no effect with how zero; leave it out"),
         (AblationSettings(how="scale", alpha=float("nan")), "alpha must be finite, got nan"),
         (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
