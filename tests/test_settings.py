@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
-    "half": "second", "measured": "all", "how": "scale", "doses": "2,4",
+    "half": "second", "measured": "all", "how": "scale", "doses": "2,4", "experts": "zero",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """

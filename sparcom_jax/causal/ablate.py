@@ -16,7 +16,12 @@ from sparcom_jax.causal.measure import Passes
 from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.tables import origin_summary, write_tables
-from sparcom_jax.causal.targets import require_enough_experts, require_units_to_switch_off, targets_of
+from sparcom_jax.causal.targets import (
+    require_enough_experts,
+    require_experts_to_act_on,
+    require_units_to_switch_off,
+    targets_of,
+)
 from sparcom_jax.causal.texts import Scored, donor_rows, rows_beside, scored, texts_of
 from sparcom_jax.causal.values import Donors, Means, donor_of_slots, measure_donors, measure_means
 from sparcom_jax.convert.model_dir import ModelDir
@@ -47,7 +52,7 @@ def ablate(
     """Switches off the neurons, then the experts, of each category, against two kinds of random units.
 
     Neurons are multiplied by 0 at the input of down_proj, or set to what `settings.how` says; experts have their router
-    logits set to minus infinity.
+    logits set to minus infinity, or what `settings.experts` says becomes of them.
     Random units are as many in every layer and group (`random`), and in every decile of frequency besides
     (`random_matched`). Effects are measured on the instructions that did not choose the units.
 
@@ -78,6 +83,7 @@ def ablate(
     require_of_run(run, units)
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
+    require_experts_to_act_on(run, units, settings)
     require_enough_experts(run, units, settings)
     parts = parts_of(units, settings)
     measured_on = scored(model, run, units, settings)

@@ -1,10 +1,14 @@
-"""What becomes of units that are switched off: neurons at 0, at a share of their value, or at other values."""
+"""What becomes of units: neurons at 0, at a share of their value or at other values, experts masked, zeroed or forced.
+
+Axis legend: L layers of a group, E experts.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.targets import Units
@@ -53,15 +57,19 @@ class Intervention:
 
     def _acting_on(self, off: Units, category: int) -> Edits:
         whole = {name: np.zeros(group.shape, bool) for name, group in self.groups.items()} | dict(off)
-        if self.settings.how == "zero":
-            return Edits.switch_off(whole)
         values = self.values.of(category) if self.values else {}
         fields: dict[str, Any] = {}
         for name, mask in whole.items():
             if name == EXPERT_GROUP:
-                fields[name] = ~mask[:, None]
+                fields |= self._on_experts(mask[:, None])
                 continue
             scale: Any = np.where(mask, np.float32(self.settings.alpha), np.float32(1))[:, None]
             shift: Any = np.where(mask[:, None], values[name], np.float32(0)) if values else None
             fields[name] = NeuronEdit(scale, shift)
         return Edits(**fields)
+
+    def _on_experts(self, mask: Bool[np.ndarray, "L 1 E"]) -> dict[str, Any]:
+        """The field of the edits that acts on experts, as the settings say."""
+        if self.settings.experts == "force":
+            return {"forced": mask}
+        return {"gate": np.float32(~mask)} if self.settings.experts == "zero" else {"expert": ~mask}

@@ -62,7 +62,8 @@ class Passes:
         settings, categories = self.intervention.settings, self.units.categories
         size, observed = len(categories), one_hot(self.scored.category[None], len(categories))
         nll = np.zeros((size, len(self.scored.names)))
-        done = "kept alone" if settings.keep else "switched off"
+        forced = part.target == "experts" and settings.experts == "force"
+        done = "kept alone" if settings.keep else "forced" if forced else "switched off"
         controls = {control: np.zeros((settings.draws, size, size)) for control in self.bins}
         for off, (name, units) in enumerate(zip(categories, part.units, strict=True)):
             when = f" with the {self.units.selector} {part.target} of {name} {done}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sparcom_jax.errors import InputError
 
 HOW = ("zero", "scale", "mean", "mean_others", "resample")
+EXPERTS = ("mask", "zero", "force")
 MEASURED = ("held_out", "chosen", "all")
 
 
@@ -16,12 +17,13 @@ class AblationSettings:
 
     Units flatter themselves where they were chosen: results of others than `held_out` instructions say so. Means are
     over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. `resample`:
-    values at tokens, drawn with the seed, of instructions that are neither measured nor of the category. Experts
-    cannot be chosen any more, whatever `how` says of neurons.
+    values at tokens, drawn with the seed, of instructions that are neither measured nor of the category. Of
+    experts `experts` says what becomes, whatever `how` says of neurons.
 
     Attributes:
       how: neurons become `zero`, `alpha` times their value (`scale`), their `mean`, `mean_others`, or `resample`.
       alpha: factor of neurons with `scale`.
+      experts: experts cannot be chosen (`mask`), weigh nothing once chosen (`zero`), or are always chosen (`force`).
       keep: instead of a category's units, all others of the same groups are switched off: are the units enough?
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
       doses: numbers of units, `25,100`: the first ones of each category by score are also measured by themselves.
@@ -34,6 +36,7 @@ class AblationSettings:
 
     how: str = "zero"
     alpha: float = 0.0
+    experts: str = "mask"
     keep: bool = False
     rho: float = 0.5
     doses: str = ""
@@ -60,6 +63,10 @@ class AblationSettings:
             raise InputError(f"alpha {self.alpha} has no effect with how {self.how}; leave it out")
         if not math.isfinite(self.alpha):
             raise InputError(f"alpha must be finite, got {self.alpha}")
+        if self.experts not in EXPERTS:
+            raise InputError(f"experts {self.experts!r} is not known; known: {', '.join(EXPERTS)}")
+        if self.keep and self.experts == "force":
+            raise InputError("keep switches off all but the units, but experts force switches nothing off; give one")
         if not 0 < self.rho <= 1:
             raise InputError(f"rho must be within (0, 1], got {self.rho}")
         if self.doses and not _ascending(self.doses):

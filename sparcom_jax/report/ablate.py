@@ -71,19 +71,22 @@ def _keeps(summary: Mapping[str, Any]) -> bool:
     return bool(summary["settings"].get("keep"))
 
 
-def _done(summary: Mapping[str, Any]) -> str:
-    """What becomes of the units."""
-    return "kept while all others of their groups are switched off" if _keeps(summary) else "switched off"
+def _done(summary: Mapping[str, Any], target: str) -> str:
+    """What becomes of the units of a target."""
+    if target == "experts" and summary["settings"].get("experts") == "force":
+        return "forced"
+    return "kept, and all others off" if _keeps(summary) else "switched off"
 
 
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
     made, what = how_made(summary), "Units" if "units" in summary else "Core units"
+    done = " or ".join(dict.fromkeys(_done(summary, target) for target in summary["targets"]))
     held_out = all(row["held_out"] for row in result.tables[BASELINE])
     parts: list[str | Figure] = [
         paragraph(
-            f"{what} of one category at a time are {_done(summary)} ({made}; {settings(summary['settings'])}),",
+            f"{what} of one category at a time are {done} ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again,",
             "on instructions that did not choose the units."
             if held_out
@@ -103,7 +106,7 @@ def section(result: Result) -> Section:
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories, chosen = result.summary["categories"], _chosen(result.summary)
     controls = {name: one for name, one in found["controls"].items() if name in CONTROLS}
-    done = "kept" if _keeps(result.summary) else "off"
+    done = {"forced": "forced", "switched off": "off"}.get(_done(result.summary, target), "kept")
     panels = {f"{chosen} {target} of the category {done}": _cells(found["delta"], categories, list(controls.values()))}
     panels |= {
         f"{CONTROLS[name]} {target} {done}, mean": _cells(one["mean"], categories) for name, one in controls.items()
@@ -111,7 +114,7 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
     least = max(one["smallest_p"] for one in controls.values())
     caption = (
         "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
-        f"while the {target} of another are {_done(result.summary)}. Random: as many units in every "
+        f"while the {target} of another are {_done(result.summary, target)}. Random: as many units in every "
         f"layer, mean over the draws. "
         f"* q < {SIGNIFICANT} against every control, two-sided; the least p that so many draws can give is {least:.2g}."
     )
