@@ -33,7 +33,7 @@ OTHER = {
 DRIVER = """
 import dataclasses, json, runpy, sys
 import sparcom_jax.analysis.compare, sparcom_jax.analysis.evaluate, sparcom_jax.capture.capture
-import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
+import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
@@ -48,7 +48,8 @@ def show(*arguments, **more):
     return Made()
 
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"), ("capture.capture", "capture"),
-                     ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
+                     ("causal.ablate", "ablate"), ("causal.transfer", "transfer"),
+                     ("identify.select", "identify"), ("select.select", "select"),
                      ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
@@ -112,6 +113,14 @@ def test_every_field_of_an_ablation_arrives() -> None:
     assert (settings, execution) == (SECTIONS["ablate"], SECTIONS["execution"])
     units, *_ = launched("ablate", *OF_A_STEP["ablate"], "--units=u", "--config.ablate.draws=3")
     assert units == {"units": "u"}
+
+
+def test_every_field_of_a_transfer_arrives() -> None:
+    fields = SECTIONS["ablate"] | {"rho": DEFAULT["ablate"]["rho"]}
+    flags = [one for one in overrides("ablate", fields) if ".rho=" not in one]
+    flags += overrides("execution", SECTIONS["execution"])
+    settings, execution = launched("transfer", *OF_A_STEP["ablate"], "--units-run=q", "--units=u", *flags)
+    assert (settings, execution) == (fields, SECTIONS["execution"])
 
 
 @pytest.mark.parametrize("step", ["evaluate", "compare"])

@@ -15,7 +15,8 @@ from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.measure import Passes
 from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
-from sparcom_jax.causal.tables import origin_summary, write_tables
+from sparcom_jax.causal.subject import Subject, own_subject
+from sparcom_jax.causal.tables import write_tables
 from sparcom_jax.causal.targets import (
     require_enough_experts,
     require_experts_to_act_on,
@@ -36,7 +37,6 @@ from sparcom_jax.resampling import bootstrap_weights, one_hot
 from sparcom_jax.results.ablation import ABLATION_TABLES
 from sparcom_jax.results.files import start_results, write_summary
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -72,21 +72,45 @@ def ablate(
         run, or were chosen by all that could be measured; there is nothing to switch off; or a likelihood is not
         finite.
     """
+    run.require_complete()
+    return act_on(model, run, own_subject(run, units), output, settings, execution)
+
+
+def act_on(
+    model: ModelDir,
+    run: Run,
+    subject: Subject,
+    output: Path,
+    settings: AblationSettings,
+    execution: ExecutionSettings,
+) -> dict[str, Any]:
+    """What `ablate` does, of whatever units: its own, or those that another run chose (`causal/transfer.py`).
+
+    Args:
+      model: as for `ablate`.
+      run: as for `ablate`.
+      subject: the units, and which instructions chose them.
+      output: as for `ablate`.
+      settings: as for `ablate`.
+      execution: as for `ablate`.
+
+    Raises:
+      InputError: as for `ablate`.
+    """
     settings.check()
     execution.check()
     model.require_head("ablation")
-    run.require_complete()
+    units = subject.units
     if run.manifest.model.digest != model.digest:
         raise InputError(f"{run.location}: was captured from another model than {model.path}")
     if run.manifest.tokenizer.digest != model.tokenizer_digest:
         raise InputError(f"{run.location}: was captured with another tokenizer than that of {model.path}")
-    require_of_run(run, units)
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
     require_experts_to_act_on(run, units, settings)
     require_enough_experts(run, units, settings)
     parts = parts_of(units, settings)
-    measured_on = scored(model, run, units, settings)
+    measured_on = scored(model, run, subject, settings)
     placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
@@ -105,7 +129,7 @@ def ablate(
         {
             "kind": "ablate",
             **run.record(),
-            **origin_summary(run, units),
+            **subject.told,
             "settings": _settings(run, units, settings),
             "controls": {name: CONTROLS[name] for name in bins},
             "absent": absent,

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sparcom_jax.causal.effects import Effects, Sufficiency, others
 from sparcom_jax.causal.measure import Key
-from sparcom_jax.causal.targets import cores_of_a_set
 from sparcom_jax.causal.texts import Scored
 from sparcom_jax.results.ablation import (
     ABLATION,
@@ -20,7 +18,6 @@ from sparcom_jax.results.ablation import (
     SUFFICIENCY,
 )
 from sparcom_jax.results.files import write_table
-from sparcom_jax.store.run import Run
 from sparcom_jax.units.unit_set import UnitSet
 
 Rows = Iterator[Sequence[object]]
@@ -121,15 +118,3 @@ def _baseline(effects: Effects, units: UnitSet, scored: Scored) -> Rows:
     for index, name in enumerate(units.categories):
         tokens = int(scored.texts.counted[scored.category == index].sum())
         yield name, scored.sizes[index], scored.held_out, tokens, effects.baseline_means[index]
-
-
-def origin_summary(run: Run, units: UnitSet) -> dict[str, Any]:
-    """What the summary says of the units: the set whose cores they are, or where they come from.
-
-    Args:
-      run: the run that they were chosen by.
-      units: the units.
-    """
-    if cores_of_a_set(units):
-        return {"set": units.origin["set"]}
-    return {"units": {"run": run.address, **units.record()}}

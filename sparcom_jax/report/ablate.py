@@ -94,6 +94,12 @@ def section(result: Result) -> Section:
             "Random units, as many in every layer, are the control, and such of equal frequency besides.",
         )
     ]
+    if origin := summary.get("units_from"):
+        parts.append(paragraph(
+            f"The units were chosen by another run, {summary['units']['run']}, of {origin['model']['source']} on "
+            f"{origin['instructions']['source']}; {origin['instructions_in_common']} of this run's instructions were "
+            f"among those that chose them, by id or by text."
+        ))  # fmt: skip
     parts += [paragraph(f"No {name} units: {reason}.") for name, reason in summary["absent"].items()]
     for target, found in summary["targets"].items():
         parts += [heading(target), *_target(result, target, found)]

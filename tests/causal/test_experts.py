@@ -47,9 +47,9 @@ def experts_of(run: sj.Run, count: int, group: str = "expert") -> UnitSet:
 def patch(reference: Reference, layers: tuple[int, ...], mask: np.ndarray, experts: str) -> None:
     """Routers that act on the experts of a mask `[L, E]`."""
     for index, layer in enumerate(layers):
-        gate = reference.model.model.layers[layer].mlp.gate
+        gate, of = reference.model.model.layers[layer].mlp.gate, torch.tensor(mask[index])
 
-        def forward(x: Any, gate: Any = gate, of: Any = torch.tensor(mask[index])) -> Any:
+        def forward(x: Any, gate: Any = gate, of: Any = of) -> Any:
             logits = torch.nn.functional.linear(x.reshape(-1, x.shape[-1]), gate.weight)
             score = logits.log_softmax(-1)
             if experts == "mask":
@@ -104,14 +104,15 @@ def test_an_expert_that_is_forced_is_chosen_in_whatever_group() -> None:
         np.testing.assert_allclose(nobody[1], plain[1], rtol=1e-5)
 
 
-def test_what_cannot_be_done_with_experts_is_refused(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file: Path,
-                                                     tmp_path: Path, capsys: Any) -> None:  # fmt: skip
+def test_what_cannot_be_done_with_experts_is_refused(
+    moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path, capsys: Any
+) -> None:
     for units, more, message in (
         (experts_of(run, 2), {"experts": "some"}, "experts 'some' is not known; known: mask, zero, force"),
         (experts_of(run, 2), {"experts": "force", "keep": True}, "experts force switches nothing off; give one"),
         (experts_of(run, 2), {"keep": True}, "no token can be routed then; use experts=zero, or units without experts"),
-        (experts_of(run, 3), {"experts": "force"}, "the some experts of A are 3 in layer 1, but a token is routed to 2, "
-                                                   "so that not all can be forced; use units with fewer"),
+        (experts_of(run, 3), {"experts": "force"}, "the some experts of A are 3 in layer 1, but a token is "
+                                                   "routed to 2, so that not all can be forced; use units with fewer"),
         (experts_of(run, 2, "routed"), {"experts": "zero"}, "experts zero has no effect: the units have no experts"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):

@@ -277,6 +277,10 @@ READS = {
     "evaluate": ("set_name", "evaluate"),
     "compare": ("set_name", "compare"),
     "ablate": ("set_name", "execution", "ablate"),
+    "transfer": (
+        "execution",
+        *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
+    ),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {
