@@ -66,17 +66,19 @@ def write_ablation(output: Path) -> None:
     scored = Scored(np.arange(category.size), names, category, np.bincount(category), texts, held_out=0)
     means = category_means(baseline[:, None], observed)[0, :, 0]
 
-    def measured() -> Measured:
+    def measured(dose: int | None) -> Measured:
         controls = {name: means + random.normal(0, 0.1, (draws, size, size)) for name in CONTROLS}
-        return Measured(units.counts(["mlp"]), baseline + random.normal(0, 0.1, (size, category.size)), controls)
+        counts = units.counts(["mlp"]) if dose is None else np.full(size, dose)
+        return Measured(counts, baseline + random.normal(0, 0.1, (size, category.size)), controls)
 
-    effects = {target: Effects(measured(), baseline, weights) for target in ("neurons", "experts")}
+    keys: list[tuple[str, int | None]] = [("neurons", None), ("experts", None), ("neurons", 2), ("neurons", 5)]
+    effects = {key: Effects(measured(key[1]), baseline, weights) for key in keys}
     start_results(output, "ablate")
     write_tables(output, units, scored, effects)
     summary = {"kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "set": made,
                "settings": {"draws": draws, "separator": "\n"}, "controls": CONTROLS, "absent": {},
                "categories": CATEGORIES, "baseline": means,
-               "targets": {target: one.summary() for target, one in effects.items()}}  # fmt: skip
+               "targets": {target: one.summary() for (target, dose), one in effects.items() if not dose}}  # fmt: skip
     write_summary(output, summary)
 
 

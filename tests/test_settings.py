@@ -31,7 +31,7 @@ OTHER = {
     "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
     "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
-    "method": "integrated",
+    "method": "integrated", "doses": "2,4", "experts": "zero",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
@@ -39,7 +39,7 @@ import dataclasses, json, runpy, sys
 import sparcom_jax.analysis.agree, sparcom_jax.analysis.align, sparcom_jax.analysis.compare
 import sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep, sparcom_jax.attribution.attribute
 import sparcom_jax.capture.capture
-import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.convert.model_dir
+import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
@@ -56,7 +56,8 @@ def show(*arguments, **more):
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"),
                      ("analysis.sweep", "sweep"),
                      ("analysis.agree", "agree"), ("capture.capture", "capture"),
-                     ("causal.ablate", "ablate"), ("identify.select", "identify"), ("select.select", "select"),
+                     ("causal.ablate", "ablate"), ("causal.transfer", "transfer"),
+                     ("identify.select", "identify"), ("select.select", "select"),
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
@@ -131,6 +132,14 @@ def test_every_field_of_an_attribution_and_of_an_alignment_arrives() -> None:
         assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], *rest]
         short = [flag(name, value) for name, value in DEFAULT[step].items()]
         assert launched(step, *OF_A_STEP[step], *by_config, *short) == [DEFAULT[step], *rest]
+
+
+def test_every_field_of_a_transfer_arrives() -> None:
+    fields = SECTIONS["ablate"] | {"rho": DEFAULT["ablate"]["rho"]}
+    flags = [one for one in overrides("ablate", fields) if ".rho=" not in one]
+    flags += overrides("execution", SECTIONS["execution"])
+    settings, execution = launched("transfer", *OF_A_STEP["ablate"], "--units-run=q", "--units=u", *flags)
+    assert (settings, execution) == (fields, SECTIONS["execution"])
 
 
 @pytest.mark.parametrize("step", ["evaluate", "compare"])

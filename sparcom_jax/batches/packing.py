@@ -17,6 +17,9 @@ from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.kernels.attention import QUERY_BLOCK, window_for
 from sparcom_jax.models.kernels.choice import default_kernels
 
+Variants = Callable[[int], Int32[np.ndarray, "_"]]
+"""Of a text, by its number, which variant of the edits each of its tokens is under."""
+
 MIN_ROWS = 8
 SLOTS_PER_ROW = 16
 
@@ -124,7 +127,11 @@ def one_text(length: int) -> Shape:
 
 
 def feeds(
-    texts: TokenizedSet, bins: Sequence[Bin], devices: int, counted: Callable[[int], Bool[np.ndarray, "_"]]
+    texts: TokenizedSet,
+    bins: Sequence[Bin],
+    devices: int,
+    counted: Callable[[int], Bool[np.ndarray, "_"]],
+    variants: Variants | None = None,
 ) -> Iterator[Feed]:
     """What the devices are fed, step by step: bins of equal shape, at most one for each.
 
@@ -133,10 +140,12 @@ def feeds(
       bins: in any order; the shapes come in the order in which they first occur.
       devices: batches that a step takes.
       counted: of a text, which of its tokens count: `texts.counting`, or `texts.predicting` for a loss.
+      variants: of a text, which variant of the edits each of its tokens is under; None: the first.
     """
 
     def batch(one: Bin) -> Batch:
-        return fill(one.shape, [texts.ids[text] for text in one.texts], [counted(text) for text in one.texts])
+        under = None if variants is None else [variants(text) for text in one.texts]
+        return fill(one.shape, [texts.ids[text] for text in one.texts], [counted(text) for text in one.texts], under)
 
     for shape in dict.fromkeys(one.shape for one in bins):
         same = [one for one in bins if one.shape == shape]
@@ -150,7 +159,7 @@ def fill(
     shape: Shape,
     ids: Sequence[Int32[np.ndarray, "_"]],
     counted: Sequence[Bool[np.ndarray, "_"]],
-    variants: Sequence[int] | None = None,
+    variants: Sequence[int | Int32[np.ndarray, "_"]] | None = None,
 ) -> Batch:
     """Lays texts into the slots of a batch.
 
@@ -158,7 +167,7 @@ def fill(
       shape: the batch's sizes.
       ids: token ids of the texts, in order; none for a batch of padding.
       counted: which of their tokens count.
-      variants: which variant of the edits each text is under; None: the first.
+      variants: which variant of the edits each text is under, or each of its tokens; None: the first.
 
     Returns:
       A batch of NumPy arrays.

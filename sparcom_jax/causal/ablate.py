@@ -1,45 +1,43 @@
 """Causal role: what switching off a category's units does to the likelihood of every category's responses."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Int32
 
-from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins, random_units
-from sparcom_jax.causal.effects import Effects, Measured
-from sparcom_jax.causal.interventions import Intervention, Means, measure_means
+from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins
+from sparcom_jax.causal.effects import Effects
+from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.measure import Passes
+from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
-from sparcom_jax.causal.tables import origin_summary, write_tables
+from sparcom_jax.causal.subject import Subject, own_subject
+from sparcom_jax.causal.tables import write_tables
 from sparcom_jax.causal.targets import (
-    TARGETS,
     require_enough_experts,
+    require_experts_to_act_on,
     require_units_to_switch_off,
     targets_of,
-    units_of,
 )
-from sparcom_jax.causal.texts import Scored, require_model_of, rows_beside, scored, texts_of
+from sparcom_jax.causal.texts import Scored, donor_rows, require_model_of, rows_beside, scored, texts_of
+from sparcom_jax.causal.values import Donors, Means, donor_of_slots, measure_donors, measure_means
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.identify.rate import mean_rates
-from sparcom_jax.models.edits import Edits
-from sparcom_jax.progress import progress, say
-from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
+from sparcom_jax.progress import say
+from sparcom_jax.resampling import bootstrap_weights, one_hot
+from sparcom_jax.results.ablation import ABLATION_TABLES
 from sparcom_jax.results.files import start_results, write_summary
-from sparcom_jax.results.tables import TABLES
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.units.unit_set import UnitSet
-
-Score = Callable[[Edits, str], Float64[np.ndarray, "S"]]
-"""Negative log likelihood of each instruction under edits; the text says what they do, for an error."""
 
 
 def ablate(
@@ -53,7 +51,7 @@ def ablate(
     """Switches off the neurons, then the experts, of each category, against two kinds of random units.
 
     Neurons are multiplied by 0 at the input of down_proj, or set to what `settings.how` says; experts have their router
-    logits set to minus infinity.
+    logits set to minus infinity, or what `settings.experts` says becomes of them.
     Random units are as many in every layer and group (`random`), and in every decile of frequency besides
     (`random_matched`). Effects are measured on the instructions that did not choose the units.
 
@@ -73,40 +71,68 @@ def ablate(
         run, or were chosen by all that could be measured; there is nothing to switch off; or a likelihood is not
         finite.
     """
+    run.require_complete()
+    return act_on(model, run, own_subject(run, units), output, settings, execution)
+
+
+def act_on(
+    model: ModelDir,
+    run: Run,
+    subject: Subject,
+    output: Path,
+    settings: AblationSettings,
+    execution: ExecutionSettings,
+) -> dict[str, Any]:
+    """What `ablate` does, of whatever units: its own, or those that another run chose (`causal/transfer.py`).
+
+    Args:
+      model: as for `ablate`.
+      run: as for `ablate`.
+      subject: the units, and which instructions chose them.
+      output: as for `ablate`.
+      settings: as for `ablate`.
+      execution: as for `ablate`.
+
+    Raises:
+      InputError: as for `ablate`.
+    """
     settings.check()
     execution.check()
     model.require_head("ablation")
-    run.require_complete()
+    units = subject.units
     require_model_of(run, model)
-    require_of_run(run, units)
     targets = targets_of(units)
     require_units_to_switch_off(run, units, targets)
-    require_enough_experts(run, units)
-    measured_on = scored(model, run, units, settings)
+    require_experts_to_act_on(run, units, settings)
+    require_enough_experts(run, units, settings)
+    parts = parts_of(units, settings)
+    measured_on = scored(model, run, subject, settings)
     placement = make_placement(execution.placement, model.config)
     start_results(output, "ablate")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))
-    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens)
-    intervention = Intervention(run.groups, settings, _means(model, run, placed, measured_on, settings, execution))
+    values = _values(model, run, placed, measured_on, settings, execution)
+    intervention = Intervention(run.groups, settings, values)
+    donor = partial(_donor, settings.seed, measured_on, values.variants) if isinstance(values, Donors) else None
+    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens, donor)
     baseline = likelihood.mean_nll(intervention.edits({}), " with nothing switched off")
     bins, absent = _bins(run, units)
-    found = _measure(likelihood.mean_nll, units, measured_on, intervention, bins)
+    found = Passes(likelihood.mean_nll, units, measured_on, intervention, bins).run(parts)
     weights = _weights(measured_on, len(run.categories), settings)
-    effects = {target: Effects(one, baseline, weights) for target, one in found.items()}
+    effects = {key: Effects(one, baseline, weights) for key, one in found.items()}
     write_tables(output, units, measured_on, effects)
     return write_summary(
         output,
         {
             "kind": "ablate",
             **run.record(),
-            **origin_summary(run, units),
+            **subject.told,
             "settings": _settings(run, units, settings),
             "controls": {name: CONTROLS[name] for name in bins},
             "absent": absent,
             "categories": run.categories,
-            "tables": [table.name for table in TABLES["ablate"]],
+            "tables": [table.name for table in ABLATION_TABLES],
             "baseline": next(iter(effects.values())).baseline_means,
-            "targets": {target: one.summary() for target, one in effects.items()},
+            "targets": {target: one.summary() for (target, dose), one in effects.items() if dose is None},
         },
     )
 
@@ -118,21 +144,28 @@ def _settings(run: Run, units: UnitSet, settings: AblationSettings) -> dict[str,
     return {**rho, **told, "template": run.manifest.capture["template"]}
 
 
-def _means(
+def _donor(seed: int, measured_on: Scored, donors: int, text: int) -> Int32[np.ndarray, "_"]:
+    """Which value each token of a text that is scored takes."""
+    return donor_of_slots(seed, int(measured_on.rows[text]), len(measured_on.texts.ids[text]), donors)
+
+
+def _values(
     model: ModelDir,
     run: Run,
     placed: PlacedModel,
     measured_on: Scored,
     settings: AblationSettings,
     execution: ExecutionSettings,
-) -> Means | None:
-    """Means of the neurons by category, over instructions that are not measured, where these take their place."""
-    if settings.how not in ("mean", "mean_others"):
+) -> Means | Donors | None:
+    """What neurons are set to, by instructions that are not measured; None where they are multiplied only."""
+    if settings.how in ("zero", "scale"):
         return None
-    rows = rows_beside(run, measured_on.rows)
+    rows = donor_rows(run, measured_on.rows) if settings.how == "resample" else rows_beside(run, measured_on.rows)
     names = [run.instructions[row]["id"] for row in rows]
-    texts = texts_of(model, run, rows)
-    return measure_means(placed, texts, run.category[rows], len(run.categories), names, execution.batch_tokens)
+    of = placed, texts_of(model, run, rows), run.category[rows], len(run.categories), names, execution.batch_tokens
+    if settings.how == "resample":
+        return measure_donors(*of, seed=settings.seed)
+    return measure_means(*of, others=settings.how == "mean_others")
 
 
 def _bins(run: Run, units: UnitSet) -> tuple[dict[str, Bins], dict[str, str]]:
@@ -149,39 +182,3 @@ def _weights(measured_on: Scored, categories: int, settings: AblationSettings) -
     random = np.random.default_rng([settings.seed, 1])
     observed = one_hot(measured_on.category[None], categories)
     return np.concatenate([observed, bootstrap_weights(measured_on.category, categories, settings.bootstraps, random)])
-
-
-def _measure(
-    score: Score,
-    units: UnitSet,
-    measured_on: Scored,
-    intervention: Intervention,
-    bins: Mapping[str, Bins],
-) -> dict[str, Measured]:
-    """Switches off the units of every category and target, and random ones in their place."""
-    settings = intervention.settings
-    categories, draws, targets = units.categories, settings.draws, targets_of(units)
-    observed = one_hot(measured_on.category[None], len(categories))
-    measured = {
-        target: Measured(
-            units.counts(of),
-            np.zeros((len(categories), len(measured_on.names))),
-            {control: np.zeros((draws, len(categories), len(categories))) for control in bins},
-        )
-        for target, of in targets.items()
-    }
-    work = [(target, off) for target in targets for off in range(len(categories))]
-    with progress("ablate", len(work) * (1 + draws * len(bins)), "forward passes") as bar:
-        for target, off in work:
-            chosen, into = units_of(units, targets[target], off), measured[target]
-            when = f" with the {units.selector} {target} of {categories[off]} switched off"
-            into.nll[off] = score(intervention.edits(chosen, off), when)
-            bar.advance()
-            for number, (control, of) in enumerate(bins.items()):
-                random = np.random.default_rng([settings.seed, off, list(TARGETS).index(target), number])
-                for draw, drawn in enumerate(random_units(chosen, of, draws, random)):
-                    when = f" with {control} {target} (draw {draw + 1}) in the place of {categories[off]} switched off"
-                    nll = score(intervention.edits(drawn, off), when)
-                    into.controls[control][draw, off] = category_means(nll[:, None], observed)[0, :, 0]
-                    bar.advance()
-    return measured

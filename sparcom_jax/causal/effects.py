@@ -18,18 +18,33 @@ Vector = Float64[np.ndarray, "C"]
 
 
 @dataclass(frozen=True, eq=False)
+class Kept:
+    """What is measured beside the rest where units are kept, and all others of the target are off.
+
+    Attributes:
+      units: how many are kept.
+      all_off: negative log likelihood of each instruction with all units of the target off; by category, as `nll`.
+    """
+
+    units: Int64[np.ndarray, "C"]
+    all_off: Float64[np.ndarray, "C S"]
+
+
+@dataclass(frozen=True, eq=False)
 class Measured:
     """What switching off the units of one target did to the likelihood of every instruction.
 
     Attributes:
-      units_off: how many units of each category, and random ones in their place, were switched off.
+      units_off: how many units were off for each category, and for random ones in the place of its own.
       nll: negative log likelihood of each instruction, with the units of a category off.
       controls: by control, the mean of every category's instructions with random units off.
+      kept: where the units of a category are kept, and all others off.
     """
 
     units_off: Int64[np.ndarray, "C"]
     nll: Float64[np.ndarray, "C S"]
     controls: dict[str, Float64[np.ndarray, "R C C"]]
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +98,10 @@ class Effects:
 
     @cached_property
     def _means(self) -> Float64[np.ndarray, "B C C"]:
-        per_instruction = (self.measured.nll - self.baseline).T
-        return category_means(per_instruction, self.weights).swapaxes(1, 2)
+        return self._changes(self.measured.nll)
+
+    def _changes(self, nll: Float64[np.ndarray, "C S"]) -> Float64[np.ndarray, "B C C"]:
+        return category_means((nll - self.baseline).T, self.weights).swapaxes(1, 2)
 
     @cached_property
     def baseline_means(self) -> Vector:
@@ -116,6 +133,15 @@ class Effects:
         """The effects against every control."""
         return {name: self._against(nll - self.baseline_means) for name, nll in self.measured.controls.items()}
 
+    @cached_property
+    def sufficiency(self) -> "Sufficiency | None":
+        """How much the units that are kept recover; None where they are off instead."""
+        if self.measured.kept is None:
+            return None
+        harm = self._changes(self.measured.kept.all_off)
+        drawn = {name: share(harm[0] - one.delta, harm[0]).mean(axis=0) for name, one in self.against.items()}
+        return Sufficiency(self.measured.kept.units, harm[0], share(harm - self._means, harm), drawn)
+
     def _against(self, delta: Float64[np.ndarray, "R C C"]) -> Against:
         p_value, chance = two_sided_p(self.delta, delta), selectivity(delta)
         p_selectivity = two_sided_p(self.selectivity, chance)
@@ -131,7 +157,36 @@ class Effects:
             "delta": self.delta, "ci_low": low, "ci_high": high,
             "selectivity": self.selectivity, "selectivity_low": selectivity_low, "selectivity_high": selectivity_high,
             "controls": {name: against.summary() for name, against in self.against.items()},
+            **({"recovered": self.sufficiency.recovered} if self.sufficiency else {}),
         }  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Sufficiency:
+    """How much of what is lost with all units of a target off is not lost where a category's are kept.
+
+    Attributes:
+      units_kept: how many.
+      harm: change of negative log likelihood with all units off.
+      samples: (harm - change with the units kept) / harm, of the instructions and then of bootstrap samples; NaN where
+        there is no harm.
+      by_chance: the mean of the same over the draws of every control.
+    """
+
+    units_kept: Int64[np.ndarray, "C"]
+    harm: Matrix
+    samples: Float64[np.ndarray, "B C C"]
+    by_chance: dict[str, Matrix]
+
+    @property
+    def recovered(self) -> Matrix:
+        """The share that is recovered: 1 where nothing is lost, 0 where as much as with all units off."""
+        return self.samples[0]
+
+    @property
+    def interval(self) -> tuple[Matrix, Matrix]:
+        """Its bootstrap interval over instructions."""
+        return interval(self.samples[1:])
 
 
 def selectivity(delta: Float64[np.ndarray, "R C C"]) -> Float64[np.ndarray, "R C"]:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float64, Int
 
-from sparcom_jax.batches.packing import feeds, make_plan
+from sparcom_jax.batches.packing import Variants, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
@@ -29,7 +29,14 @@ LOGITS_BLOCK = 128
 class Likelihood:
     """Scores the same texts again and again, under different edits."""
 
-    def __init__(self, model: PlacedModel, texts: TokenizedSet, names: Sequence[str], batch_tokens: int) -> None:
+    def __init__(
+        self,
+        model: PlacedModel,
+        texts: TokenizedSet,
+        names: Sequence[str],
+        batch_tokens: int,
+        variants: Variants | None = None,
+    ) -> None:
         """Packs the texts once, for all edits.
 
         Args:
@@ -37,6 +44,7 @@ class Likelihood:
           texts: prompts with their responses, whose tokens count.
           names: what they are called.
           batch_tokens: token slots of a batch, per device.
+          variants: of a text, which variant of the edits each token is under; None: the first.
         """
         self._model = model
         self._texts = texts
@@ -44,7 +52,7 @@ class Likelihood:
         # One block: nothing is written in between, so all texts may share batches.
         (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
         # A slot counts if the token that it predicts, the next one, counts.
-        self._feeds = list(feeds(texts, bins, model.placement.data, texts.predicting))
+        self._feeds = list(feeds(texts, bins, model.placement.data, texts.predicting, variants))
 
     def mean_nll(self, edits: Edits, when: str) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.

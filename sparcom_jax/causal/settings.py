@@ -1,11 +1,13 @@
 """How units are switched off: the settings of an ablation, and their rules."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from sparcom_jax.errors import InputError
 
-HOW = ("zero", "scale", "mean", "mean_others")
+HOW = ("zero", "scale", "mean", "mean_others", "resample")
+EXPERTS = ("mask", "zero", "force")
 MEASURED = ("held_out", "chosen", "all")
 
 
@@ -14,13 +16,17 @@ class AblationSettings:
     """How units are switched off and what is measured.
 
     Units flatter themselves where they were chosen: results of others than `held_out` instructions say so. Means are
-    over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. Experts
-    cannot be chosen any more, whatever `how` says of neurons.
+    over all tokens of instructions that are not measured; of all but the category's own for `mean_others`. `resample`:
+    values at tokens, drawn with the seed, of instructions that are neither measured nor of the category. Of
+    experts `experts` says what becomes, whatever `how` says of neurons.
 
     Attributes:
-      how: neurons are set to `zero`, to `alpha` times their value (`scale`), or to their `mean` or `mean_others`.
+      how: neurons become `zero`, `alpha` times their value (`scale`), their `mean`, `mean_others`, or `resample`.
       alpha: factor of neurons with `scale`.
+      experts: experts cannot be chosen (`mask`), weigh nothing once chosen (`zero`), or are always chosen (`force`).
+      keep: instead of a category's units, all others of the same groups are switched off: are the units enough?
       rho: share of a category's instructions that must hold a core unit, in (0, 1].
+      doses: numbers of units, `25,100`: the first ones of each category by score are also measured by themselves.
       measured: what is scored: `held_out` instructions, which did not choose the units, the `chosen`, or `all`.
       draws: random sets of the same size, for each category and control.
       per_category: instructions of each category that are scored, the first in the run's order; 0 takes all.
@@ -30,12 +36,20 @@ class AblationSettings:
 
     how: str = "zero"
     alpha: float = 0.0
+    experts: str = "mask"
+    keep: bool = False
     rho: float = 0.5
+    doses: str = ""
     measured: str = "held_out"
     draws: int = 40
     per_category: int = 0
     bootstraps: int = 1000
     seed: int = 0
+
+    @property
+    def dose_sizes(self) -> list[int]:
+        """The numbers of units that `doses` names."""
+        return [int(size) for size in self.doses.split(",") if size]
 
     def check(self) -> None:
         """Refuses values that mean nothing.
@@ -49,8 +63,14 @@ class AblationSettings:
             raise InputError(f"alpha {self.alpha} has no effect with how {self.how}; leave it out")
         if not math.isfinite(self.alpha):
             raise InputError(f"alpha must be finite, got {self.alpha}")
+        if self.experts not in EXPERTS:
+            raise InputError(f"experts {self.experts!r} is not known; known: {', '.join(EXPERTS)}")
+        if self.keep and self.experts == "force":
+            raise InputError("keep switches off all but the units, but experts force switches nothing off; give one")
         if not 0 < self.rho <= 1:
             raise InputError(f"rho must be within (0, 1], got {self.rho}")
+        if self.doses and not _ascending(self.doses):
+            raise InputError(f"doses {self.doses!r} must be numbers of units, from small to large, with commas between")
         if self.measured not in MEASURED:
             raise InputError(f"measured {self.measured!r} is not known; known: {', '.join(MEASURED)}")
         if self.draws < 1 or self.per_category < 0:
@@ -59,3 +79,8 @@ class AblationSettings:
             raise InputError(f"bootstraps must be positive, got {self.bootstraps}")
         if self.seed < 0:
             raise InputError(f"seed must not be negative, got {self.seed}")
+
+
+def _ascending(doses: str) -> bool:
+    sizes = [int(size) if re.fullmatch("[1-9][0-9]*", size) else 0 for size in doses.split(",")]
+    return all(before < size for before, size in zip([0, *sizes], sizes, strict=False))

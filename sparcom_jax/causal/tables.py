@@ -2,33 +2,43 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from sparcom_jax.causal.effects import Effects, others
-from sparcom_jax.causal.targets import cores_of_a_set
+from sparcom_jax.causal.effects import Effects, Sufficiency, others
+from sparcom_jax.causal.measure import Key
 from sparcom_jax.causal.texts import Scored
+from sparcom_jax.results.ablation import (
+    ABLATION,
+    BASELINE,
+    DOSES,
+    EFFECTS,
+    INSTRUCTION_EFFECTS,
+    SELECTIVITY,
+    SUFFICIENCY,
+)
 from sparcom_jax.results.files import write_table
-from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, INSTRUCTION_EFFECTS, SELECTIVITY
-from sparcom_jax.store.run import Run
 from sparcom_jax.units.unit_set import UnitSet
 
 Rows = Iterator[Sequence[object]]
 
 
-def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[str, Effects]) -> None:
+def write_tables(output: Path, units: UnitSet, scored: Scored, effects: Mapping[Key, Effects]) -> None:
     """Writes the tables of an ablation.
 
     Args:
       output: the directory.
       units: what was switched off.
       scored: what was measured.
-      effects: by target.
+      effects: by target and dose; None is no dose, but all units of the target.
     """
-    for table, rows in ((ABLATION, _draws), (EFFECTS, _effects), (SELECTIVITY, _selectivity),
-                        (INSTRUCTION_EFFECTS, _instructions)):  # fmt: skip
-        write_table(output, table, (row for target, one in effects.items() for row in rows(target, one, units, scored)))
+    whole = {target: one for (target, dose), one in effects.items() if dose is None}
+    doses = [(target, one) for (target, dose), one in effects.items() if dose is not None]
+    for table, rows, of in ((ABLATION, _draws, whole.items()), (EFFECTS, _effects, whole.items()),
+                            (SELECTIVITY, _selectivity, whole.items()), (DOSES, _selectivity, doses),
+                            (SUFFICIENCY, _sufficiency, [*whole.items(), *doses]),
+                            (INSTRUCTION_EFFECTS, _instructions, whole.items())):  # fmt: skip
+        write_table(output, table, (row for target, one in of for row in rows(target, one, units, scored)))
     write_table(output, BASELINE, _baseline(next(iter(effects.values())), units, scored))
 
 
@@ -77,6 +87,25 @@ def _of_category(effects: Effects, name: str, off: int) -> Sequence[object]:
     return one.delta[:, off, off].mean(), one.selectivity[:, off].mean(), one.p_selectivity[off], one.q_selectivity[off]
 
 
+def _sufficiency(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
+    if (found := effects.sufficiency) is None:
+        return
+    low, high = found.interval
+    for kept, index in np.ndindex(effects.delta.shape):
+        cell, untouched = (kept, index), effects.baseline_means[index]
+        yield (target, units.categories[kept], units.categories[index], found.units_kept[kept],
+               scored.sizes[index], scored.held_out, untouched, untouched + found.harm[cell],
+               untouched + effects.delta[cell], found.recovered[cell], low[cell], high[cell],
+               *(value for name in ("random", "random_matched")
+                 for value in _of_kept(effects, found, name, cell)))  # fmt: skip
+
+
+def _of_kept(effects: Effects, found: Sufficiency, name: str, cell: tuple[int, int]) -> Sequence[object]:
+    if (one := effects.against.get(name)) is None:
+        return [""] * 3
+    return found.by_chance[name][cell], one.p_value[cell], one.q_value[cell]
+
+
 def _instructions(target: str, effects: Effects, units: UnitSet, scored: Scored) -> Rows:
     for off, name in enumerate(units.categories):
         values = zip(scored.names, scored.category, scored.texts.counted, effects.measured.nll[off], effects.baseline,
@@ -89,15 +118,3 @@ def _baseline(effects: Effects, units: UnitSet, scored: Scored) -> Rows:
     for index, name in enumerate(units.categories):
         tokens = int(scored.texts.counted[scored.category == index].sum())
         yield name, scored.sizes[index], scored.held_out, tokens, effects.baseline_means[index]
-
-
-def origin_summary(run: Run, units: UnitSet) -> dict[str, Any]:
-    """What the summary says of the units: the set whose cores they are, or where they come from.
-
-    Args:
-      run: the run that they were chosen by.
-      units: the units.
-    """
-    if cores_of_a_set(units):
-        return {"set": units.origin["set"]}
-    return {"units": {"run": run.address, **units.record()}}

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.progress import say
 from sparcom_jax.select.cores import core
 from sparcom_jax.select.halves import in_half
 from sparcom_jax.store.run import Run
@@ -71,23 +72,57 @@ def require_units_to_switch_off(run: Run, units: UnitSet, targets: Mapping[str, 
         units.require_units(groups, f"{run.location}: {lacks} {target}", advice)
 
 
-def require_enough_experts(run: Run, units: UnitSet) -> None:
-    """Refuses units that leave a layer with fewer experts than a token is routed to.
+def require_experts_to_act_on(run: Run, units: UnitSet, settings: AblationSettings) -> None:
+    """Refuses a way of acting on experts where the units have none; of a model without any, it says so only.
 
     Args:
       run: the run that they were chosen by.
       units: the units.
+      settings: what becomes of them.
+
+    Raises:
+      InputError: the model has experts, the units have not.
+    """
+    if settings.experts == AblationSettings.experts or EXPERT_GROUP in units.groups:
+        return
+    if EXPERT_GROUP in run.groups:
+        raise InputError(f"experts {settings.experts} has no effect: {units.title} have no experts; leave it out")
+    say(f"{run.location}: experts {settings.experts} has no effect: the model has no routed experts")
+
+
+def require_enough_experts(run: Run, units: UnitSet, settings: AblationSettings) -> None:
+    """Refuses experts that cannot be masked or forced, because of how many a token is routed to.
+
+    Args:
+      run: the run that they were chosen by.
+      units: the units.
+      settings: what becomes of them.
 
     Raises:
       InputError: it names the first such category and layer.
     """
     if EXPERT_GROUP not in units.groups:
         return
+    if settings.experts == "zero":
+        return
+    if settings.keep:
+        raise InputError("keep compares with a model in which all experts are off, but with experts mask no token can "
+                         "be routed then; use experts=zero, or units without experts")  # fmt: skip
     group, needed = run.groups[EXPERT_GROUP], run.manifest.model.num_experts_per_tok
-    left = group.sizes[0] - units.layer_counts(EXPERT_GROUP)
+    counts = units.layer_counts(EXPERT_GROUP)
+    fewer = f"use {'a set' if cores_of_a_set(units) else 'units'} with fewer"
+    if settings.experts == "force":
+        for category, layer in np.argwhere(counts > needed):
+            raise InputError(
+                f"{run.location}: the {units.selector} experts of {run.categories[category]} are "
+                f"{counts[category, layer]} in layer {group.layers[layer]}, but a token is routed to {needed}, so that "
+                f"not all can be forced; {fewer}"
+            )
+        return
+    left = group.sizes[0] - counts
     for category, layer in np.argwhere(left < needed):
         raise InputError(
             f"{run.location}: the {units.selector} experts of {run.categories[category]} leave "
             f"{left[category, layer]} experts in layer {group.layers[layer]}, but a token needs {needed}; "
-            f"use {'a set' if cores_of_a_set(units) else 'units'} with fewer"
+            f"{fewer}"
         )

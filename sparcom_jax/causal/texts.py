@@ -9,11 +9,11 @@ from jaxtyping import Int64, UInt8
 from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts, tokenize_responses
 from sparcom_jax.causal.settings import AblationSettings
+from sparcom_jax.causal.subject import Subject
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.store.run import Run
-from sparcom_jax.units.unit_set import UnitSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,40 +37,38 @@ class Scored:
     held_out: int
 
 
-def scored(model: ModelDir, run: Run, units: UnitSet, settings: AblationSettings) -> Scored:
+def scored(model: ModelDir, run: Run, subject: Subject, settings: AblationSettings) -> Scored:
     """The texts that an ablation scores.
 
     Args:
       model: the model, whose tokenizer reads them.
       run: the run, whose template they are rendered in.
-      units: what is switched off; its half is held out.
+      subject: what is switched off, and which instructions chose it, which are held out.
       settings: which instructions are measured.
 
     Raises:
       InputError: no instructions are held out, or a category has none; a response is missing, a text is too long, or
         the template renders otherwise than in the capture.
     """
-    rows = scored_rows(run, units, settings)
+    rows = scored_rows(run, subject, settings)
     category = run.category[rows]
     sizes = np.bincount(category, minlength=len(run.categories))
     names = [run.instructions[row]["id"] for row in rows]
     return Scored(rows, names, category, sizes, texts_of(model, run, rows), int(settings.measured == "held_out"))
 
 
-def scored_rows(run: Run, units: UnitSet, settings: AblationSettings) -> Int64[np.ndarray, "S"]:
+def scored_rows(run: Run, subject: Subject, settings: AblationSettings) -> Int64[np.ndarray, "S"]:
     """Which instructions are scored: of each category, of those held out or asked for, the first `per_category`.
 
     Raises:
       InputError: all instructions chose the units, so that none is held out, or a category has none to measure.
     """
-    chose = units.origin["half"]
-    if chose is None and settings.measured != "all":
-        raise InputError(f"{run.location}: {units.title} were chosen by all instructions, so none is held out; "
+    if subject.chose is None and settings.measured != "all":
+        raise InputError(f"{run.location}: {subject.units.title} were chosen by all instructions, so none is held out; "
                          f"measured=all measures them all the same")  # fmt: skip
-    ids = [row["id"] for row in run.instructions]
-    eligible = np.ones(len(ids), bool)
-    if settings.measured != "all":
-        eligible = np.isin(ids, chose, invert=settings.measured == "held_out")
+    eligible = np.ones(len(run.instructions), bool)
+    if settings.measured != "all" and subject.chose is not None:
+        eligible = subject.chose if settings.measured == "chosen" else ~subject.chose
     rows = [np.flatnonzero((run.category == index) & eligible) for index in range(len(run.categories))]
     if empty := [name for name, of in zip(run.categories, rows, strict=True) if not of.size]:
         raise InputError(f"{run.location}: no instructions of {first_of(empty)} to measure on ({settings.measured})")
@@ -96,6 +94,22 @@ def rows_beside(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray,
     answered = np.asarray([bool(row.get("response")) for row in run.instructions])
     rows = np.flatnonzero(beside & answered)
     return rows if rows.size else measured
+
+
+def donor_rows(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, "_"]:
+    """Instructions with a response that are not measured, of every category.
+
+    Raises:
+      InputError: a category has none, or there is no other category whose values its units could take.
+    """
+    rows = rows_beside(run, measured)
+    left = np.bincount(run.category[np.setdiff1d(rows, measured)], minlength=len(run.categories))
+    if empty := [name for name, count in zip(run.categories, left, strict=True) if not count]:
+        raise InputError(f"{run.location}: how resample takes values of instructions that are not measured, and "
+                         f"{first_of(empty)} has none with a response; measure fewer")  # fmt: skip
+    if len(left) < 2:
+        raise InputError(f"{run.location}: how resample takes values of other categories, and there is only one")
+    return rows
 
 
 def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:

@@ -47,7 +47,7 @@ QK_NORM_SHARDED_AXIS = {"attention/q_norm/scale": 1, "attention/k_norm/scale": 1
 
 _ON_UNITS: Any = P(None, None, "model")
 _WHOLE: Any = P()
-EDIT_SPECS = Edits(mlp=_ON_UNITS, shared=_ON_UNITS, routed=_ON_UNITS, expert=_WHOLE, gate=_WHOLE)
+EDIT_SPECS = Edits(mlp=_ON_UNITS, shared=_ON_UNITS, routed=_ON_UNITS, expert=_WHOLE, gate=_WHOLE, forced=_WHOLE)
 """How edits are sharded over a mesh, those that are there: by neurons, routed ones by experts."""
 
 

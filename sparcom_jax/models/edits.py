@@ -1,4 +1,4 @@
-"""Interventions: what becomes of neurons before `down_proj`, which experts may be chosen, and what these then weigh.
+"""Interventions: what becomes of neurons before `down_proj`, which experts are chosen, and what these weigh.
 
 An edit has a value for each variant of the model; `Batch.variant` says under which one a slot is, so that one step
 runs texts under many variants.
@@ -76,6 +76,7 @@ class Edits(NamedTuple):
       expert: True where the router may choose the expert; None where it may choose any.
       gate: multiplies the routing weight of an expert once it is chosen, so that with 0 no other takes its place; None
         leaves weights as they are.
+      forced: True where the router must choose the expert; no more of a layer than a token is routed to.
     """
 
     mlp: NeuronEdit = NeuronEdit()
@@ -83,6 +84,7 @@ class Edits(NamedTuple):
     routed: NeuronEdit = NeuronEdit()
     expert: Bool[Array, "L V E"] | None = None
     gate: Float[Array, "L V E"] | None = None
+    forced: Bool[Array, "L V E"] | None = None
 
     @classmethod
     def switch_off(cls, *variants: Mapping[str, Bool[np.ndarray, "..."]]) -> "Edits":
@@ -102,6 +104,10 @@ class Edits(NamedTuple):
         """Which experts each slot may be routed to, by the edits of one layer."""
         return self.expert if self.expert is None or len(self.expert) == 1 else self.expert[variant]
 
+    def forced_of_slots(self, variant: Int[Array, "N"]) -> Bool[Array, "#N E"] | None:
+        """Which experts each slot must be routed to, by the edits of one layer."""
+        return self.forced if self.forced is None or len(self.forced) == 1 else self.forced[variant]
+
     def weigh(
         self, weight: Float[Array, "N K"], chosen: Int[Array, "N K"], variant: Int[Array, "N"]
     ) -> Float[Array, "N K"]:
@@ -120,7 +126,7 @@ class Edits(NamedTuple):
     def of(self, *, routed: bool) -> "Edits":
         """The edits that concern layers with routed experts, or the others."""
         if routed:
-            return Edits(shared=self.shared, routed=self.routed, expert=self.expert, gate=self.gate)
+            return self._replace(mlp=NeuronEdit())
         return Edits(mlp=self.mlp)
 
     def rows(self, layers: slice) -> "Edits":

@@ -97,7 +97,9 @@ class MoE(nnx.Module):
         """
         axis, variant = context.compute.axis, context.batch.variant
         logits = self.router(x)
-        chosen, weight = route(logits, self.experts, context.valid, edits.expert_of_slots(variant))
+        chosen, weight = route(
+            logits, self.experts, context.valid, edits.expert_of_slots(variant), edits.forced_of_slots(variant)
+        )
         read = replicated_input(x, axis)
         local = self._local(chosen, axis)
         kernel = context.compute.kernels.experts

@@ -28,8 +28,16 @@ class Dispatch(NamedTuple):
     tokens: Int[Array, "E"]
 
 
+FORCED_ABOVE = 0.01
+"""How far the log probability of an expert that is forced lies above the greatest of all."""
+
+
 def route(
-    logits: Float[Array, "S E"], experts: Experts, valid: Bool[Array, "S"], keep: Bool[Array, "#S E"] | None
+    logits: Float[Array, "S E"],
+    experts: Experts,
+    valid: Bool[Array, "S"],
+    keep: Bool[Array, "#S E"] | None = None,
+    forced: Bool[Array, "#S E"] | None = None,
 ) -> tuple[Int[Array, "S K"], Float[Array, "S K"]]:
     """Chooses the experts of each token: softmax in float32, then the K largest (Shazeer et al. 2017).
 
@@ -39,19 +47,26 @@ def route(
       logits: router logits.
       experts: how many are chosen, and how they are weighted.
       valid: False for padding, which is routed nowhere.
-      keep: False for experts that may not be chosen, whose logits become minus infinity.
+      keep: False for experts that may not be chosen, whose logits become minus infinity; None where all may.
+      forced: True for experts that must be chosen, at most K: their log probability becomes a little more than the
+        greatest (SteerMoE, arXiv 2509.09660), and their group is no hindrance; None where none must.
 
     Returns:
       The chosen experts (E for padding) and their weights (0 for padding).
     """
     if keep is not None:
         logits = jnp.where(keep, logits, -jnp.inf)
-    share = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
+    scores = logits.astype(jnp.float32)
+    if forced is not None:
+        scores = jax.nn.log_softmax(scores, axis=-1)
+        scores = jnp.where(forced, jnp.max(scores, axis=-1, keepdims=True) + FORCED_ABOVE, scores)
+    share = jax.nn.softmax(scores, axis=-1)
     if experts.groups > 1:
         grouped = share.reshape(len(share), experts.groups, -1)
         _, best = jax.lax.top_k(jnp.max(grouped, axis=-1), experts.groups_per_token)
         eligible = jnp.any(best[:, :, None] == jnp.arange(experts.groups), axis=1)
-        share = jnp.where(eligible[:, :, None], grouped, 0.0).reshape(share.shape)
+        within = jnp.where(eligible[:, :, None], grouped, 0.0).reshape(share.shape)
+        share = within if forced is None else jnp.where(forced, share, within)
     weight, chosen = jax.lax.top_k(share, experts.per_token)
     if experts.normalize:
         weight = weight / jnp.sum(weight, axis=-1, keepdims=True)

@@ -17,8 +17,8 @@ from sparcom_jax.report.markup import (
     settings,
     table,
 )
+from sparcom_jax.results.ablation import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY, SUFFICIENCY
 from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import ABLATION, BASELINE, EFFECTS, SELECTIVITY
 
 CHANGE = "change of NLL (nats per token)"
 SIGNIFICANT = 0.05
@@ -66,14 +66,27 @@ def _chosen(summary: Mapping[str, Any]) -> str:
     return str(summary["units"]["selector"]) if "units" in summary else "core"
 
 
+def _keeps(summary: Mapping[str, Any]) -> bool:
+    """Whether the units are kept, and all others are off."""
+    return bool(summary["settings"].get("keep"))
+
+
+def _done(summary: Mapping[str, Any], target: str) -> str:
+    """What becomes of the units of a target."""
+    if target == "experts" and summary["settings"].get("experts") == "force":
+        return "forced"
+    return "kept, and all others off" if _keeps(summary) else "switched off"
+
+
 def section(result: Result) -> Section:
     """Everything that the page says about an ablation."""
     summary = result.summary
     made, what = how_made(summary), "Units" if "units" in summary else "Core units"
+    done = " or ".join(dict.fromkeys(_done(summary, target) for target in summary["targets"]))
     held_out = all(row["held_out"] for row in result.tables[BASELINE])
     parts: list[str | Figure] = [
         paragraph(
-            f"{what} of one category at a time are switched off ({made}; {settings(summary['settings'])}),",
+            f"{what} of one category at a time are {done} ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again,",
             "on instructions that did not choose the units."
             if held_out
@@ -81,6 +94,12 @@ def section(result: Result) -> Section:
             "Random units, as many in every layer, are the control, and such of equal frequency besides.",
         )
     ]
+    if origin := summary.get("units_from"):
+        parts.append(paragraph(
+            f"The units were chosen by another run, {summary['units']['run']}, of {origin['model']['source']} on "
+            f"{origin['instructions']['source']}; {origin['instructions_in_common']} of this run's instructions were "
+            f"among those that chose them, by id or by text."
+        ))  # fmt: skip
     parts += [paragraph(f"No {name} units: {reason}.") for name, reason in summary["absent"].items()]
     for target, found in summary["targets"].items():
         parts += [heading(target), *_target(result, target, found)]
@@ -93,17 +112,19 @@ def section(result: Result) -> Section:
 def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
     categories, chosen = result.summary["categories"], _chosen(result.summary)
     controls = {name: one for name, one in found["controls"].items() if name in CONTROLS}
-    panels = {f"{chosen} {target} of the category off": _cells(found["delta"], categories, list(controls.values()))}
+    done = {"forced": "forced", "switched off": "off"}.get(_done(result.summary, target), "kept")
+    panels = {f"{chosen} {target} of the category {done}": _cells(found["delta"], categories, list(controls.values()))}
     panels |= {
-        f"{CONTROLS[name]} {target} off, mean": _cells(one["mean"], categories) for name, one in controls.items()
+        f"{CONTROLS[name]} {target} {done}, mean": _cells(one["mean"], categories) for name, one in controls.items()
     }
     least = max(one["smallest_p"] for one in controls.values())
     caption = (
         "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
-        f"while the {target} of another are switched off. Random: as many units in every layer, mean over the draws. "
+        f"while the {target} of another are {_done(result.summary, target)}. Random: as many units in every "
+        f"layer, mean over the draws. "
         f"* q < {SIGNIFICANT} against every control, two-sided; the least p that so many draws can give is {least:.2g}."
     )
-    axes = ("units of category off", "category measured")
+    axes = (f"units of category {done}", "category measured")
     spec = charts.heatmaps(panels, categories, axes=axes, legend="change of NLL", diverging=True)
     yield Figure(f"{target}-change", spec, caption, [result.path(EFFECTS)])
     own = [
@@ -120,12 +141,13 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         if low is not None and high is not None:
             ranges.append({"category": category, "low": low, "high": high})
     caption = (
-        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are off, against "
+        f"The diagonal: change of NLL (nats per token) on a category when its own {chosen} units are {done}, against "
         "every draw of random units; the grey bar is the range of the draws."
     )
     spec = charts.draws(points, ranges, categories, f"{chosen} units", CHANGE)
     yield Figure(f"{target}-against-random", spec, caption, [result.path(ABLATION)])
     yield _selectivity(result, target)
+    yield from _kept(result, target) if _keeps(result.summary) else _doses(result, target)
 
 
 def _of_all(controls: Mapping[str, Any], end: str, category: int, choose: Callable[..., Number]) -> Number | None:
@@ -144,6 +166,59 @@ def _selectivity(result: Result, target: str) -> str:
     ]  # fmt: skip
     title = "Selectivity: change of NLL on the category itself, and on the others (nats per token)"
     return table(columns, rows, [result.path(SELECTIVITY)], title=title)
+
+
+def _doses(result: Result, target: str) -> Iterator[Figure]:
+    """The dose curves, where there are doses: what more and more of a category's units do."""
+    rows = [row for row in result.tables[DOSES] if row["target"] == target]
+    if not rows:
+        return
+    chosen = _chosen(result.summary)
+    panels = {"own category": "own", "own less others": "selectivity", "own, random": "own_random",
+              "own less others, random": "selectivity_random",
+              f"own, {CONTROLS['random_matched']}": "own_matched",
+              f"own less others, {CONTROLS['random_matched']}": "selectivity_matched"}  # fmt: skip
+    of_panel = {title: [_point(row, column) for row in rows] for title, column in panels.items()}
+    of_panel = {title: points for title, points in of_panel.items() if any(p["value"] is not None for p in points)}
+    caption = (
+        f"Change of NLL with more and more of the {chosen} {target} of a category off, those of the highest score "
+        "first: on the category itself, and less the mean change on the others (band: bootstrap interval), "
+        "and the same of as many random ones, mean over the draws."
+    )
+    spec = charts.lines(of_panel, result.summary["categories"], x="units", x_title=f"{target} off", y_title=CHANGE,
+                        whole=True)  # fmt: skip
+    yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES)])
+
+
+def _kept(result: Result, target: str) -> Iterator[str | Figure]:
+    """How much of what is lost with all units off the kept ones recover; curves where there are doses."""
+    rows = [row for row in result.tables[SUFFICIENCY]
+            if row["target"] == target and row["category_kept"] == row["category_measured"]]  # fmt: skip
+    columns = ("category", "units kept", "NLL, untouched", "all off", "kept", "recovered", "interval", "random", "q",
+               "random of equal frequency", "q")  # fmt: skip
+    cells = [
+        (row["category_kept"], row["units_kept"], row["nll_untouched"], row["nll_all_off"], row["nll_kept"],
+         row["recovered"], interval(row["ci_low"], row["ci_high"]), row["recovered_random"], row["q_random"],
+         row["recovered_matched"], row["q_matched"])
+        for row in rows
+    ]  # fmt: skip
+    title = "Sufficiency: the share of the loss with all units off that is not lost where a category's units are kept"
+    yield table(columns, cells, [result.path(SUFFICIENCY)], title=title)
+    if not any(row["target"] == target for row in result.tables[DOSES]):
+        return
+    panels = {"own units kept": "recovered", "random": "recovered_random",
+              CONTROLS["random_matched"]: "recovered_matched"}  # fmt: skip
+    points = {title: [{"category": row["category_kept"], "units": row["units_kept"], "value": row[column]}
+                      for row in rows] for title, column in panels.items()}  # fmt: skip
+    spec = charts.lines(points, result.summary["categories"], x="units", x_title=f"{target} kept",
+                        y_title="share recovered", whole=True)  # fmt: skip
+    caption = "Share of the category's own loss that is recovered by more and more of its units, highest score first."
+    yield Figure(f"{target}-kept", spec, caption, [result.path(SUFFICIENCY)])
+
+
+def _point(row: Row, column: str) -> Row:
+    ends = {"low": row["ci_low"], "high": row["ci_high"]} if column == "selectivity" else {}
+    return {"category": row["category"], "units": row["units_off"], "value": row[column], **ends}
 
 
 def _cells(values: Table, categories: Sequence[str], against: Sequence[Mapping[str, Any]] = ()) -> list[Row]:

@@ -15,6 +15,7 @@ ALIGNED = ("spearman", "spearman_excess", "overlap", "overlap_excess")
 """What an alignment says of each category, and group of units."""
 SET = {"name": str, "run": str, "digest": str}
 UNITS = SET | {"selector": str}
+UNITS_FROM = {"model": {"source": str}, "instructions": {"source": str}, "instructions_in_common": int}
 SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
 CONTROL = {"mean": MATRIX, "low": MATRIX, "high": MATRIX, "p_value": MATRIX, "q_value": MATRIX, "smallest_p": NUMBER,
            "selectivity_mean": [NUMBER], "p_selectivity": [NUMBER], "q_selectivity": [NUMBER]}  # fmt: skip
@@ -58,6 +59,7 @@ def fault(summary: Mapping[str, Any]) -> str | None:
     shape = SHAPES[kind]
     if kind == "ablate":
         shape = shape | ({"units": UNITS} if "units" in summary else {"set": SET})
+        shape = shape | ({"units_from": UNITS_FROM} if "units_from" in summary else {})
     return _misshapen(summary, shape, "") or next(_of_another_size(summary, kind), None)
 
 

@@ -1,6 +1,7 @@
 """The tables that results consist of, kind by kind: what every column is and means. docs/tables.md says it in prose."""
 
-from sparcom_jax.results.columns import Column
+from sparcom_jax.results.ablation import ABLATION_TABLES
+from sparcom_jax.results.columns import Table
 from sparcom_jax.results.columns import category as _category
 from sparcom_jax.results.columns import number as _number
 from sparcom_jax.results.columns import table as _table
@@ -261,110 +262,6 @@ AGREEMENT = _table(
     _number("spearman", "Spearman correlation of the two scores, over all units"),
 )
 
-# Of ablate
-
-_TARGET = _text("target", "`neurons`, the units of all groups of neurons together, or `experts`, the experts")
-_OFF = _category("category_off", "the category whose units are switched off")
-_MEASURED = _category("category_measured", "the category whose responses are scored")
-_UNITS_OFF = _number("units_off", "how many units are off")
-_SCORED = _number("instructions", "how many of the measured category are scored")
-_HELD_OUT = _number("held_out", "1 where none of the scored instructions chose the units, else 0")
-_DELTA = _number("delta", "`nll` less that of the untouched model")
-
-ABLATION = _table(
-    "ablation.csv",
-    _TARGET,
-    _text(
-        "kind",
-        "the selector of the units (`core` for the cores of a set), or a control: `random`, as many units drawn from "
-        "the same layer and group, or `random_matched`, from the same decile of frequency within the layer besides",
-    ),
-    _number("draw", "number of the random set, from 1; empty for the category's own units"),
-    _OFF,
-    _MEASURED,
-    _UNITS_OFF,
-    _SCORED,
-    _HELD_OUT,
-    _number("nll", "mean over them of the mean negative log likelihood of the response's tokens, in nats per token"),
-    _DELTA,
-)
-
-
-def _of_effect(suffix: str, control: str) -> tuple[Column, ...]:
-    return (
-        _number(f"{suffix}_mean", f"mean of `delta` over the draws of `{control}`; empty without that control"),
-        _number(f"{suffix}_low", "the least of them"),
-        _number(f"{suffix}_high", "the greatest"),
-        _number(f"p_{suffix}", "two-sided p-value of `delta` among these draws"),
-        _number(f"q_{suffix}", "q-value of it, over all cells of the target"),
-        _number(f"smallest_p_{suffix}", "the least p-value that so many draws can give, 2 / (1 + draws)"),
-    )
-
-
-EFFECTS = _table(
-    "effects.csv",
-    _TARGET,
-    _OFF,
-    _MEASURED,
-    _UNITS_OFF,
-    _SCORED,
-    _HELD_OUT,
-    _number("delta", "mean change of negative log likelihood with the units off, in nats per token"),
-    _number("ci_low", "lower end of its bootstrap interval over instructions"),
-    _CI_HIGH,
-    *_of_effect("random", "random"),
-    *_of_effect("matched", "random_matched"),
-)
-
-
-def _of_selectivity(suffix: str, control: str) -> tuple[Column, ...]:
-    return (
-        _number(f"own_{suffix}", f"mean of `own` over the draws of `{control}`; empty without that control"),
-        _number(f"selectivity_{suffix}", "mean of `selectivity` over them"),
-        _number(f"p_{suffix}", "two-sided p-value of `selectivity` among them"),
-        _number(f"q_{suffix}", "q-value of it, over the categories of the target"),
-    )
-
-
-SELECTIVITY = _table(
-    "selectivity.csv",
-    _TARGET,
-    _CATEGORY,
-    _UNITS_OFF,
-    _number("instructions", "how many of the category are scored"),
-    _HELD_OUT,
-    _number("own", "effect on the category itself: `delta` of effects.csv"),
-    _number("others", "mean effect on the other categories; empty where there is no other"),
-    _number("selectivity", "`own` less `others`"),
-    _number("ci_low", "lower end of the bootstrap interval of `selectivity` over instructions"),
-    _CI_HIGH,
-    _number("own_per_unit", "`own` / `units_off`"),
-    *_of_selectivity("random", "random"),
-    *_of_selectivity("matched", "random_matched"),
-)
-
-INSTRUCTION_EFFECTS = _table(
-    "instruction_effects.csv",
-    _TARGET,
-    _OFF,
-    _ID,
-    _ITS_CATEGORY,
-    _number("tokens", "tokens of its response that are scored"),
-    _HELD_OUT,
-    _number("nll", "mean negative log likelihood of these tokens with the units off, in nats per token"),
-    _DELTA,
-    shown=False,
-)
-
-BASELINE = _table(
-    "baseline.csv",
-    _CATEGORY,
-    _number("instructions", "how many are scored"),
-    _HELD_OUT,
-    _number("tokens", "tokens of their responses, the end-of-sequence token included"),
-    _number("nll", "mean negative log likelihood, as in ablation.csv"),
-)
-
 # Of align
 
 ALIGNMENT = _table(
@@ -382,7 +279,7 @@ ALIGNMENT = _table(
     _number("chance", "what either overlap is by chance, k / units"),
 )
 
-TABLES = {
+TABLES: dict[str, tuple[Table, ...]] = {
     "evaluate": (OVERLAP, CONTRASTS, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
     "compare": (
         INSTRUCTION_OVERLAP,
@@ -396,7 +293,7 @@ TABLES = {
     ),
     "sweep": (SWEEP,),
     "agree": (AGREEMENT,),
-    "ablate": (ABLATION, EFFECTS, SELECTIVITY, INSTRUCTION_EFFECTS, BASELINE),
+    "ablate": ABLATION_TABLES,
     "align": (ALIGNMENT,),
 }
 """By kind of results, in the order of the report: its tables, in order."""

@@ -1,6 +1,5 @@
 """Ablation against a transformers model whose units are really switched off."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -17,10 +16,10 @@ from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
-from sparcom_jax.causal.interventions import measure_means
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.targets import cores
 from sparcom_jax.causal.texts import texts_of
+from sparcom_jax.causal.values import measure_means
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
@@ -35,6 +34,7 @@ from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.units import open_units, origin_of, write_units
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.verify.reference import Reference
+from tests.causal.references import products, reference_nll, table
 
 RHO = 0.3
 SETTINGS = AblationSettings(draws=2, per_category=3, bootstraps=9, measured="all")
@@ -47,18 +47,6 @@ def run(moe: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPath
     run = capture(moe, sj.load_instructions(instruction_file), path, execution=EXECUTION)
     sj.identify(run, epsilon=0.1)
     return run
-
-
-def reference_nll(reference: Reference, model: ModelDir, rows: list[dict[str, Any]]) -> np.ndarray:
-    tokenizer, losses = model.tokenizer(), []
-    for row in rows:
-        prompt = tokenizer(row["instruction"])["input_ids"]
-        response = tokenizer("\n" + row["response"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
-        logits = reference.run(np.asarray(prompt + response), {})["logits"]
-        log_probability = torch.log_softmax(torch.tensor(logits), -1).numpy()
-        at = np.arange(len(prompt) - 1, len(prompt) + len(response) - 1)
-        losses.append(-log_probability[at, response].mean())
-    return np.asarray(losses)
 
 
 def switch_off(reference: Reference, sets: sj.Sets, category: int, target: str) -> None:
@@ -103,24 +91,12 @@ def test_switched_off_units(target: str, moe: ModelDir, hf_moe: Path, run: sj.Ru
     assert summary["targets"][target]["units_off"][1] > 0
     assert np.abs(delta).max() > 1e-3
     np.testing.assert_allclose(summary["targets"][target]["delta"][1], delta, atol=2e-4)
-    with (tmp_path / "out" / "ablation.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table(tmp_path / "out" / "ablation.csv")
     assert len(rows) == 2 * 3 * (1 + 2 * SETTINGS.draws) * 3
     assert {row["held_out"] for row in rows} == {"0"}
     assert {row["units_off"] for row in rows if (row["target"], row["category_off"]) == (target, "B")} == {
         str(summary["targets"][target]["units_off"][1])
     }
-
-
-def products(reference: Reference, model: ModelDir, row: dict[str, Any]) -> np.ndarray:
-    """The inputs of down_proj at all tokens of a prompt and its response, `[T, L, F]`."""
-    found: list[np.ndarray] = []
-    hooks = [layer.mlp.down_proj.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0][0].numpy().copy()))
-             for layer in reference.model.model.layers]  # fmt: skip
-    reference_nll(reference, model, [row])
-    for hook in hooks:
-        hook.remove()
-    return np.stack(found, axis=1)
 
 
 @pytest.mark.parametrize("how", ["mean", "mean_others", "scale"])
@@ -131,8 +107,7 @@ def test_neurons_at_their_mean_or_a_share_of_their_value(
     (units,) = sj.select(run, SelectSettings(size=30, control_length=False))
     settings = AblationSettings(how=how, alpha=0.5 if how == "scale" else 0.0, draws=1, per_category=2, bootstraps=2)
     summary = ablate(llama, run, units, tmp_path / "out", settings, EXECUTION)
-    with (tmp_path / "out" / "instruction_effects.csv").open() as file:
-        measured = {row["id"] for row in csv.DictReader(file)}
+    measured = {row["id"] for row in table(tmp_path / "out" / "instruction_effects.csv")}
     reference = Reference(hf_llama)
     beside = [row for row in run.instructions if row["id"] not in measured]
     by_category = {name: [products(reference, llama, row) for row in beside if row["category"] == name]
@@ -170,7 +145,7 @@ def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: 
     texts = texts_of(moe, run, rows)
     ended = TokenizedSet([ids[:-1] for ids in texts.ids], texts.first_counted, texts.end_counted - 1, {})
     placed = place_model(moe, make_placement("pmap", moe.config), "float32")
-    means = measure_means(placed, ended, run.category[rows], 3, [str(row) for row in rows], 512)
+    means = measure_means(placed, ended, run.category[rows], 3, [str(row) for row in rows], 512, others=True)
     whole = [{**run.instructions[row], "instruction": f"{run.instructions[row]['instruction']}\n"
               f"{run.instructions[row]['response']}"} for row in rows]  # fmt: skip
     data = InstructionSet("whole", whole, run.categories[:2])
@@ -183,7 +158,7 @@ def test_means_of_experts_are_over_the_tokens_that_they_get(moe: ModelDir, run: 
             one = captured.category == category
             count = tokens[one].sum(0) if tokens is not None else captured.token_count[one].sum()
             expected = total[one].sum(0) / np.maximum(count, 1)
-            found = means.of(np.arange(3) == category)[group]
+            (found,) = np.moveaxis(means.of(1 - category)[group], 1, 0)  # those of the only other one
             np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -235,14 +210,12 @@ def test_units_are_measured_on_the_half_that_did_not_choose_them(moe: ModelDir, 
     (units,) = select(run, SelectSettings(size=5, expert_size=1, control_length=False))
     out, how = tmp_path / "out", replace(SETTINGS, measured="held_out", per_category=0)
     summary = ablate(moe, run, units, out, how, EXECUTION)
-    with (out / "instruction_effects.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table(out / "instruction_effects.csv")
     measured = {row["id"] for row in rows}
     assert measured.isdisjoint(units.origin["half"])
     assert measured | {*units.origin["half"]} == {row["id"] for row in run.instructions}
-    for table in summary["tables"]:
-        with (out / table).open() as file:
-            assert {row["held_out"] for row in csv.DictReader(file)} == {"1"}
+    for name in {*summary["tables"]} - {"doses.csv", "sufficiency.csv"}:
+        assert {row["held_out"] for row in table(out / name)} == {"1"}
     for target, found in summary["targets"].items():
         for off, name in enumerate(run.categories):
             for index, other in enumerate(run.categories):
@@ -257,8 +230,7 @@ def test_units_are_measured_on_the_half_that_did_not_choose_them(moe: ModelDir, 
             assert control["smallest_p"] == pytest.approx(2 / 3)
     chosen = ablate(moe, run, units, tmp_path / "chosen", replace(how, measured="chosen"), EXECUTION)
     assert chosen["baseline"] != summary["baseline"]
-    with (tmp_path / "chosen" / "effects.csv").open() as file:
-        assert {row["held_out"] for row in csv.DictReader(file)} == {"0"}
+    assert {row["held_out"] for row in table(tmp_path / "chosen" / "effects.csv")} == {"0"}
     everywhere = core(sj.open_sets(run, "excess"), RHO)
     with pytest.raises(InputError, match="the units were chosen by all instructions, so none is held out"):
         ablate(moe, run, everywhere, tmp_path / "none", how, EXECUTION)
@@ -277,7 +249,7 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     with pytest.raises(InputError, match="was captured from another model"):
         ablate(llama, run, units, tmp_path / "out")
     for settings, message in (
-        (AblationSettings(how="some"), "how 'some' is not known; known: zero, scale, mean, mean_others"),
+        (AblationSettings(how="some"), "how 'some' is not known; known: zero, scale, mean, mean_others, resample"),
         (AblationSettings(alpha=0.5), "alpha 0.5 has no effect with how zero; leave it out"),
         (AblationSettings(how="scale", alpha=float("nan")), "alpha must be finite, got nan"),
         (AblationSettings(rho=0.0), r"rho must be within \(0, 1\], got 0\.0"),
@@ -295,7 +267,7 @@ def test_bad_input(moe: ModelDir, llama: ModelDir, run: sj.Run, instruction_file
     with pytest.raises(
         InputError, match="the core experts of A leave 0 experts in layer 1, but a token needs 2; use a"
     ):
-        ablate(moe, run, core(everything, 0.5), tmp_path / "out")
+        ablate(moe, run, core(everything, 0.5), tmp_path / "out", SETTINGS)
     windowed = capture(moe, sj.load_instructions(instruction_file), tmp_path / "run", CaptureSettings(count_window=3))
     with pytest.raises(InputError, match="the units were chosen by another run"):
         ablate(moe, windowed, units, tmp_path / "out")
@@ -325,8 +297,7 @@ def test_stored_units(groups: tuple[str, ...], moe: ModelDir, run: sj.Run, tmp_p
     assert "rho" not in summary["settings"]
     assert summary["units"] == {"run": run.address, "name": "mine", "digest": units.digest, **units.origin}
     assert np.abs(summary["targets"][target]["delta"]).max() > 1e-3
-    with (tmp_path / "out" / "ablation.csv").open() as file:
-        assert {row["kind"] for row in csv.DictReader(file)} == {"first", "random", "random_matched"}
+    assert {row["kind"] for row in table(tmp_path / "out" / "ablation.csv")} == {"first", "random", "random_matched"}
     assert report(tmp_path / "out", tmp_path / "report.html").exists()
 
 
@@ -341,8 +312,8 @@ def test_stored_cores_are_the_cores_of_the_set(moe: ModelDir, run: sj.Run, tmp_p
     assert direct.pop("set") == stored["units"]["set"]
     assert stored.pop("units")["name"] == "cores"
     assert direct == stored
-    for table in direct["tables"]:
-        assert (tmp_path / "direct" / table).read_bytes() == (tmp_path / "stored" / table).read_bytes()
+    for name in direct["tables"]:
+        assert (tmp_path / "direct" / name).read_bytes() == (tmp_path / "stored" / name).read_bytes()
 
 
 def test_a_category_without_stored_units_is_refused(moe: ModelDir, run: sj.Run, tmp_path: Path) -> None:

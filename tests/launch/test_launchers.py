@@ -286,6 +286,10 @@ READS = {
     "attribute": ("execution", "attribute"),
     "align": ("align",),
     "ablate": ("set_name", "execution", "ablate"),
+    "transfer": (
+        "execution",
+        *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
+    ),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {

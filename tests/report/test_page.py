@@ -113,7 +113,8 @@ def test_every_result_has_its_section(text: str) -> None:
         assert f"s3-{group}-units-by-layer" in charts
         assert f"s5-{group}-alignment" in charts
     for place in ("s2-neurons-set-share", "s2-experts-core-share", "s3-overlap", "s3-units", "s3-frequency-drift",
-                  "s3-routing-drift", "s4-neurons-change", "s4-experts-against-random"):  # fmt: skip
+                  "s3-routing-drift", "s4-neurons-change", "s4-experts-against-random",
+                  "s4-neurons-doses"):  # fmt: skip
         assert place in charts
     assert not [place for place in charts if place.startswith("s2-") and "share" not in place]
     assert "of different families (llama and mistral)" in text
@@ -153,6 +154,10 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
         assert f"<td class=n>{number(float(row['selectivity_matched']))}</td>" in text
     drawn = [row["value"] for row in rows_of(charts["s4-neurons-against-random"]) if "what" in row]
     assert sorted(drawn) == sorted(diagonal)
+    curve = {(row["category"], row["units"], row["value"]) for row in rows_of(charts["s4-neurons-doses"])}
+    for row in read_table(results / ABLATE / "doses.csv"):
+        assert {(row["category"], int(row["units_off"]), float(row[name])) for name in ("own", "selectivity")} <= curve
+    assert "s4-experts-doses" not in charts
 
 
 def test_headlines_are_means_of_the_table(results: Path, text: str) -> None:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from sparcom_jax.errors import InputError
+from sparcom_jax.results.ablation import BASELINE
 from sparcom_jax.results.files import start_results, write_summary, write_table
-from sparcom_jax.results.tables import BASELINE, TABLES
+from sparcom_jax.results.tables import TABLES
 
 SUMMARY = {"kind": "ablate", "run": "runs/base", "model": {"family": "llama"}, "settings": {},
            "set": {"name": "frequency", "run": "/runs/base", "digest": "0"}, "categories": ("A", "B"),
