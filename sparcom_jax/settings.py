@@ -15,7 +15,7 @@ from sparcom_jax.analysis.settings import (
 )
 from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.settings import AblationSettings
+from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.selection import Selection
@@ -42,6 +42,7 @@ class StudySettings:
       agree: which selectors are compared with each other.
       align: how frequency is compared with attribution.
       ablate: how units are switched off and what is measured.
+      answer: how a model answers with units switched off.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
         {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.
@@ -60,6 +61,7 @@ class StudySettings:
     agree: AgreeSettings = AgreeSettings()
     align: AlignSettings = AlignSettings()
     ablate: AblationSettings = AblationSettings()
+    answer: AnswerSettings = AnswerSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -39,7 +39,8 @@ import dataclasses, json, runpy, sys
 import sparcom_jax.analysis.agree, sparcom_jax.analysis.align, sparcom_jax.analysis.compare
 import sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep, sparcom_jax.attribution.attribute
 import sparcom_jax.capture.capture
-import sparcom_jax.causal.ablate, sparcom_jax.causal.targets, sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir
+import sparcom_jax.causal.ablate, sparcom_jax.causal.answers, sparcom_jax.causal.targets
+import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
@@ -56,7 +57,7 @@ def show(*arguments, **more):
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"),
                      ("analysis.sweep", "sweep"),
                      ("analysis.agree", "agree"), ("capture.capture", "capture"),
-                     ("causal.ablate", "ablate"), ("causal.transfer", "transfer"),
+                     ("causal.ablate", "ablate"), ("causal.transfer", "transfer"), ("causal.answers", "answer"),
                      ("identify.select", "identify"), ("select.select", "select"),
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
@@ -132,6 +133,17 @@ def test_every_field_of_an_attribution_and_of_an_alignment_arrives() -> None:
         assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], *rest]
         short = [flag(name, value) for name, value in DEFAULT[step].items()]
         assert launched(step, *OF_A_STEP[step], *by_config, *short) == [DEFAULT[step], *rest]
+
+
+def test_every_field_of_answers_arrives() -> None:
+    read = {name: SECTIONS["ablate"][name] for name in ("how", "alpha", "experts", "measured", "per_category", "seed")}
+    flags = [*overrides("answer", SECTIONS["answer"]), *overrides("ablate", read)]
+    flags += overrides("execution", SECTIONS["execution"])
+    units, *settings = launched("answer", *OF_A_STEP["ablate"], "--units=u", *flags)
+    assert units == {"units": "u"}
+    assert settings == [SECTIONS["answer"], DEFAULT["ablate"] | read, SECTIONS["execution"]]
+    short = [flag(name, value) for name, value in SECTIONS["answer"].items()]
+    assert launched("answer", *OF_A_STEP["ablate"], "--units=u", *short)[1] == SECTIONS["answer"]
 
 
 def test_every_field_of_a_transfer_arrives() -> None:
@@ -216,7 +228,7 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate", "compare",
-        "sweep", "agree", "align", "ablate", "pairs",
+        "sweep", "agree", "align", "ablate", "answer", "pairs",
     ]  # fmt: skip
 
 

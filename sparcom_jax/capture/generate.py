@@ -18,13 +18,14 @@ from jaxtyping import Array, Bool, Int, Int32, UInt32
 from sparcom_jax.batches.packing import alike, feeds
 from sparcom_jax.batches.tokens import TokenizedSet, extended
 from sparcom_jax.engine.model import PlacedModel
-from sparcom_jax.engine.placement import Placement, Step
+from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
 from sparcom_jax.engine.processes import own_blocks
 from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, bind
+from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import ALL_FINITE, all_finite, first_fault
 from sparcom_jax.models.mixers import Cache, empty_cache
 from sparcom_jax.progress import progress, say
@@ -166,7 +167,13 @@ def require_steady_angles(
 
 
 def continue_block(
-    model: PlacedModel, prompts: TokenizedSet, names: Sequence[str], part: slice, settings: GenerateSettings
+    model: PlacedModel,
+    prompts: TokenizedSet,
+    names: Sequence[str],
+    part: slice,
+    settings: GenerateSettings,
+    edits: Edits | None = None,
+    when: str = "",
 ) -> Continuations:
     """Continues the texts of one block.
 
@@ -176,15 +183,20 @@ def continue_block(
       names: what they are called.
       part: the block.
       settings: how far, and in which batches.
+      edits: interventions with one variant, at all tokens of prompt and continuation; None for the model as it is.
+      when: what they do to the model, for an error.
 
     Raises:
       InputError: logits, or what leads to them, are not finite.
     """
     count, placement = part.stop - part.start, model.placement
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
-    step = partial(generate_step, model.config, new_tokens=settings.new_tokens, stop=settings.stop, placement=placement)
+    step = partial(generate_step, model.config, new_tokens=settings.new_tokens, stop=settings.stop, placement=placement,
+                   edited=edits is not None)  # fmt: skip
+    extra = None if edits is None else placement.put(edits, EDIT_SPECS)
     bins = alike(prompts.lengths, part.start, count, settings.batch_tokens)
-    for found in finite_sweep(model, feeds(prompts, bins, placement.data, prompts.counting), step, names):
+    fed = feeds(prompts, bins, placement.data, prompts.counting)
+    for found in finite_sweep(model, fed, step, names, extra, when):
         at = np.asarray(found.texts) - part.start
         token, length = found.values
         made.token[at], made.length[at] = token[: len(at)], length[: len(at)]
@@ -193,7 +205,12 @@ def continue_block(
 
 @lru_cache(maxsize=64)
 def generate_step(
-    config: DecoderConfig, shape: Shape, new_tokens: int, stop: tuple[int, ...], placement: Placement
+    config: DecoderConfig,
+    shape: Shape,
+    new_tokens: int,
+    stop: tuple[int, ...],
+    placement: Placement,
+    edited: bool = False,
 ) -> Step:
     """The compiled step of a batch shape.
 
@@ -201,17 +218,17 @@ def generate_step(
     each text. Of equal logits the lowest id wins.
 
     Returns:
-      A function of (params, batches, None), which gives tokens `[data, R, N]` and lengths `[data, R]` as in
-      `Continuations`, together, and the first fault of each text (`models/faults.py`), `[data, R]`.
+      A function of (params, batches, edits; None where the model is not `edited`), which gives tokens `[data, R, N]`
+      and lengths `[data, R]` as in `Continuations`, together, and the first fault of each text (`models/faults.py`),
+      `[data, R]`.
     """
     positions = shape.slots // shape.rows + new_tokens
     rows = np.arange(shape.rows, dtype=np.int32)
     turns = Shape(shape.rows, None, shape.rows)
 
     def step(
-        params: Params, batch: Batch, nothing: None
+        params: Params, batch: Batch, edits: Edits | None
     ) -> tuple[tuple[Int[Array, "R N"], Int[Array, "R"]], Int[Array, "R"]]:
-        del nothing
         decoder = bind(config, params)
         dtype = decoder.embed.embedding[...].dtype
         read = jax.ops.segment_max(batch.position + 1, batch.row, shape.rows + 1, indices_are_sorted=True)[:-1]
@@ -225,7 +242,7 @@ def generate_step(
             batch: Batch, read_shape: Shape, cache: Cache | None, last: Int[Array, "R"]
         ) -> tuple[Int[Array, "R"], Int[Array, "R"], Cache | None]:
             """Reads a batch, the last token of each text in the slot given: the next tokens, and faults until then."""
-            output = decoder(batch, read_shape, cache=cache, compute=placement.compute)
+            output = decoder(batch, read_shape, cache=cache, edits=edits or Edits(), compute=placement.compute)
             hidden = output.hidden[last]
             logits = decoder.logits(hidden)
             ends = jnp.ones((2, len(batch.row)), bool)
@@ -257,4 +274,4 @@ def generate_step(
             made = jax.lax.while_loop(more, turn, begun)
         return (made.token, made.length), made.fault
 
-    return placement.compile(step, config, None, ((P(), P()), P()))
+    return placement.compile(step, config, EDIT_SPECS if edited else None, ((P(), P()), P()))

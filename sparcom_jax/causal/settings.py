@@ -12,6 +12,30 @@ MEASURED = ("held_out", "chosen", "all")
 
 
 @dataclass(frozen=True)
+class AnswerSettings:
+    """How a model answers with units switched off.
+
+    Attributes:
+      new_tokens: the most tokens of an answer.
+      draws: random sets of the same size and frequency, for each category.
+      execute: whether answers to CODE are run; they are what a model wrote, and a subprocess is no sandbox.
+    """
+
+    new_tokens: int = 128
+    draws: int = 2
+    execute: bool = False
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: a field is out of range.
+        """
+        if self.new_tokens < 1 or self.draws < 0:
+            raise InputError(f"new_tokens {self.new_tokens} must be positive and draws {self.draws} not negative")
+
+
+@dataclass(frozen=True)
 class AblationSettings:
     """How units are switched off and what is measured.
 

@@ -112,6 +112,31 @@ def donor_rows(run: Run, measured: Int64[np.ndarray, "S"]) -> Int64[np.ndarray, 
     return rows
 
 
+def prompts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> tuple[TokenizedSet, Reader]:
+    """Prompts as they were captured.
+
+    Args:
+      model: the model, whose tokenizer reads them.
+      run: the run, whose template they are rendered in.
+      rows: which instructions.
+
+    Returns:
+      The prompts, and how they were read.
+
+    Raises:
+      InputError: a text is too long, or the template renders otherwise than in the capture.
+    """
+    tokenizer, config = model.tokenizer(), model.config
+    captured = run.manifest.capture
+    limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
+    template = make_template(captured["template"], tokenizer)
+    if template.digest != captured["template_digest"]:
+        raise InputError(f"{run.location}: was captured with another rendering of template {captured['template']!r}; "
+                         f"one that states the date is another every day: capture again")  # fmt: skip
+    reader = Reader(tokenizer, template, config.vocab_size, Limit(limit))
+    return tokenize_prompts(_chosen(run, rows), reader, truncate=captured["truncate"]), reader
+
+
 def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:
     """Prompts with their responses, of which the tokens of the responses count.
 
@@ -123,14 +148,10 @@ def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> Tokeniz
     Raises:
       InputError: a response is missing, a text is too long, or the template renders otherwise than in the capture.
     """
-    chosen = InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)
-    tokenizer, config = model.tokenizer(), model.config
-    captured = run.manifest.capture
-    limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
-    template = make_template(captured["template"], tokenizer)
-    if template.digest != captured["template_digest"]:
-        raise InputError(f"{run.location}: was captured with another rendering of template {captured['template']!r}; "
-                         f"one that states the date is another every day: capture again")  # fmt: skip
-    reader = Reader(tokenizer, template, config.vocab_size, Limit(limit))
-    prompts = tokenize_prompts(chosen, reader, truncate=captured["truncate"])
-    return tokenize_responses(chosen, prompts, replace(reader, limit=Limit(config.max_positions)), end=True)
+    prompts, reader = prompts_of(model, run, rows)
+    whole = replace(reader, limit=Limit(model.config.max_positions))
+    return tokenize_responses(_chosen(run, rows), prompts, whole, end=True)
+
+
+def _chosen(run: Run, rows: Int64[np.ndarray, "S"]) -> InstructionSet:
+    return InstructionSet(run.location, [run.instructions[row] for row in rows], run.categories)

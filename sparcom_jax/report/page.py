@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, agree, align, compare, evaluate, sweep
+from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, sweep
 from sparcom_jax.report.document import document
 from sparcom_jax.report.files import write_figures, write_whole
 from sparcom_jax.report.manifest import manifest
@@ -17,6 +17,7 @@ SECTIONS = {
     "sweep": sweep.section,
     "agree": agree.section,
     "ablate": ablate.section,
+    "answer": answer.section,
     "align": align.section,
 }
 """By kind of results: what makes its sections."""
@@ -28,7 +29,7 @@ def report(results: Path, output: Path, figures: Path | None = None) -> Path:
     The same results give the same page, byte by byte.
 
     Args:
-      results: searched recursively for what evaluate, compare, ablate and align wrote.
+      results: searched recursively for the results of all analyses.
       output: the page, replaced as a whole.
       figures: directory for every chart as SVG and PDF; none are written by default.
 

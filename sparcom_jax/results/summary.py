@@ -44,6 +44,10 @@ SHAPES: dict[str, dict[str, Any]] = {
                           "selectivity": [NUMBER], "selectivity_low": [NUMBER], "selectivity_high": [NUMBER],
                           "controls": {"*": CONTROL}}},
     },
+    "answer": {
+        "run": str, "model": {"family": str}, "units": UNITS, "settings": dict, "categories": [str], "asked": [int],
+        "held_out": int, "targets": [str],
+    },
     "align": {
         "run": str, "model": {"family": str}, "attribution": SET | {"method": str}, "settings": dict,
         "categories": [str], "instructions": [int],
@@ -113,6 +117,7 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
                 if isinstance(shape, list):
                     inner = values[field] if shape is MATRIX else ()
                     by_category[f"targets: {where}: {field}"] = [values[field], *inner]
+    by_category |= {"asked": [summary["asked"]]} if kind == "answer" else {}
     for field, lists in by_category.items():
         if any(len(values) != size for values in lists):
             yield f"{field}: not of the size of the {size} categories"

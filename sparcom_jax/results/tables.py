@@ -1,6 +1,7 @@
 """The tables that results consist of, kind by kind: what every column is and means. docs/tables.md says it in prose."""
 
 from sparcom_jax.results.ablation import ABLATION_TABLES
+from sparcom_jax.results.answers import ANSWER_TABLES
 from sparcom_jax.results.columns import Table
 from sparcom_jax.results.columns import category as _category
 from sparcom_jax.results.columns import number as _number
@@ -294,6 +295,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "sweep": (SWEEP,),
     "agree": (AGREEMENT,),
     "ablate": ABLATION_TABLES,
+    "answer": ANSWER_TABLES,
     "align": (ALIGNMENT,),
 }
 """By kind of results, in the order of the report: its tables, in order."""

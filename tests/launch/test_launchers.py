@@ -286,6 +286,11 @@ READS = {
     "attribute": ("execution", "attribute"),
     "align": ("align",),
     "ablate": ("set_name", "execution", "ablate"),
+    "answer": (
+        "execution",
+        *(f"ablate.{name}" for name in ("how", "alpha", "experts", "measured", "per_category", "seed")),
+        "answer",
+    ),
     "transfer": (
         "execution",
         *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
@@ -298,6 +303,7 @@ SHORT = {
     "agree": {"set": "set_name"} | {name: f"select.{name}" for name in OF_SELECT},
     "attribute": {},
     "align": {},
+    "answer": {},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
 }
 # Runs a launcher where what takes long to import is not there.
