@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def generated(model: ModelDir, rows: InstructionSet, path: Path) -> dict[str, str]:
-    """What the model answers by itself, as a capture keeps it."""
+    """What the model answers by itself, as a capture keeps it, but for special tokens."""
     settings = CaptureSettings(scope="generated", new_tokens=SETTINGS.new_tokens)
     run = capture(model, rows, path, settings, execution=SMALL)
-    return {row["id"]: row["generated"].strip() for row in run.instructions}
+    special = model.tokenizer().all_special_tokens
+    texts = {row["id"]: row["generated"] for row in run.instructions}
+    return {name: re.sub("|".join(map(re.escape, special)), "", text).strip() for name, text in texts.items()}
 
 
 def test_answers_with_neurons_off_are_those_of_weights_at_zero(
