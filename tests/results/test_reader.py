@@ -131,7 +131,5 @@ def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere: no such directory"):
         find_results(tmp_path / "nowhere")
     (tmp_path / "summary.json").write_text('{"kind": "benchmark"}')
-    with pytest.raises(
-        InputError, match=r"no results \(no summary\.json written by evaluate, compare, sweep, agree, ablate below"
-    ):
+    with pytest.raises(InputError, match=rf"no results \(no summary\.json written by {', '.join(TABLES)} below"):
         find_results(tmp_path)
