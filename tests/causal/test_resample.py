@@ -123,6 +123,20 @@ def test_values_of_routed_neurons_are_of_tokens_that_their_expert_gets(
         np.testing.assert_array_equal(others[:, kept:], found.values[group][2])
 
 
+def test_devices_that_share_a_model_agree(moe: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    """On values of other instructions, with experts forced."""
+    run = capture(moe, sj.load_instructions(instruction_file), tmp_path / "run", execution=EXECUTION)
+    (units,) = sj.select(run, SelectSettings(size=20, expert_size=1, control_length=False))
+    settings = replace(SETTINGS, experts="force")
+    whole, shared = (
+        ablate(moe, run, units, tmp_path / placement, settings, replace(EXECUTION, placement=placement))["targets"]
+        for placement in ("pmap", "mesh:2")
+    )
+    for target, found in whole.items():
+        assert np.abs(found["delta"]).max() > 1e-3
+        np.testing.assert_allclose(found["delta"], shared[target]["delta"], atol=2e-4)
+
+
 def test_values_that_nobody_could_give_are_refused(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
     data = sj.load_instructions(instruction_file)
     run = capture(llama, data, tmp_path / "run", execution=EXECUTION)
