@@ -29,18 +29,19 @@ def test_a_part_of_a_section() -> None:
     assert SETS.is_read(checked(config))
     heading, *lines = SETS.help().splitlines()
     assert heading == "identify: how S(i) is chosen; read only with --config.capture.keep=sets"
-    flags = ["--config.identify.selector=frequency", "--config.identify.ties=include"]
+    flags = ["--config.identify.selector=excess", "--config.identify.ties=include"]
     assert [line.split()[0] for line in lines] == flags
 
 
 def test_a_field_of_the_study() -> None:
     part = Part("set_name")
     assert (part.paths, part.in_words(), part.is_read(StudySettings())) == (["set_name"], "set_name", True)
-    assert part.help() == "  --config.set_name=frequency  name of the sets of a run, below RUN/sets/"
+    meaning = "name of the sets of a run, below RUN/sets/; that of the selector of identify by default"
+    assert part.help() == f"  --config.set_name=''  {meaning}"
 
 
 def test_short_flags_of_a_section() -> None:
-    names = ("rho", "permutations", "bootstraps", "seed")
+    names = ("rho", "permutations", "bootstraps", "stratum_rows", "seed")
     assert fields_of("compare") == {name: f"compare.{name}" for name in names}
 
 
