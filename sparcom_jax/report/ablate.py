@@ -173,6 +173,9 @@ def _doses(result: Result, target: str) -> Iterator[Figure]:
     rows = [row for row in result.tables[DOSES] if row["target"] == target]
     if not rows:
         return
+    known = {(row["category"], row["units_off"]) for row in rows}
+    rows += [row for row in result.tables[SELECTIVITY]
+             if row["target"] == target and (row["category"], row["units_off"]) not in known]  # fmt: skip
     chosen = _chosen(result.summary)
     panels = {"own category": "own", "own less others": "selectivity", "own, random": "own_random",
               "own less others, random": "selectivity_random",
@@ -182,12 +185,12 @@ def _doses(result: Result, target: str) -> Iterator[Figure]:
     of_panel = {title: points for title, points in of_panel.items() if any(p["value"] is not None for p in points)}
     caption = (
         f"Change of NLL with more and more of the {chosen} {target} of a category off, those of the highest score "
-        "first: on the category itself, and less the mean change on the others (band: bootstrap interval), "
-        "and the same of as many random ones, mean over the draws."
+        "first, up to all of them: on the category itself, and less the mean change on the others (band: bootstrap "
+        "interval), and the same of as many random ones, mean over the draws."
     )
     spec = charts.lines(of_panel, result.summary["categories"], x="units", x_title=f"{target} off", y_title=CHANGE,
                         whole=True)  # fmt: skip
-    yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES)])
+    yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES), result.path(SELECTIVITY)])
 
 
 def _kept(result: Result, target: str) -> Iterator[str | Figure]:

@@ -155,7 +155,8 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     drawn = [row["value"] for row in rows_of(charts["s4-neurons-against-random"]) if "what" in row]
     assert sorted(drawn) == sorted(diagonal)
     curve = {(row["category"], row["units"], row["value"]) for row in rows_of(charts["s4-neurons-doses"])}
-    for row in read_table(results / ABLATE / "doses.csv"):
+    whole = [row for row in read_table(results / ABLATE / "selectivity.csv") if row["target"] == "neurons"]
+    for row in (*read_table(results / ABLATE / "doses.csv"), *whole):
         assert {(row["category"], int(row["units_off"]), float(row[name])) for name in ("own", "selectivity")} <= curve
     assert "s4-experts-doses" not in charts
 
