@@ -18,7 +18,7 @@ from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import AGREEMENT, TABLES
 from sparcom_jax.select.flat import flat
-from sparcom_jax.select.select import select
+from sparcom_jax.select.select import choose
 from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET
@@ -42,7 +42,7 @@ def agree(
       run: a complete run.
       output: directory of `agreement.csv` and of `summary.json`, written last.
       selection: how many units are chosen, and by which instructions (`OF_SELECT`); what else it says is for its own
-        selector. They are stored beside the run, as by `select`.
+        selector. Nothing is stored beside the run.
       settings: the selectors.
       set_name: the sets of selectors that read cores.
 
@@ -54,7 +54,7 @@ def agree(
     """
     settings.check()
     chosen = SelectSettings(settings.selectors, **{field: getattr(selection, field) for field in OF_SELECT})
-    made = select(run, chosen, set_name=set_name)
+    made = choose(run, chosen, set_name)
     start_results(output, "agree")
     pairs = list(itertools.combinations(made, 2))
     rows: list[Sequence[object]] = []

@@ -48,14 +48,32 @@ def select(
       InputError: the run is incomplete or has not what a selector reads, a setting is at fault, or a category has not
         as many units as asked for.
     """
+    if name and len(settings.selectors) > 1:
+        raise InputError(f"name {name!r} is for one selector, but {settings.selector} are several")
+    stored = [name or selector for selector in settings.selectors]
+    for each, units in zip(stored, choose(run, settings, set_name), strict=True):
+        write_units(run, each, units)
+        _report(each, units)
+    return [open_units(run, each) for each in stored]
+
+
+def choose(run: Run, settings: SelectSettings, set_name: str = DEFAULT_SET) -> list[UnitSet]:
+    """The units of every category by each selector, in the order in which these are named; nothing is stored.
+
+    Args:
+      run: as for `select`.
+      settings: as for `select`.
+      set_name: as for `select`.
+
+    Raises:
+      InputError: as for `select`.
+    """
     from sparcom_jax.select.scores import score_units  # brings jax, which `import sparcom_jax` does not
 
     settings.check()
     run.require_complete()
     if settings.expert_size and EXPERT_GROUP not in run.groups:
         say(f"{run.location}: expert_size {settings.expert_size} has no effect: the model has no routed experts")
-    if name and len(settings.selectors) > 1:
-        raise InputError(f"name {name!r} is for one selector, but {settings.selector} are several")
     half = in_half(run, settings.half, settings.seed)
     sample = Sample.of(run, half, control_length=settings.control_length)
     scored = score_units(run, sample, settings, set_name)
@@ -64,11 +82,8 @@ def select(
         groups = {group: run.groups[group] for group in of.score}
         mask = _chosen(of, settings, f"{run.location}: selector {selector}", run.categories)
         origin = _origin(run, sample, settings, selector, set_name)
-        made.append((name or selector, UnitSet(run.categories, groups, of.score, mask, origin)))
-    for stored, units in made:
-        write_units(run, stored, units)
-        _report(stored, units)
-    return [open_units(run, stored) for stored, _ in made]
+        made.append(UnitSet(run.categories, groups, of.score, mask, origin))
+    return made
 
 
 def _chosen(of: "Scored", settings: SelectSettings, what: str, categories: Sequence[str]) -> dict[str, np.ndarray]:
@@ -84,7 +99,7 @@ def _chosen(of: "Scored", settings: SelectSettings, what: str, categories: Seque
         score = {group: of.score[group] for group in target if group in of.score}
         if not score:
             continue
-        field = "size" if experts_alone else field
+        field = "size" if experts_alone and not settings.expert_size else field
         total = flat(score).shape[1]
         size = least_whole(settings.share, total) if settings.share else getattr(settings, field)
         if of.own is not None and not size:

@@ -30,7 +30,7 @@ class SelectSettings:
     Attributes:
       selector: `auroc`, or another of docs/method.md; several, with commas between, share one pass.
       size: neurons of each category (experts where only these are scored); 0: the selector's rule, or 400 and 8.
-      expert_size: experts of each category, where the selector scores neurons too; 0 as for `size`.
+      expert_size: experts of each category, where a selector scores neurons too; 0 as for `size`.
       share: instead of both sizes, share of all neurons and of all experts, in (0, 1].
       q: instead of sizes, all units with a q-value of at most this, over units and categories.
       half: the instructions that choose: `first` or `second`, half of each category, or `all`.

@@ -1,6 +1,7 @@
-"""Agreement of selectors against the sets that they store, by Python sets."""
+"""Agreement of selectors against the units that they choose, by Python sets."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,17 @@ LABELS = [i % 3 for i in range(24)]
 SELECTION = sj.SelectSettings(size=9, expert_size=1, half="second")
 
 
-def test_agreement_is_that_of_the_sets_that_are_stored(tmp_path: Path) -> None:
+def test_agreement_is_that_of_the_units_that_select_chooses(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", LABELS, groups=MIXED)
-    agree(run, tmp_path / "out/agree", SELECTION, AgreeSettings("auroc,difference,risk_difference"))
+    names = ("auroc", "difference", "risk_difference")
+    unlike = dataclasses.replace(SELECTION, control_length=False)  # of no concern to an agreement
+    agree(run, tmp_path / "out/agree", unlike, AgreeSettings(",".join(names)))
+    assert not any(name.startswith("units/") for name in run.store.names())
     with (tmp_path / "out/agree/agreement.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    units = {name: sj.open_units(run, name) for name in ("auroc", "difference", "risk_difference")}
+    alone = sj.SelectSettings("risk_difference", size=1, half="second")
+    units = {of.selector: of for of in (*sj.select(run, dataclasses.replace(SELECTION, selector="auroc,difference")),
+                                        *sj.select(run, alone))}  # fmt: skip
     assert {(row["target"], row["selector_a"], row["selector_b"]) for row in rows} == {
         ("neurons", "auroc", "difference"), ("experts", "auroc", "difference"),
         ("experts", "auroc", "risk_difference"), ("experts", "difference", "risk_difference"),
