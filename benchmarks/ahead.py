@@ -111,7 +111,7 @@ def lowered_steps(config: DecoderConfig, placement: Placement, slots: int, rows:
         edits["expert"] = jax.ShapeDtypeStruct((len(config.moe_layers), 1, config.experts.count), jnp.bool_)
     made = {
         "capture": (capture_step(config, shape, Kept(), placement), None),
-        "capture, sets": (capture_step(config, shape, Kept(selection=Selection()), placement), None),
+        "capture, sets": (capture_step(config, shape, Kept(selection=Selection("frequency")), placement), None),
         "generation": (generate_step(config, shape, NEW_TOKENS, (), placement), None),
         "likelihood": (likelihood_step(config, shape, placement), Edits(**edits)),
     }

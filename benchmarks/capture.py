@@ -38,6 +38,7 @@ from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
@@ -175,7 +176,7 @@ def main() -> None:
         groups = model_groups(model.config)
         peers = {name: PEERS[name](checkpoint, groups, args.batch_tokens) for name in args.peers}
 
-        captured = partial(capture, model, instructions, execution=execution)
+        captured = partial(capture, model, instructions, selection=Selection("frequency"), execution=execution)
         sides = {"engine": CaptureSettings(), "engine, keeping sets": CaptureSettings(keep="sets")}
         runs, colds = {}, []
         for name, of_side in sides.items():

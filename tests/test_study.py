@@ -78,7 +78,7 @@ def test_everything_is_there(finished: Path) -> None:
     results = {path.parent.name for path in finished.glob("results/*/summary.json")}
     models = ["dense-base", "dense-tuned", "moe-base", "moe-tuned"]
     assert results == {
-        *(result for model in models for result in (f"evaluate-{model}", f"ablate-{model}-auroc")),
+        *(result for model in models for result in (f"evaluate-{model}", f"agree-{model}", f"ablate-{model}-auroc")),
         "compare-dense-base-dense-tuned", "compare-moe-base-moe-tuned",
         "compare-dense-base-moe-base", "compare-dense-tuned-moe-tuned",
     }  # fmt: skip
@@ -138,11 +138,11 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     found = stages_of(log)
     assert found["made"] == [
         "train-dense",
-        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "select")),
+        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "select", "agree")),
         "ablate-dense-tuned-auroc",
         "compare-dense-base-dense-tuned", "compare-dense-tuned-moe-tuned",
     ]  # fmt: skip
-    assert len(found["kept"]) == 6 + 1 + 2 * 6 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
+    assert len(found["kept"]) == 7 + 1 + 2 * 7 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
     assert "capture-dense-tuned: is made again, because of another model\n" in log
     assert f"{output / 'runs/dense-tuned'}: was made of that and is deleted" in log
     assert "compare-dense-tuned-moe-tuned: is made again, because of another run of dense-tuned and set of dense" in log
@@ -169,7 +169,7 @@ def lone(finished: Path, instruction_file: Path, tmp_path: Path) -> ConfigDict:
     return config
 
 
-LONE = [*(f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "select")),
+LONE = [*(f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "select", "agree")),
         "ablate-lone-base-auroc"]  # fmt: skip
 
 
@@ -351,7 +351,7 @@ def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_p
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert made == {
         *(result for model in ("lone-tuned", "both-base", "both-tuned")
-          for result in (f"evaluate-{model}", f"ablate-{model}-auroc")),
+          for result in (f"evaluate-{model}", f"agree-{model}", f"ablate-{model}-auroc")),
         "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
     }  # fmt: skip
     same = sj.open_run(tmp_path / "runs" / "lone-tuned").read("mlp/positive_count")

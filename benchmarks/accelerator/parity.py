@@ -53,6 +53,7 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.identify.select import identify
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
 from sparcom_jax.models.edits import NeuronEdit
@@ -168,7 +169,7 @@ class Case:
         texts = instruction_set([small.written(text) for text in ids or self.ids])
         execution = ExecutionSettings(small.BATCH_TOKENS, placement, "float32")
         return capture(self.model, texts, self.work / f"{self.family}-{name}", CaptureSettings(**settings),
-                       execution=execution)  # fmt: skip
+                       Selection("frequency"), execution)  # fmt: skip
 
 
 def torch_device() -> str:
@@ -219,7 +220,7 @@ def captures(record: Record, case: Case) -> None:
 
 def sets(record: Record, case: Case) -> None:
     """Sets that were cut on the device against those that `identify` makes of stored counts, bit by bit."""
-    kept, cut = identify(case.capture("sets", keep="sets")), identify(case.captured)
+    kept, cut = identify(case.capture("sets", keep="sets")), identify(case.captured, selector="frequency")
     unlike = [kept.mask(group).read().result() != cut.mask(group).read().result() for group in cut.groups]
     record.figure("sets differ", sum(int(one.sum()) for one in unlike), "bytes", goal=0, strict=True)
 

@@ -41,6 +41,7 @@ from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.placement import Placement, make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.models.batch import Batch
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
@@ -197,7 +198,7 @@ class Subject:
 
         def job(settings: CaptureSettings) -> int:
             shutil.rmtree(self._work / "run", ignore_errors=True)
-            run = capture(self._model, instructions, self._work / "run", settings, execution=execution)
+            run = capture(self._model, instructions, self._work / "run", settings, Selection("frequency"), execution)
             return int(run.token_count.sum())
 
         for keep in keeping:

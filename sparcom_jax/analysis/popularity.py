@@ -16,7 +16,7 @@ from scipy.special import expit, logit
 
 from sparcom_jax.store.sets import Sets
 
-SWEEPS = 200
+SWEEPS = 500
 CLOSE = 1e-4
 """Largest deviation, in units or instructions, at which the margins are met."""
 FAR = 30.0

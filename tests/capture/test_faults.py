@@ -21,6 +21,7 @@ from sparcom_jax.capture import capture as capture_module
 from sparcom_jax.capture.generate import GenerateSettings, generate
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.ablate import ablate
+from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir, convert
@@ -28,6 +29,7 @@ from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.identify.selection import Selection
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.faults import ALL_FINITE, first_fault
@@ -297,19 +299,19 @@ def test_a_model_that_lacks_a_neuron(placement: str, hf_llama: Path, tmp_path: P
 def test_an_ablation_names_what_was_off(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = capture(llama, rows(), tmp_path / "run", SMALL, execution=FULL)
     units = core(sj.identify(run, epsilon=0.2), 0.3)
-    original = Edits.switch_off
+    original = Intervention.edits
     scale: Any = np.full((3, 1, 80), np.inf, np.float32)
     infinite = Edits(mlp=NeuronEdit(scale))
 
-    def switch_off(*variants: dict[str, np.ndarray]) -> Edits:
-        return infinite if any(mask.any() for off in variants for mask in off.values()) else original(*variants)
+    def edits(self: Intervention, off: dict[str, np.ndarray], category: int = 0) -> Edits:
+        return infinite if any(mask.any() for mask in off.values()) else original(self, off, category)
 
     settings, execution = AblationSettings(draws=1, measured="all"), ExecutionSettings(dtype="bfloat16")
-    monkeypatch.setattr(Edits, "switch_off", switch_off)
+    monkeypatch.setattr(Intervention, "edits", edits)
     with pytest.raises(InputError, match=r"bfloat16 with the core neurons of A switched off: instruction r\d+ \(layer "
                                          r"0\), .*; try --config\.execution\.dtype=float32$"):  # fmt: skip
         ablate(llama, run, units, tmp_path / "out", settings, execution)
-    monkeypatch.setattr(Edits, "switch_off", lambda *variants: infinite)
+    monkeypatch.setattr(Intervention, "edits", lambda *of: infinite)
     with pytest.raises(InputError, match="with nothing switched off: instruction r0"):
         ablate(llama, run, units, tmp_path / "out", settings, execution)
     assert not (tmp_path / "out" / "summary.json").exists()

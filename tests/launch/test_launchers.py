@@ -339,7 +339,7 @@ def test_help_lists_what_is_read_with_its_default_and_meaning(launcher: str, wor
     assert [path for path, _, _ in lines] == list(wanted)
     for path, default, meaning in lines:
         value = wanted[path]
-        assert default == value if isinstance(value, str) else json.loads(default) == value, path
+        assert default == (value or "''") if isinstance(value, str) else json.loads(default) == value, path
         *section, name = path.split(".")
         kind = type(getattr(StudySettings(), section[0])) if section else StudySettings
         assert meaning == meanings(kind)[name]
