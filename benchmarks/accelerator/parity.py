@@ -169,7 +169,7 @@ class Case:
         texts = instruction_set([small.written(text) for text in ids or self.ids])
         execution = ExecutionSettings(small.BATCH_TOKENS, placement, "float32")
         return capture(self.model, texts, self.work / f"{self.family}-{name}", CaptureSettings(**settings),
-                       Selection("frequency"), execution)  # fmt: skip
+                       Selection("frequency"), execution=execution)  # fmt: skip
 
 
 def torch_device() -> str:

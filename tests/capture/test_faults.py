@@ -97,7 +97,7 @@ def refused(
     model: ModelDir, path: Path, message: str, settings: CaptureSettings = SMALL, execution: ExecutionSettings = HALF
 ) -> None:
     with pytest.raises(InputError, match=message):
-        capture(model, rows(), path, settings, Selection("frequency"), execution)
+        capture(model, rows(), path, settings, Selection("frequency"), execution=execution)
     assert not open_run(path).done.any()
 
 
