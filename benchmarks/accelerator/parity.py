@@ -167,9 +167,8 @@ class Case:
     ) -> Run:
         """Captures the texts, or others, in float32, into a run of this name."""
         texts = instruction_set([small.written(text) for text in ids or self.ids])
-        execution = ExecutionSettings(small.BATCH_TOKENS, placement, "float32")
-        return capture(self.model, texts, self.work / f"{self.family}-{name}", CaptureSettings(**settings),
-                       Selection("frequency"), execution=execution)  # fmt: skip
+        how = Selection("frequency"), ExecutionSettings(small.BATCH_TOKENS, placement, "float32")
+        return capture(self.model, texts, self.work / f"{self.family}-{name}", CaptureSettings(**settings), *how)
 
 
 def torch_device() -> str:

@@ -22,10 +22,8 @@ from sparcom_jax.select.select import choose
 from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET
-from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
+from sparcom_jax.units.groups import TARGETS
 from sparcom_jax.units.unit_set import UnitSet
-
-TARGETS = {"neurons": NEURON_GROUPS, "experts": (EXPERT_GROUP,)}
 
 
 def agree(

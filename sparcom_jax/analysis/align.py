@@ -17,7 +17,7 @@ from sparcom_jax.progress import progress
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.summary import ALIGNED
 from sparcom_jax.results.tables import ALIGNMENT, TABLES
-from sparcom_jax.select.attribution import excess
+from sparcom_jax.select.attribution import less_others
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.attribution import Attribution, open_attribution
@@ -86,7 +86,7 @@ def _rows(run: Run, attribution: Attribution, epsilon: float) -> Iterator[Row]:
                 means = [_means(run, values) for values in (p.reshape(len(p), -1), attribution.layer(name, index))]
                 units = means[0].shape[1]
                 k = least_whole(epsilon, units)
-                beyond = [excess(one) for one in means]
+                beyond = [less_others(one) for one in means]
                 for category, title in enumerate(run.categories):
                     whole = agreement(means[0][category], means[1][category], k)
                     own = agreement(beyond[0][category], beyond[1][category], k)

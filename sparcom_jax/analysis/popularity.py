@@ -46,17 +46,27 @@ def fit_popularity(sizes: Num[np.ndarray, "I"], members: Num[np.ndarray, "U"]) -
       members: number of sets that hold each unit; its sum is that of the sizes.
     """
     held, kind, units = np.unique(members, return_inverse=True, return_counts=True)
-    rows, total = len(sizes), len(members)
-    # Margins that are empty or full have their probabilities at once; the others lie within.
-    open_rows, open_kinds = (sizes > 0) & (sizes < total), (held > 0) & (held < rows)
+    rows = len(sizes)
     probability = np.zeros((rows, len(held)))
-    probability[:, held == rows] = 1.0
-    probability[sizes == total] = 1.0
-    inner = np.ix_(open_rows, open_kinds)
-    rest_of_rows = sizes[open_rows] - units[held == rows].sum()
-    rest_of_kinds = held[open_kinds] - np.count_nonzero(sizes == total)
-    if rest_of_rows.size and rest_of_kinds.size:
-        probability[inner] = _rasch(rest_of_rows, rest_of_kinds, units[open_kinds])
+    open_rows, open_kinds = np.ones(rows, bool), np.ones(len(held), bool)
+    rest_of_rows, rest_of_kinds = sizes.astype(np.int64), held.astype(np.int64)
+    # Margins that are empty or full have their probabilities at once, and what is left of the others may be so then.
+    while True:
+        full_rows = open_rows & (rest_of_rows == units[open_kinds].sum())
+        done_rows = full_rows | (open_rows & (rest_of_rows == 0))
+        probability[np.ix_(full_rows, open_kinds)] = 1.0
+        rest_of_kinds -= np.where(open_kinds, np.count_nonzero(full_rows), 0)
+        open_rows &= ~done_rows
+        full_kinds = open_kinds & (rest_of_kinds == np.count_nonzero(open_rows))
+        done_kinds = full_kinds | (open_kinds & (rest_of_kinds == 0))
+        probability[np.ix_(open_rows, full_kinds)] = 1.0
+        rest_of_rows -= np.where(open_rows, units[full_kinds].sum(), 0)
+        open_kinds &= ~done_kinds
+        if not (done_rows.any() or done_kinds.any()):
+            break
+    if open_rows.any() and open_kinds.any():
+        inner = np.ix_(open_rows, open_kinds)
+        probability[inner] = _rasch(rest_of_rows[open_rows], rest_of_kinds[open_kinds], units[open_kinds])
     return Popularity(probability, kind.reshape(-1), units)
 
 

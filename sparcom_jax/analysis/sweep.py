@@ -59,19 +59,19 @@ def sweep(
     neurons = {name: group for name, group in run.groups.items() if name != EXPERT_GROUP}
     rates = mean_rates(run, neurons) if selection.selector == "excess" else None
     rows: list[Sequence[object]] = []
-    with progress("sweep", len(selections) * len(run.category), "instruction cuts") as bar:
-        for one in selections:
-            for groups in one.cut_together(list(neurons.values())):
-                members = [np.zeros((len(run.categories), group.unit_count), np.int64) for group in groups]
-                sizes = [np.zeros(len(run.category), np.int64) for _ in groups]
-                for row, masks, _ in cut_counts(run, one, groups, share_of(one.epsilon, groups), rates):
-                    for held, size, mask in zip(members, sizes, masks, strict=True):
-                        held[run.category[row]] += mask
-                        size[row] = np.count_nonzero(mask)
-                    bar.advance(1 if groups[0] is next(iter(neurons.values())) else 0)
-                for group, held, size in zip(groups, members, sizes, strict=True):
-                    core = held >= _required(run, settings.rho)[:, None]
-                    rows += _rows(run, group.name, getattr(one, swept), core, size)
+    work = [(one, groups) for one in selections for groups in one.cut_together(list(neurons.values()))]
+    with progress("sweep", len(work) * len(run.category), "instruction cuts") as bar:
+        for one, groups in work:
+            members = [np.zeros((len(run.categories), group.unit_count), np.int64) for group in groups]
+            sizes = [np.zeros(len(run.category), np.int64) for _ in groups]
+            for row, masks, _ in cut_counts(run, one, groups, share_of(one.epsilon, groups), rates):
+                for held, size, mask in zip(members, sizes, masks, strict=True):
+                    held[run.category[row]] += mask
+                    size[row] = np.count_nonzero(mask)
+                bar.advance()
+            for group, held, size in zip(groups, members, sizes, strict=True):
+                core = held >= _required(run, settings.rho)[:, None]
+                rows += _rows(run, group.name, getattr(one, swept), core, size)
     write_table(output, SWEEP, rows)
     say(f"sweep over {swept}: {', '.join(f'{getattr(one, swept):g}' for one in selections)}")
     told = {name: value for name, value in asdict(selection).items() if name not in ("epsilon", "threshold")}

@@ -17,7 +17,6 @@ from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
 from sparcom_jax.causal.subject import own_subject
 from sparcom_jax.causal.targets import (
-    TARGETS,
     require_enough_experts,
     require_experts_to_act_on,
     require_units_to_switch_off,
@@ -39,7 +38,7 @@ from sparcom_jax.resampling import bootstrap_weights, category_means, interval, 
 from sparcom_jax.results.answers import ANSWER_TABLES, ANSWER_TEXTS, ANSWERS
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.store.run import Run
-from sparcom_jax.units.groups import EXPERT_GROUP
+from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
 NOTHING_OFF = "none"

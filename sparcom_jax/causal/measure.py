@@ -10,11 +10,11 @@ from sparcom_jax.causal.controls import Bins, random_units
 from sparcom_jax.causal.effects import Kept, Measured
 from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.parts import Part
-from sparcom_jax.causal.targets import TARGETS
 from sparcom_jax.causal.texts import Scored
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress
 from sparcom_jax.resampling import category_means, one_hot
+from sparcom_jax.units.groups import TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
 Score = Callable[[Edits, str], Float64[np.ndarray, "S"]]

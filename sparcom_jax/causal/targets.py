@@ -12,11 +12,8 @@ from sparcom_jax.select.cores import core
 from sparcom_jax.select.halves import in_half
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import Sets
-from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
+from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
-
-TARGETS = {"neurons": NEURON_GROUPS, "experts": (EXPERT_GROUP,)}
-"""By target, the groups whose units are switched off at once."""
 
 Units = Mapping[str, Bool[np.ndarray, "..."]]
 """Units to switch off: group -> mask over its units."""

@@ -62,15 +62,7 @@ def _is_right(row: dict[str, Any], answer: str) -> bool:
     response = row["response"]
     if row["category"] == "MATH":
         numbers = NUMBER.findall(answer)
-        return bool(numbers) and _number(numbers[-1]) == final_answer(response)
+        return bool(numbers) and Fraction(numbers[-1].replace(",", "")) == final_answer(response)
     if row["category"] == "CLS":
-        return {label for label in row["labels"] if _first(answer, label) is not None} == {response}
-    return _first(answer, response.rstrip(".")) is not None
-
-
-def _number(text: str) -> Fraction:
-    return Fraction(text.replace(",", "").rstrip("/"))
-
-
-def _first(answer: str, phrase: str) -> int | None:
-    return first_mention(answer, str(phrase))
+        return {label for label in row["labels"] if first_mention(answer, str(label)) is not None} == {response}
+    return first_mention(answer, response.rstrip(".")) is not None

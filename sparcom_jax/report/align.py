@@ -10,9 +10,9 @@ from sparcom_jax.results.tables import ALIGNMENT
 
 PANELS = {
     "spearman": "correlation of the means",
-    "spearman_excess": "correlation of the excess over other categories",
+    "spearman_over_others": "correlation of what is beyond other categories",
     "overlap": "overlap at the top, of the means",
-    "overlap_excess": "overlap at the top, of the excess",
+    "overlap_over_others": "overlap at the top, beyond others",
 }
 
 
@@ -24,7 +24,7 @@ def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
 
 HEADLINES = Headlines(
     title="Frequency and attribution",
-    columns=("result", "model", "units", "correlation", "of the excess", "overlap at the top", "of the excess",
+    columns=("result", "model", "units", "correlation", "beyond others", "overlap at the top", "beyond others",
              "chance"),
     meaning=(
         "Spearman correlation over the units of a layer of activation frequency with attribution, what the unit "

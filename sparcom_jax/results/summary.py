@@ -11,7 +11,7 @@ RESULTS_VERSION = 3
 NUMBER = (int, float, type(None))
 """A number; None where it is not defined."""
 MATRIX = [[NUMBER]]
-ALIGNED = ("spearman", "spearman_excess", "overlap", "overlap_excess")
+ALIGNED = ("spearman", "spearman_over_others", "overlap", "overlap_over_others")
 """What an alignment says of each category, and group of units."""
 SET = {"name": str, "run": str, "digest": str}
 UNITS = SET | {"selector": str}

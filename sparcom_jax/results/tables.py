@@ -273,10 +273,10 @@ ALIGNMENT = _table(
     _RELATIVE_DEPTH,
     _number("units", "units of the layer"),
     _number("spearman", "Spearman correlation over them of mean frequency with mean attribution"),
-    _number("spearman_excess", "the same of the excess of both over the other categories"),
+    _number("spearman_over_others", "the same of the means less the mean of the other categories' means"),
     _number("k", "how many units at the top are compared"),
     _number("overlap", "share of the k highest by frequency that are among the k highest by attribution"),
-    _number("overlap_excess", "the same by the excess of both"),
+    _number("overlap_over_others", "the same by these differences"),
     _number("chance", "what either overlap is by chance, k / units"),
 )
 

@@ -10,7 +10,7 @@ from sparcom_jax.select.sample import Sample
 from sparcom_jax.store.attribution import Attribution
 
 
-def excess(means: Float[np.ndarray, "C *units"]) -> Float[np.ndarray, "C *units"]:
+def less_others(means: Float[np.ndarray, "C *units"]) -> Float[np.ndarray, "C *units"]:
     """The mean of each category less the mean of the other categories' means, which weigh alike whatever their size.
 
     Args:
@@ -23,7 +23,7 @@ def excess(means: Float[np.ndarray, "C *units"]) -> Float[np.ndarray, "C *units"
 
 
 def over_others(attribution: Attribution, sample: Sample) -> dict[str, Float32[np.ndarray, "C *units"]]:
-    """The excess of every unit for every category, by group, in nats per token.
+    """What every unit contributes to every category beyond the others, by group, in nats per token.
 
     Args:
       attribution: what units contribute to the response of each instruction.
@@ -32,6 +32,6 @@ def over_others(attribution: Attribution, sample: Sample) -> dict[str, Float32[n
     rows = np.zeros(len(attribution.run.category), bool)
     rows[sample.rows] = True
     return {
-        group: np.nan_to_num(excess(attribution.category_means(group, rows))).astype(np.float32)
+        group: np.nan_to_num(less_others(attribution.category_means(group, rows))).astype(np.float32)
         for group in attribution.groups
     }

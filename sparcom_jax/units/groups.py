@@ -9,6 +9,8 @@ from sparcom_jax.models.config import DecoderConfig
 NEURON_GROUPS = ("mlp", "shared", "routed")
 EXPERT_GROUP = "expert"
 """Name under which the experts themselves are scored; their counts lie in `routed/selected_count`."""
+TARGETS = {"neurons": NEURON_GROUPS, "experts": (EXPERT_GROUP,)}
+"""By target, the groups whose units are chosen, switched off and compared together."""
 DIMS = {
     "mlp": ("neuron",),
     "shared": ("neuron",),

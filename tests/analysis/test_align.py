@@ -37,11 +37,11 @@ def test_every_cell_is_plain_counting(tmp_path: Path) -> None:
         means = [
             by_category(of) for of in (run.count(group)[:, index].read().result() / tokens, values[group][:, index])
         ]
-        excess = [one - (one.sum(axis=0) - one) / 2 for one in means]
+        beyond = [one - (one.sum(axis=0) - one) / 2 for one in means]
         k = -(-means[0].shape[1] // 5)
         assert (int(row["units"]), int(row["k"])) == (means[0].shape[1], k)
         assert float(row["chance"]) == pytest.approx(k / means[0].shape[1])
-        for suffix, (p, a) in (("", means), ("_excess", excess)):
+        for suffix, (p, a) in (("", means), ("_over_others", beyond)):
             assert float(row[f"spearman{suffix}"]) == pytest.approx(
                 spearmanr(p[category], a[category].astype(np.float32)).statistic, abs=1e-6
             )
@@ -63,7 +63,7 @@ def test_frequency_that_is_attribution_is_aligned_and_its_reverse_is_not(tmp_pat
     for method, sign in (("gradient", 1.0), ("integrated", -1.0)):
         summary = align(run, tmp_path / method, AlignSettings(method=method))
         of_group = summary["groups"]["mlp"]
-        np.testing.assert_allclose([of_group["spearman"], of_group["spearman_excess"]], sign)
+        np.testing.assert_allclose([of_group["spearman"], of_group["spearman_over_others"]], sign)
         np.testing.assert_allclose(of_group["overlap"], max(sign, 0.0))
 
 
@@ -75,4 +75,4 @@ def test_a_category_without_instructions_and_a_run_without_attribution(tmp_path:
     write_attribution(run, random_values(run))
     summary = align(run, tmp_path / "out")
     assert summary["groups"]["mlp"]["spearman"][2] is None
-    assert None not in summary["groups"]["mlp"]["spearman_excess"][:2]
+    assert None not in summary["groups"]["mlp"]["spearman_over_others"][:2]

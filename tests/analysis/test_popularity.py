@@ -24,8 +24,8 @@ def test_the_margins_are_those_observed(seed: int, rows: int, units: int) -> Non
     found = fit_popularity(held.sum(axis=1), held.sum(axis=0))
     p = found.probability[:, found.kind]
     assert ((p >= 0) & (p <= 1)).all()
-    np.testing.assert_allclose(p.sum(axis=1), held.sum(axis=1), atol=0.05)
-    np.testing.assert_allclose(p.sum(axis=0), held.sum(axis=0), atol=0.05)
+    np.testing.assert_allclose(p.sum(axis=1), held.sum(axis=1), atol=0.01)
+    np.testing.assert_allclose(p.sum(axis=0), held.sum(axis=0), atol=0.01)
     np.testing.assert_array_equal(found.units, np.bincount(found.kind))
 
 
