@@ -11,7 +11,7 @@ from jaxtyping import Int32
 from sparcom_jax.causal.controls import CONTROLS, Bins, frequency_bins, layer_bins
 from sparcom_jax.causal.effects import Effects
 from sparcom_jax.causal.interventions import Intervention
-from sparcom_jax.causal.likelihood import Likelihood
+from sparcom_jax.causal.likelihood import UNTOUCHED, Likelihood
 from sparcom_jax.causal.measure import Passes
 from sparcom_jax.causal.parts import parts_of
 from sparcom_jax.causal.settings import AblationSettings
@@ -113,8 +113,9 @@ def act_on(
     values = _values(model, run, placed, measured_on, settings, execution)
     intervention = Intervention(run.groups, settings, values)
     donor = partial(_donor, settings.seed, measured_on, values.variants) if isinstance(values, Donors) else None
-    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens, donor)
-    baseline = likelihood.mean_nll(intervention.edits({}), " with nothing switched off")
+    first = intervention.first_layer(units)
+    likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens, donor, first)
+    baseline = likelihood.mean_nll(intervention.edits({}), UNTOUCHED)
     bins, absent = _bins(run, units)
     found = Passes(likelihood.mean_nll, units, measured_on, intervention, bins).run(parts)
     weights = _weights(measured_on, len(run.categories), settings)

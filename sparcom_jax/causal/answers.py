@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from sparcom_jax.capture.generate import GenerateSettings, continue_block, require_steady_angles
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
 from sparcom_jax.causal.interventions import Intervention
+from sparcom_jax.causal.likelihood import UNTOUCHED
 from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
 from sparcom_jax.causal.subject import own_subject
 from sparcom_jax.causal.targets import (
@@ -177,7 +178,7 @@ def _ask_all(
     )  # fmt: skip
     control = "random_matched" if matched else "random"
     with progress("answer", 1 + len(targets) * len(units.categories) * (1 + draws), "rounds of answers") as bar:
-        yield Answered("", NOTHING_OFF, 0, "", *ask(intervention.edits({}), " with nothing switched off"))
+        yield Answered("", NOTHING_OFF, 0, "", *ask(intervention.edits({}), UNTOUCHED))
         bar.advance()
         for target, groups in targets.items():
             for index, name in enumerate(units.categories):

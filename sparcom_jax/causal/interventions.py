@@ -15,6 +15,7 @@ from sparcom_jax.causal.targets import Units
 from sparcom_jax.causal.values import Donors, Means
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.units.groups import EXPERT_GROUP, Group
+from sparcom_jax.units.unit_set import UnitSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,16 @@ class Intervention:
           category: whose units are kept in what this is compared with.
         """
         return self._acting_on({name: np.ones(self.groups[name].shape, bool) for name in groups}, category)
+
+    def first_layer(self, units: UnitSet) -> int:
+        """The first layer that is acted on, whichever category's units these are, or random ones in their place."""
+        reached = {
+            name: np.ones(self.groups[name].shape[0], bool) if self.settings.keep else units.layer_counts(name).any(0)
+            for name in units.groups
+        }
+        return min(
+            layer for name, hit in reached.items() for layer in np.asarray(self.groups[name].layers)[hit].tolist()
+        )
 
     def _acting_on(self, off: Units, category: int) -> Edits:
         whole = {name: np.zeros(group.shape, bool) for name, group in self.groups.items()} | dict(off)

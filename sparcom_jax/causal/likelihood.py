@@ -3,8 +3,10 @@
 Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instructions.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float64, Int
 
-from sparcom_jax.batches.packing import Variants, feeds, make_plan
+from sparcom_jax.batches.packing import Feed, Variants, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
@@ -23,11 +25,17 @@ from sparcom_jax.models.decoder import Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault
 
+UNTOUCHED = " with nothing switched off"
 LOGITS_BLOCK = 128
+LOGITS_PARTS = 4
+"""A block of which not all slots are scored is computed in as many parts of this number as they fill."""
 
 
 class Likelihood:
-    """Scores the same texts again and again, under different edits."""
+    """Scores the same texts again and again, under different edits.
+
+    Layers below the first that any edit acts on run once; of every text, their residual stream waits in memory.
+    """
 
     def __init__(
         self,
@@ -36,6 +44,7 @@ class Likelihood:
         names: Sequence[str],
         batch_tokens: int,
         variants: Variants | None = None,
+        first_layer: int = 0,
     ) -> None:
         """Packs the texts once, for all edits.
 
@@ -45,6 +54,10 @@ class Likelihood:
           names: what they are called.
           batch_tokens: token slots of a batch, per device.
           variants: of a text, which variant of the edits each token is under; None: the first.
+          first_layer: the first layer that any of the edits acts on.
+
+        Raises:
+          InputError: what those layers compute is not finite.
         """
         self._model = model
         self._texts = texts
@@ -53,6 +66,9 @@ class Likelihood:
         (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
         # A slot counts if the token that it predicts, the next one, counts.
         self._feeds = list(feeds(texts, bins, model.placement.data, texts.predicting, variants))
+        self._start = model.config.boundary(first_layer)
+        if self._start:
+            self._feeds = list(self._begun())
 
     def mean_nll(self, edits: Edits, when: str) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
@@ -66,16 +82,44 @@ class Likelihood:
           InputError: the likelihood of a text, or what leads to it, is not finite.
         """
         placement = self._model.placement
-        step = partial(likelihood_step, self._model.config, placement=placement)
+        step = partial(likelihood_step, self._model.config, placement=placement, start=self._start)
         sums = np.zeros(len(self._texts.ids))
         for found in finite_sweep(self._model, self._feeds, step, self._names, placement.put(edits, EDIT_SPECS), when):
             sums[list(found.texts)] = found.values[: len(found.texts)]
         return sums / self._texts.counted
 
+    def _begun(self) -> Iterator[Feed]:
+        """The batches, with the residual stream that the layer `_start` reads."""
+        step = partial(stream_step, self._model.config, placement=self._model.placement, layer=self._start)
+        found = finite_sweep(self._model, self._feeds, step, self._names, when=UNTOUCHED)
+        for feed in self._feeds:
+            streams = [one.values for one in itertools.islice(found, len(feed.bins))]
+            streams += [np.zeros_like(streams[0])] * (self._model.placement.data - len(streams))
+            stream: Any = np.stack(streams)
+            yield feed._replace(batch=feed.batch._replace(stream=stream))
+
 
 @lru_cache(maxsize=64)
-def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -> Step:
-    """The compiled step of a batch shape.
+def stream_step(config: DecoderConfig, shape: Shape, placement: Placement, layer: int) -> Step:
+    """The compiled step of the layers before one.
+
+    Returns:
+      A function of (params, batches, None), which gives the residual stream that the layer reads `[data, S, D]`, and
+      the first fault of each text `[data, R]`.
+    """
+
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[Float[Array, "S D"], Int[Array, "R"]]:
+        del nothing
+        with jax.default_matmul_precision("highest"):
+            stream, finite = bind(config, params).stream(batch, shape, layer, compute=placement.compute)
+        return stream, first_fault(finite, batch.row, shape.rows)
+
+    return placement.compile(step, config, None, (P(), P()))
+
+
+@lru_cache(maxsize=64)
+def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement, start: int = 0) -> Step:
+    """The compiled step of a batch shape, from a layer on (`Decoder.__call__`).
 
     Returns:
       A function of (params, batches, edits), which gives the summed negative log likelihood and the first fault
@@ -85,7 +129,7 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement) -
     def step(params: Params, batch: Batch, edits: Edits) -> tuple[Float[Array, "R"], Int[Array, "R"]]:
         with jax.default_matmul_precision("highest"):
             decoder = bind(config, params)
-            output = decoder(batch, shape, edits=edits, compute=placement.compute)  # fmt: skip
+            output = decoder(batch, shape, edits=edits, compute=placement.compute, start=start)
             nll = next_token_nll(decoder, output.hidden, jnp.roll(batch.token, -1), batch.counted)
         ends = jnp.stack([all_finite(output.hidden), jnp.isfinite(nll)])
         fault = first_fault(jnp.concatenate([output.finite, ends]), batch.row, shape.rows)
@@ -100,20 +144,25 @@ def next_token_nll(
     """Negative log likelihood of the target of each slot that is scored; 0 at others.
 
     In blocks of slots, because the logits of a whole batch may be larger than the model. Slots that are scored come
-    first, and blocks without any are left out: logits of a large vocabulary cost as much as the model.
+    first, and what is beyond them is left out, to a part of a block: logits of a large vocabulary cost as much as the
+    model.
     """
     order = jnp.argsort(~scored, stable=True)
+    part = LOGITS_BLOCK // LOGITS_PARTS
 
     @jax.checkpoint  # a gradient would keep the logits of all blocks
     def block(inputs: tuple[Array, Array, Array]) -> Array:
         states, targets, wanted = inputs
 
-        def nll() -> Array:
-            logits = decoder.logits(states).astype(jnp.float32)
-            chosen = jnp.take_along_axis(logits, targets[:, None], axis=-1)[:, 0]
-            return jnp.where(wanted, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+        def nll(slots: int) -> Array:
+            logits = decoder.logits(states[:slots]).astype(jnp.float32)
+            chosen = jnp.take_along_axis(logits, targets[:slots, None], axis=-1)[:, 0]
+            found = jnp.where(wanted[:slots], jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+            return jnp.zeros(wanted.shape, jnp.float32).at[:slots].set(found)
 
-        return jax.lax.cond(wanted[0], nll, lambda: jnp.zeros(wanted.shape, jnp.float32))
+        computed = [partial(nll, slots) for slots in range(part, LOGITS_BLOCK + 1, part)]
+        none = partial(jnp.zeros, wanted.shape, jnp.float32)
+        return jax.lax.switch((jnp.sum(wanted) + part - 1) // part, [none, *computed])
 
     parts = (hidden[order], target[order], scored[order])
     found = jax.lax.map(block, tuple(part.reshape(-1, LOGITS_BLOCK, *part.shape[1:]) for part in parts))

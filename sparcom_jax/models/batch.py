@@ -1,12 +1,12 @@
 """What a forward pass reads: texts packed into slots.
 
-Axis legend: S token slots of a batch, R texts of a batch.
+Axis legend: S token slots of a batch, R texts of a batch, D model width.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Batch(NamedTuple):
       row: which text of the batch the slot belongs to, not falling; R for padding, which comes last.
       counted: whether the token counts in the statistics.
       variant: which variant of the edits the slot is under; not read where these have one only.
+      stream: the residual stream as a layer reads it, for a pass that begins there; None for one over all layers.
     """
 
     token: Int[Array, "S"]
@@ -41,3 +42,4 @@ class Batch(NamedTuple):
     row: Int[Array, "S"]
     counted: Bool[Array, "S"]
     variant: Int[Array, "S"]
+    stream: Float[Array, "S D"] | None = None

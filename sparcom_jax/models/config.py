@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sparcom_jax.models.segments import Location, Segment, locate, segments_of
+from sparcom_jax.models.segments import Location, Segment, boundary, locate, segments_of
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 RopeKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
@@ -234,6 +234,10 @@ class DecoderConfig:
     def location(self, layer: int) -> Location:
         """Where the parameters of a layer lie in memory."""
         return locate(self.segments, layer)
+
+    def boundary(self, layer: int) -> int:
+        """The last layer, of a given one and those before, that a forward pass can begin at."""
+        return boundary(self.segments, layer)
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:

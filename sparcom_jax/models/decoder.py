@@ -116,6 +116,7 @@ class Decoder(nnx.Module):
         reduce: Reduce | None = None,
         cache: Cache | None = None,
         compute: Compute | None = None,
+        start: int = 0,
     ) -> Output:
         """Runs the model over a batch.
 
@@ -126,23 +127,53 @@ class Decoder(nnx.Module):
           reduce: turns the taps of a layer into what is kept of them; None keeps nothing.
           cache: what was read before, to which the batch is added; None keeps none.
           compute: how it is computed; None: on this process's first device.
+          start: the first layer that runs (`config.boundary`), which reads `batch.stream`, made by `stream`; taps are
+            those of the layers that run, and points before it count as finite.
         """
-        x = self.embed(batch.token)
-        if self.config.embedding_scale != 1.0:
-            x = x * jnp.asarray(self.config.embedding_scale, x.dtype)
+        x = self._embedded(batch) if batch.stream is None else batch.stream
         context = make_context(self.config, batch, shape, compute or default_compute())
+        layers = range(start, self.config.num_layers)
+        x, taps, points, cache = self._through(x, layers, context, edits or Edits(), reduce, cache)
+        before = jnp.ones((2 * start, len(batch.row)), bool)
+        return Output(self.norm(x), taps, jnp.concatenate([before, points]), cache)
+
+    def stream(
+        self, batch: Batch, shape: Shape, layer: int, *, compute: Compute | None = None
+    ) -> tuple[Float[Array, "S D"], Bool[Array, "points S"]]:
+        """The residual stream as a layer reads it, and the points before, as in `Output`.
+
+        Args:
+          batch: the packed texts.
+          shape: its sizes.
+          layer: one that a pass can begin at (`config.boundary`), not the first.
+          compute: as in a call.
+        """
+        context = make_context(self.config, batch, shape, compute or default_compute())
+        x, _, points, _ = self._through(self._embedded(batch), range(layer), context, Edits(), None, None)
+        return x, points
+
+    def _embedded(self, batch: Batch) -> Float[Array, "S D"]:
+        x = self.embed(batch.token)
+        return x * jnp.asarray(self.config.embedding_scale, x.dtype) if self.config.embedding_scale != 1.0 else x
+
+    def _through(
+        self, x: Float[Array, "S D"], layers: range, context: Context, edits: Edits, reduce: Reduce | None,
+        cache: Cache | None,
+    ) -> tuple[Float[Array, "S D"], dict[str, Any], Bool[Array, "points S"], Cache | None]:  # fmt: skip
+        """Passes consecutive layers; returns the residual stream, and what `Output` has of them."""
         kept: dict[str, list[Any]] = {}
         points = []
         for segment, blocks in zip(self.config.segments, self.segments, strict=True):
-            (x, cache), found = _run_segment(
-                self.config, segment, blocks, (x, cache), context, edits or Edits(), reduce
-            )
+            repeats = segment.repeats_within(layers)
+            if not repeats:
+                continue
+            (x, cache), found = _run_segment(segment, repeats, blocks, (x, cache), context, edits, reduce)
             sound, statistics = _in_order(found)
-            points.append(sound.reshape(-1, len(batch.row)))
+            points.append(sound.reshape(-1, sound.shape[-1]))
             for name, tree in statistics.items():
                 kept.setdefault(name, []).append(tree)
         taps = {name: jax.tree.map(lambda *parts: jnp.concatenate(parts), *trees) for name, trees in kept.items()}
-        return Output(self.norm(x), taps, jnp.concatenate(points), cache)
+        return x, taps, jnp.concatenate(points), cache
 
     def block(self, layer: int) -> Block:
         """One layer by itself."""
@@ -161,18 +192,22 @@ def _norm(config: DecoderConfig) -> Norm:
 
 
 def _run_segment(
-    config: DecoderConfig,
     segment: Segment,
+    repeats: range,
     blocks: Sequence[Block],
     carry: tuple[Array, Cache | None],
     context: Context,
     edits: Edits,
     reduce: Reduce | None,
 ) -> tuple[tuple[Array, Cache | None], list[tuple[Array, dict[str, Any]]]]:
-    """Returns the carry, and of each position of the pattern the points and what is kept, `[repeats, ...]`."""
+    """Runs repeats of a segment.
+
+    Returns the carry, and of each position of the pattern the points and what is kept, `[repeats, ...]`.
+    """
     # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
     split = [nnx.split(block, nnx.PathContains("routed"), ...) for block in blocks]
     layers = [segment.layers(position) for position in range(segment.period)]
+    config = blocks[0].config
     inputs = [
         (params, _edits_of(config, edits, alike), _constants(config, alike))
         for (_, _, params), alike in zip(split, layers, strict=True)
@@ -188,11 +223,18 @@ def _run_segment(
         return (x, cache), found
 
     run = jax.checkpoint(pattern) if context.compute.recompute else pattern
-    if segment.repeats > 1:
+    if len(repeats) == 1:
+        # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
+        carry, found = run(carry, jax.tree.map(lambda leaf: leaf[repeats[0]], inputs))
+        return carry, jax.tree.map(lambda leaf: leaf[None], found)
+    if len(repeats) == segment.repeats:
         return jax.lax.scan(run, carry, inputs)
-    # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
-    carry, found = run(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
-    return carry, jax.tree.map(lambda leaf: leaf[None], found)
+
+    def numbered(carry: tuple[Array, Cache | None], number: Array) -> tuple[tuple[Array, Cache | None], Any]:
+        return run(carry, jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, keepdims=False), inputs))
+
+    # By number, because a part of the inputs would be a copy of most weights of the model.
+    return jax.lax.scan(numbered, carry, jnp.asarray(repeats))
 
 
 def _in_order(found: list[tuple[Array, dict[str, Any]]]) -> tuple[Array, dict[str, Any]]:

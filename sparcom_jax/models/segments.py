@@ -29,6 +29,13 @@ class Segment:
         """The layer after the last."""
         return self.start + self.period * self.repeats
 
+    def repeats_within(self, layers: range) -> range:
+        """Which repeats lie within consecutive layers, which begin and end at its patterns or outside."""
+        first, last = (
+            min(max(layer - self.start, 0) // self.period, self.repeats) for layer in (layers.start, layers.stop)
+        )
+        return range(first, last)
+
     def layers(self, position: int) -> range:
         """The layers at one position of the pattern."""
         return range(self.start + position, self.stop, self.period)
@@ -53,6 +60,12 @@ def locate(segments: tuple[Segment, ...], layer: int) -> Location:
     number, segment = next((number, one) for number, one in enumerate(segments) if layer < one.stop)
     repeat, position = divmod(layer - segment.start, segment.period)
     return Location(number, position, repeat)
+
+
+def boundary(segments: tuple[Segment, ...], layer: int) -> int:
+    """The last layer, of a given one and those before, that a forward pass can begin at: the first of a pattern."""
+    segment = segments[locate(segments, layer).segment]
+    return layer - (layer - segment.start) % segment.period
 
 
 @lru_cache

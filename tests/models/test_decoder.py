@@ -139,6 +139,55 @@ def test_a_pattern_is_its_layers_one_after_another(name: str, monkeypatch: pytes
     assert_close(gradients, tree_of(config, by_path))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_pass_that_begins_at_a_layer_goes_on_with_the_stream_before_it(name: str) -> None:
+    layers, segments = LAYERS[name]
+    config, batch = make_config(layers), texts()
+    random = np.random.default_rng(2)
+    stored = {path: random.normal(0, 0.3, one.shape).astype(np.float32) for path, one in stored_params(config).items()}
+    firsts = [first for start, period, repeats in segments for first in range(start, start + period * repeats, period)]
+    assert [config.boundary(layer) for layer in range(len(layers))] == [
+        max(first for first in firsts if first <= layer) for layer in range(len(layers))
+    ]
+
+    def passes(params: Params, edits: Edits, batch: Batch) -> list[Any]:
+        decoder = bind(config, params)
+        found: list[Any] = [decoder(batch, SHAPE, edits=edits, compute=COMPUTE)]
+        for first in firsts[1:]:
+            unedited = decoder(batch, SHAPE, edits=from_layer(config, edits, first), compute=COMPUTE)
+            stream, points = decoder.stream(batch, SHAPE, first, compute=COMPUTE)
+            begun = decoder(batch._replace(stream=stream), SHAPE, edits=edits, compute=COMPUTE, start=first)
+            found.append((begun, unedited, points))
+        return found
+
+    run = jax.jit(passes, compiler_options={"xla_backend_optimization_level": 0})
+    whole, *others = run(tree_of(config, stored), some_edits(config), batch)
+    for first, (begun, unedited, points) in zip(firsts[1:], others, strict=True):
+        assert points.shape == (2 * first, SHAPE.slots)
+        assert begun.finite.shape == whole.finite.shape
+        assert begun.finite.all()
+        assert_close(begun.hidden, unedited.hidden)
+        assert not np.allclose(begun.hidden, whole.hidden, rtol=0, atol=1e-3), "the edits before act"
+
+
+def from_layer(config: DecoderConfig, edits: Edits, first: int) -> Edits:
+    """The same edits, without those of the layers before one."""
+
+    def cut(edit: Any, numbers: tuple[int, ...], neutral: float) -> Any:
+        before = np.reshape([number < first for number in numbers], (-1, *[1] * (edit.ndim - 1)))
+        return jnp.where(before, jnp.asarray(neutral, edit.dtype), edit)
+
+    def neurons(edit: NeuronEdit, numbers: tuple[int, ...]) -> NeuronEdit:
+        scale = None if edit.scale is None else cut(edit.scale, numbers, 1)
+        return NeuronEdit(scale, None if edit.shift is None else cut(edit.shift, numbers, 0))
+
+    moe = config.moe_layers
+    expert = None if edits.expert is None else cut(edits.expert, moe, 1)
+    return Edits(
+        neurons(edits.mlp, config.dense_layers), neurons(edits.shared, moe), neurons(edits.routed, moe), expert
+    )
+
+
 def test_a_block_is_one_layer() -> None:
     config = make_config(LAYERS["three and one"][0])
     stored = {path: np.full(one.shape, int(path.split("/")[1]) if path.startswith("layers/") else 0, np.float32)
