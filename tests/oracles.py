@@ -10,7 +10,7 @@ from sparcom_jax.verify.reference import Reference
 
 
 def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str, list[int]], experts: int, window: int,
-                   convention: str) -> dict[str, np.ndarray]:  # fmt: skip
+                   convention: str, *, value_statistics: bool = False) -> dict[str, np.ndarray]:  # fmt: skip
     """Counts of every statistic, read with forward hooks, text by text without padding."""
     rows: dict[str, list[Any]] = {}
     for text in ids:
@@ -30,23 +30,27 @@ def capture_counts(reference: Reference, ids: list[np.ndarray], layers: dict[str
                 counts = [(read[f"{group}{layer}"][first:] > 0).sum(0) for layer in layers[group]]
                 rows.setdefault(f"{group}/positive_count", []).append(counts)
         if "routed" in layers:
-            positive, selected, weights = [], [], []
+            positive, selected, weights, norms = [], [], [], []
             for layer in layers["routed"]:
                 theirs = reference.routed(read[f"x{layer}"], f"{reference.layer(layer)}.mlp")
                 values = theirs.gate if convention == "gate" else theirs.product
                 per_expert = np.zeros((experts, values.shape[2]))
-                times, mass = np.zeros(experts), np.zeros(experts)
+                times, mass, added = np.zeros(experts), np.zeros(experts), np.zeros(experts)
                 for token in range(first, len(text)):
                     for choice, expert in enumerate(theirs.chosen[token]):
                         per_expert[expert] += values[token, choice] > 0
                         times[expert] += 1
                         mass[expert] += theirs.weight[token, choice]
+                        added[expert] += theirs.weight[token, choice] * np.linalg.norm(theirs.output[token, choice])
                 positive.append(per_expert)
                 selected.append(times)
                 weights.append(mass)
+                norms.append(added)
             rows.setdefault("routed/positive_count", []).append(positive)
             rows.setdefault("routed/selected_count", []).append(selected)
             rows.setdefault("routed/gate_sum", []).append(weights)
+            if value_statistics:
+                rows.setdefault("routed/norm_sum", []).append(norms)
     return {name: np.asarray(values) for name, values in rows.items()}
 
 

@@ -24,7 +24,7 @@ class CaptureSettings:
       convention: `gate` counts act_fn(gate_proj(x)) > 0, `product` counts the input of down_proj > 0.
       keep: `counts` of all neurons, or the `sets` that they are cut to. Counts are cut by `identify`, in whatever way;
         sets are cut on the device and take a sixteenth of the bytes, for one way to cut.
-      value_statistics: store sums and maxima of the activations too, for `counts`.
+      value_statistics: store sums and maxima of the activations too, and sums of what experts add, for `counts`.
       rows_per_block: instructions that are written together, a power of two; 0 chooses by size.
     """
 

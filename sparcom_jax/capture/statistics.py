@@ -25,7 +25,7 @@ class Statistics:
       rows: texts R that a batch can hold.
       experts: experts E on this device; 0 for a dense model.
       convention: which activation is counted: `gate` is act_fn(gate_proj(x)), `product` is the input of down_proj.
-      values: whether sums and maxima of the activation are kept too.
+      values: whether sums and maxima of the activation, and sums of what experts add, are kept too.
       counting: how it is counted, as in `Kernels`.
     """
 
@@ -44,7 +44,7 @@ class Statistics:
 
         Returns:
           For each tap: `positive_count` [R, F] (routed: [R, E, F]), with `values` also `value_sum` and `value_max`;
-          for routed also `selected_count` and `gate_sum` [R, E_all].
+          for routed also `selected_count` and `gate_sum` [R, E_all], with `values` also `norm_sum`.
         """
         return {
             name: self._routed(tap, batch) if isinstance(tap, RoutedTap) else self._dense(tap, batch)
@@ -86,10 +86,15 @@ class Statistics:
         all_experts = tap.logits.shape[-1]
         hit = jnp.where(batch.counted[:, None, None], jax.nn.one_hot(tap.chosen, all_experts, dtype=jnp.float32), 0.0)
         selected = _sum(jnp.sum(hit, axis=1), batch.row, self.rows)
-        gate_sum = _sum(
-            jnp.einsum("SKE,SK->SE", hit, tap.weight.astype(jnp.float32), precision="highest"), batch.row, self.rows
-        )
-        return {"positive_count": count, **values, "selected_count": selected.astype(jnp.uint16), "gate_sum": gate_sum}
+
+        def by_expert(added: Float[Array, "S K"]) -> Float[Array, "R E"]:
+            return _sum(jnp.einsum("SKE,SK->SE", hit, added, precision="highest"), batch.row, self.rows)
+
+        weight = tap.weight.astype(jnp.float32)
+        of_experts = {"selected_count": selected.astype(jnp.uint16), "gate_sum": by_expert(weight)}
+        if self.values:
+            of_experts["norm_sum"] = by_expert(weight * tap.norm)
+        return {"positive_count": count, **values, **of_experts}
 
     def _values(
         self, activation: Float[Array, "A F"], segment: Int[Array, "A"], counted: Bool[Array, "A 1"], segments: int

@@ -28,7 +28,7 @@ class Kept:
 
     Attributes:
       convention: which activation is counted: `gate` is act_fn(gate_proj(x)), `product` is the input of down_proj.
-      values: whether sums and maxima of the activation are kept beside the counts.
+      values: whether sums and maxima of the activation, and sums of what experts add, are kept beside the counts.
       selection: how sets are chosen that are kept instead of counts; None where counts are kept.
     """
 

@@ -107,7 +107,8 @@ class MoE(nnx.Module):
         outputs = jnp.take(outputs, plan.entry, axis=0, mode="fill", fill_value=0)
         edited = edits.weigh(weight, chosen, variant)
         y = jnp.einsum("SKD,SK->SD", outputs, replicated_input(edited, axis))
-        taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight)}
+        norm = sum_over(jnp.linalg.norm(outputs.astype(jnp.float32), axis=-1), axis)
+        taps: LayerTaps = {"routed": RoutedTap(gate, product, plan.slot, plan.expert, logits, chosen, weight, norm)}
         if self.experts.shared_width:
             product, taps["shared"] = self.shared.neurons(read, edits.shared, variant)
             shared = self.shared.down(product)

@@ -15,6 +15,7 @@ dispatch (each token appears K times, sorted by expert, with unused entries betw
 |          |                   | `logits`  | [S, E] | router logits                                          |
 |          |                   | `chosen`  | [S, K] | experts of the token, by falling weight; E for padding |
 |          |                   | `weight`  | [S, K] | their routing weights; 0 for padding                   |
+|          |                   | `norm`    | [S, K] | Euclidean norm of what down_proj of each returns       |
 """
 
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class RoutedTap(NamedTuple):
     logits: Float[Array, "S E"]
     chosen: Int[Array, "S K"]
     weight: Float[Array, "S K"]
+    norm: Float[Array, "S K"]
 
 
 LayerTaps = dict[str, NeuronTap | RoutedTap]

@@ -1,4 +1,4 @@
-"""Scores of experts by routing: those of ESFT and of SteerMoE.
+"""Scores of experts by routing: those of ESFT, of SteerMoE and of REAP.
 
 Axis legend: I instructions, C categories, L layers, E experts.
 """
@@ -53,6 +53,24 @@ def by_layers(relevance: PER_CATEGORY) -> PER_CATEGORY:
     layer.
     """
     return relevance / np.maximum(relevance.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def reap(
+    norm_sum: Float64[np.ndarray, "I L E"], selected: Float64[np.ndarray, "I L E"], sample: Sample
+) -> Float32[np.ndarray, "C L E"]:
+    """Mean, over a category's tokens that are routed to an expert, of its routing weight times the norm of its output.
+
+    The saliency of router-weighted expert activation pruning (Lasby et al. 2025, arXiv 2510.13999): how much an expert
+    adds where it is used, not how often it is. 0 for an expert that no token of the category is routed to.
+
+    Args:
+      norm_sum: sums of the routing weight times the norm of the expert's output.
+      selected: tokens routed to each expert.
+      sample: the instructions.
+    """
+    members = sample.members.astype(np.float64)
+    total, tokens = (np.einsum("ci,ile->cle", members, values) for values in (norm_sum, selected))
+    return (total / np.maximum(tokens, 1)).astype(np.float32)
 
 
 def risk_difference(selected: Float64[np.ndarray, "I L E"], sample: Sample) -> Float32[np.ndarray, "C L E"]:

@@ -14,7 +14,7 @@ from sparcom_jax.select.average_precision import average_precision
 from sparcom_jax.select.cores import core, general, unique
 from sparcom_jax.select.counts import Kept, Measure, measure_units
 from sparcom_jax.select.difference import difference
-from sparcom_jax.select.experts import by_layers, esft, mean_of_instructions, risk_difference
+from sparcom_jax.select.experts import by_layers, esft, mean_of_instructions, reap, risk_difference
 from sparcom_jax.select.lape import activation_probability, lape
 from sparcom_jax.select.sample import Sample
 from sparcom_jax.select.settings import SelectSettings
@@ -32,7 +32,7 @@ MEASURES: dict[str, Measure] = {
 """By selector, what it takes from the counts of a unit."""
 CORES = {"core": core, "unique": unique, "general": general}
 LAYER_SHARE = {"esft_gate": 0.1, "esft_token": 0.2}
-ROUTING = (*LAYER_SHARE, "risk_difference")
+ROUTING = (*LAYER_SHARE, "risk_difference", "reap")
 
 ByGroup = Mapping[str, np.ndarray]
 
@@ -114,8 +114,15 @@ def _of_counts(selector: str, kept: Kept) -> Scored:
 
 
 def _of_routing(run: Run, sample: Sample, settings: SelectSettings, selector: str) -> Scored:
-    statistic = "gate_sum" if selector == "esft_gate" else "selected_count"
+    statistic = {"esft_gate": "gate_sum", "reap": "norm_sum"}.get(selector, "selected_count")
+    if run.store.read(f"routed/{statistic}/zarr.json") is None:
+        raise InputError(f"{run.location}: no routed/{statistic}, which selector {selector} reads; capture with "
+                         f"value_statistics")  # fmt: skip
     sums = run.read(f"routed/{statistic}")[sample.rows].astype(np.float64)
+    if selector == "reap":
+        selected = run.read("routed/selected_count")[sample.rows].astype(np.float64)
+        score = {EXPERT_GROUP: reap(sums, selected, sample)}
+        return Scored(score, _above(score, 0.0))
     if selector == "risk_difference":
         score = {EXPERT_GROUP: risk_difference(sums, sample)}
         return Scored(score, _above(score, 0.0))

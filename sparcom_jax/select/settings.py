@@ -15,6 +15,7 @@ SELECTORS: dict[str, tuple[str, ...]] = {
     "esft_gate": ("layer_share", "by_layers"),
     "esft_token": ("layer_share", "by_layers"),
     "risk_difference": (),
+    "reap": (),
     "attribution": ("expert_size", "method"),
 }
 """By selector, the settings that it reads beside those that all read."""

@@ -58,6 +58,7 @@ MASK = Statistic("mask", "uint8", "bits", True)
 CUT_COUNT = Statistic("cut_count", "uint16", "instruction", False)
 SELECTED_COUNT = Statistic("selected_count", "uint16", "experts", False)
 GATE_SUM = Statistic("gate_sum", "float32", "experts", False)
+NORM_SUM = Statistic("norm_sum", "float32", "experts", False)
 
 
 def kept_statistics(group: Group, *, sets: bool, values: bool) -> tuple[Statistic, ...]:
@@ -66,7 +67,8 @@ def kept_statistics(group: Group, *, sets: bool, values: bool) -> tuple[Statisti
     Args:
       group: the neurons.
       sets: whether sets are kept instead of counts.
-      values: whether sums and maxima of the activations are kept beside the counts.
+      values: whether sums and maxima of the activations, and sums of what experts add, are kept beside the counts.
     """
     of_neurons = (MASK, CUT_COUNT) if sets else (POSITIVE_COUNT, *((VALUE_SUM, VALUE_MAX) if values else ()))
-    return of_neurons + ((SELECTED_COUNT, GATE_SUM) if group.name == "routed" else ())
+    of_experts = (SELECTED_COUNT, GATE_SUM, *((NORM_SUM,) if values else ()))
+    return of_neurons + (of_experts if group.name == "routed" else ())

@@ -91,11 +91,11 @@ class Reference:
                 token, choice = torch.where(chosen == expert)
                 parts.append((token, choice, *_activations(block.experts, expert, given[token])))
             gate = given.new_zeros(*chosen.shape, parts[0][2].shape[-1])
-            product = torch.zeros_like(gate)
-            for token, choice, gates, products in parts:
-                gate[token, choice], product[token, choice] = gates, products
-        numbers = [part.float().cpu().numpy() for part in (logits, weight, gate, product)]
-        return Routed(numbers[0], numbers[1], numbers[2], numbers[3], chosen.cpu().numpy())
+            product, output = torch.zeros_like(gate), given.new_zeros(*chosen.shape, given.shape[-1])
+            for token, choice, gates, products, outputs in parts:
+                gate[token, choice], product[token, choice], output[token, choice] = gates, products, outputs
+        numbers = [part.float().cpu().numpy() for part in (logits, weight, gate, product, output)]
+        return Routed(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], chosen.cpu().numpy())
 
 
 class Routed(NamedTuple):
@@ -105,15 +105,18 @@ class Routed(NamedTuple):
     weight: Float[np.ndarray, "T K"]
     gate: Float[np.ndarray, "T K F"]
     product: Float[np.ndarray, "T K F"]
+    output: Float[np.ndarray, "T K D"]
     chosen: Int[np.ndarray, "T K"]
 
 
-def _activations(experts: Any, expert: int, x: Any) -> tuple[Any, Any]:
-    """act_fn(gate_proj(x)), and the input of down_proj."""
+def _activations(experts: Any, expert: int, x: Any) -> tuple[Any, Any, Any]:
+    """act_fn(gate_proj(x)), the input of down_proj, and what it returns."""
     if hasattr(experts, "alpha"):  # gpt-oss
         both = x @ experts.gate_up_proj[expert] + experts.gate_up_proj_bias[expert]
         gate = both[..., ::2].clamp(max=experts.limit)
-        return gate * torch.sigmoid(experts.alpha * gate), experts._apply_gate(both)
+        product = experts._apply_gate(both)
+        output = product @ experts.down_proj[expert] + experts.down_proj_bias[expert]
+        return gate * torch.sigmoid(experts.alpha * gate), product, output
     gate, up = (x @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
     gate = experts.act_fn(gate)
-    return gate, gate * up
+    return gate, gate * up, (gate * up) @ experts.down_proj[expert].T

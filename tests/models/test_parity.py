@@ -92,6 +92,7 @@ def compare_routed(tap: Any, reference: Reference, x: np.ndarray, mlp: str, span
     close(tap.logits[span], theirs.logits)
     np.testing.assert_array_equal(tap.chosen[span], theirs.chosen)
     np.testing.assert_allclose(tap.weight[span], theirs.weight, atol=1e-5 * np.abs(theirs.weight).max())
+    close(tap.norm[span], np.linalg.norm(theirs.output, axis=-1))
     for token in range(span.stop - span.start):
         entries = np.flatnonzero(tap.slot == span.start + token)
         assert sorted(tap.expert[entries]) == sorted(theirs.chosen[token])

@@ -20,7 +20,7 @@ from sparcom_jax.select.sample import STRATUM_ROWS, Sample
 from sparcom_jax.select.select import select
 from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.store.run import Run
-from sparcom_jax.store.statistics import POSITIVE_COUNT
+from sparcom_jax.store.statistics import NORM_SUM, POSITIVE_COUNT
 from sparcom_jax.store.units import open_units
 from sparcom_jax.units.unit_set import UnitSet
 from tests.synthetic import DENSE, MIXED, ROWS_PER_WRITE, make_run, random_values, write_attribution
@@ -202,6 +202,23 @@ def test_risk_difference_counts_tokens(run: Run) -> None:
         expected = selected[one].sum(0) / tokens[one].sum() - selected[~one].sum(0) / tokens[~one].sum()
         np.testing.assert_allclose(units.score["expert"][category], expected, atol=1e-6)
         assert np.flatnonzero(units.mask["expert"][category]) == [np.argmax(expected)]
+
+
+def test_reap_is_what_an_expert_adds_where_it_is_used(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LABELS, groups=MIXED, seed=5)
+    settings = SelectSettings(selector="reap", half="all", size=3)
+    with pytest.raises(InputError, match=r"no routed/norm_sum, which selector reap reads; capture with value_statist"):
+        select(run, settings)
+    selected, labels = run.read("routed/selected_count").astype(float), np.array(LABELS)
+    sums = (selected * np.random.default_rng(0).random(selected.shape)).astype(np.float32)
+    run.store.create_array(NORM_SUM.array(run.groups["routed"], len(LABELS), ROWS_PER_WRITE)).write(sums).result()
+    units = one_of(run, settings)
+    for category in range(3):
+        one = labels == category
+        expected = sums[one].astype(float).sum(0) / selected[one].sum(0)
+        np.testing.assert_allclose(units.score["expert"][category], expected, rtol=1e-5)
+        highest = np.argsort(-expected, axis=None)[:3]
+        assert set(np.flatnonzero(units.mask["expert"][category])) == set(highest)
 
 
 def test_attribution_is_of_the_half_that_chooses_less_the_mean_of_the_others(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ ROUTED = Group("routed", (1,), ("expert", "neuron"), (4, 11))
     (MLP, True, False, {"mask": ("uint8", (9, 2, 3)), "cut_count": ("uint16", (9,))}),
     (ROUTED, True, False, {"mask": ("uint8", (9, 1, 4, 2)), "cut_count": ("uint16", (9,)),
                            "selected_count": ("uint16", (9, 1, 4)), "gate_sum": ("float32", (9, 1, 4))}),
+    (ROUTED, False, True, {"positive_count": ("uint16", (9, 1, 4, 11)), "value_sum": ("float32", (9, 1, 4, 11)),
+                           "value_max": ("float32", (9, 1, 4, 11)), "selected_count": ("uint16", (9, 1, 4)),
+                           "gate_sum": ("float32", (9, 1, 4)), "norm_sum": ("float32", (9, 1, 4))}),
 ])  # fmt: skip
 def test_arrays(group: Group, sets: bool, values: bool, expected: dict[str, tuple[str, tuple[int, ...]]]) -> None:
     kept = kept_statistics(group, sets=sets, values=values)
