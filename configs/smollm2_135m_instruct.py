@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.pairs = ConfigDict({"smollm2": {"tuned": ".cache/SmolLM2-135M-Instruct.Q4_1.gguf"}})
     config.capture.template = "chat"
+    config.attribute.per_category = 40
     config.ablate.per_category = 4
     config.ablate.draws = 20
     return config

@@ -1,6 +1,7 @@
 """Attributes the likelihood of the reference responses to every neuron and expert, by gradients.
 
-launch/attribute.py --model=MODEL_DIR --run=RUN [--method=gradient] [--steps=16] [--config=configs/NAME.py]
+launch/attribute.py --model=MODEL_DIR --run=RUN [--method=gradient] [--steps=16] [--per_category=0]
+                    [--config=configs/NAME.py]
 """
 
 from absl import flags

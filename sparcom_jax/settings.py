@@ -89,11 +89,10 @@ class StudySettings:
                 if reads := [one for one in selectors if one in OF_COUNTS]:
                     raise InputError(f"{setting} {reads[0]} reads counts, and with capture.keep=sets there are none; "
                                      f"take core, unique or general, or capture.keep=counts")  # fmt: skip
-        if "attribution" in self.select.selectors:
-            for section in ("select", "align"):
-                if (method := self.sections[section].method) != self.attribute.method:
-                    raise InputError(f"{section}.method is {method}, but a study has one attribution, and "
-                                     f"attribute.method is {self.attribute.method}")  # fmt: skip
+        for section in ("align", *(("select",) if "attribution" in self.select.selectors else ())):
+            if (method := self.sections[section].method) != self.attribute.method:
+                raise InputError(f"{section}.method is {method}, but a study has one attribution, and "
+                                 f"attribute.method is {self.attribute.method}")  # fmt: skip
 
 
 def default_config() -> ConfigDict:

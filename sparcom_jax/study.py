@@ -39,9 +39,10 @@ Checkpoint = dict[str, str]
 
 
 def analyze(study: StudySettings, output: Path) -> Path:
-    """Runs a study: train (if asked), convert, capture, identify, evaluate, select, ablate, compare, report.
+    """Runs a study, from checkpoints to the report.
 
-    Where `select.selector` names `attribution`, attribute and align come before select.
+    Its stages: train, convert, capture, identify, evaluate, attribute, align, select, agree, ablate, compare.
+    Without counts (`capture.keep`) nothing can be aligned, and attribute is left out where no selector reads it.
 
     When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
     now, or what it made is gone. Capture goes on within its stage; if its model or the instructions are others by now,
@@ -187,8 +188,9 @@ def _study_model(
 
     selectors = study.select.selectors
     of_units = made
-    if "attribution" in selectors:
-        of_units = {**made, "attribution": _attribute(stages, output, study, name, {"model": model, "run": run})}
+    if study.capture.keep == "counts" or "attribution" in selectors:
+        attribution = _attribute(stages, output, study, name, {"model": model, "run": run})
+        of_units = {**made, "attribution": attribution} if "attribution" in selectors else made
 
     def units_digest() -> str:
         digests = [open_units(open_run(run_path), selector).digest for selector in selectors]

@@ -114,10 +114,11 @@ def write_sets(run: Run, masks: Masks, name: str = DEFAULT_SET, **selection: obj
     run.store.write_group(sets_path(name), made.to_json())
 
 
-def write_attribution(run: Run, values: Masks, method: str = "gradient") -> Attribution:
-    """Writes an attribution given as values [I, L, ...] by group."""
+def write_attribution(run: Run, values: Masks, method: str = "gradient", per_category: int = 0) -> Attribution:
+    """Writes an attribution given as values [I, L, ...] by group, of the first instructions of each category."""
+    values = {name: of_group[run.first_rows(per_category)] for name, of_group in values.items()}
     attributes = {"schema_version": SCHEMA_VERSION, "method": method, "steps": 1, "groups": list(values),
-                  "run_digest": run.digest}  # fmt: skip
+                  "run_digest": run.digest, "per_category": per_category}  # fmt: skip
     for name, of_group in values.items():
         spec = value_array(method, run.groups[name], len(of_group), ROWS_PER_WRITE)
         run.store.create_array(spec).write(of_group.astype(np.float32)).result()

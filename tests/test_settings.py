@@ -254,6 +254,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("evaluate", {"stratum_rows": 0}, "stratum_rows is 0: it must be 1 or more"),
     ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
     ("attribute", {"steps": 0}, "steps must be positive, got 0"),
+    ("attribute", {"per_category": -1}, "per_category must not be negative, got -1"),
     ("align", {"epsilon": 2.0}, "epsilon is 2.0: it must be above 0 and at most 1"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
 ])  # fmt: skip
@@ -271,6 +272,9 @@ def test_a_study_has_one_attribution() -> None:
     study = dataclasses.replace(StudySettings(), select=SelectSettings(selector="auroc,attribution"))
     study.check()
     other = dataclasses.replace(study, attribute=dataclasses.replace(study.attribute, method="integrated"))
+    with pytest.raises(InputError, match=r"align\.method is gradient, but a study has one attribution"):
+        other.check()
+    other = dataclasses.replace(other, align=dataclasses.replace(study.align, method="integrated"))
     with pytest.raises(InputError, match=r"select\.method is gradient, but a study has one attribution"):
         other.check()
 

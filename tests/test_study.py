@@ -26,6 +26,7 @@ FIELDS = {
     "vocab_size": 512, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
+BEFORE_ABLATE = ("convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree")
 MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
 
 
@@ -37,6 +38,7 @@ def study(file: Path) -> ConfigDict:
     for section in (config.evaluate, config.compare):
         section.permutations = section.bootstraps = 20
     config.select.update({"size": 4, "expert_size": 1, "control_length": False})
+    config.attribute.per_category = 2
     config.ablate.update({"per_category": 1, "draws": 1, "bootstraps": 5})
     config.identify.update({"epsilon": 0.2, "expert_per_layer": 1})
     config.pairs = ConfigDict({
@@ -78,7 +80,8 @@ def test_everything_is_there(finished: Path) -> None:
     results = {path.parent.name for path in finished.glob("results/*/summary.json")}
     models = ["dense-base", "dense-tuned", "moe-base", "moe-tuned"]
     assert results == {
-        *(result for model in models for result in (f"evaluate-{model}", f"agree-{model}", f"ablate-{model}-auroc")),
+        *(f"{kind}-{model}" for model in models for kind in ("evaluate", "align", "agree")),
+        *(f"ablate-{model}-auroc" for model in models),
         "compare-dense-base-dense-tuned", "compare-moe-base-moe-tuned",
         "compare-dense-base-moe-base", "compare-dense-tuned-moe-tuned",
     }  # fmt: skip
@@ -138,11 +141,11 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     found = stages_of(log)
     assert found["made"] == [
         "train-dense",
-        *(f"{kind}-dense-tuned" for kind in ("convert", "capture", "identify", "evaluate", "select", "agree")),
+        *(f"{kind}-dense-tuned" for kind in BEFORE_ABLATE),
         "ablate-dense-tuned-auroc",
         "compare-dense-base-dense-tuned", "compare-dense-tuned-moe-tuned",
     ]  # fmt: skip
-    assert len(found["kept"]) == 7 + 1 + 2 * 7 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
+    assert len(found["kept"]) == 9 + 1 + 2 * 9 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
     assert "capture-dense-tuned: is made again, because of another model\n" in log
     assert f"{output / 'runs/dense-tuned'}: was made of that and is deleted" in log
     assert "compare-dense-tuned-moe-tuned: is made again, because of another run of dense-tuned and set of dense" in log
@@ -169,7 +172,7 @@ def lone(finished: Path, instruction_file: Path, tmp_path: Path) -> ConfigDict:
     return config
 
 
-LONE = [*(f"{kind}-lone-base" for kind in ("convert", "capture", "identify", "evaluate", "select", "agree")),
+LONE = [*(f"{kind}-lone-base" for kind in BEFORE_ABLATE),
         "ablate-lone-base-auroc"]  # fmt: skip
 
 
@@ -351,7 +354,7 @@ def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_p
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert made == {
         *(result for model in ("lone-tuned", "both-base", "both-tuned")
-          for result in (f"evaluate-{model}", f"agree-{model}", f"ablate-{model}-auroc")),
+          for result in (*(f"{kind}-{model}" for kind in ("evaluate", "align", "agree")), f"ablate-{model}-auroc")),
         "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
     }  # fmt: skip
     same = sj.open_run(tmp_path / "runs" / "lone-tuned").read("mlp/positive_count")

@@ -1,6 +1,6 @@
 """Whether the units that are active most are those that matter: frequency beside attribution, layer by layer.
 
-Axis legend: I instructions, C categories, U units of a layer.
+Axis legend: A instructions that are attributed, C categories, U units of a layer.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def align(run: Run, output: Path, settings: AlignSettings = AlignSettings()) -> 
             "attribution": attribution.record(),
             "settings": asdict(settings),
             "categories": run.categories,
-            "instructions": np.bincount(run.category, minlength=len(run.categories)),
+            "instructions": np.bincount(attribution.category, minlength=len(run.categories)),
             "tables": [table.name for table in TABLES["align"]],
             "groups": {name: _summary(run, name, [row for row in rows if row["group"] == name])
                        for name in attribution.groups},
@@ -82,8 +82,9 @@ def _rows(run: Run, attribution: Attribution, epsilon: float) -> Iterator[Row]:
         for name, group in attribution.groups.items():
             frequency = run.frequency(name)
             for index, layer in enumerate(group.layers):
-                p = np.asarray(finished(frequency[:, index].read(), run.location))
-                means = [_means(run, values) for values in (p.reshape(len(p), -1), attribution.layer(name, index))]
+                p = np.asarray(finished(frequency[:, index].read(), run.location))[attribution.rows]
+                both = p.reshape(len(p), -1), attribution.layer(name, index)
+                means = [_means(attribution, values) for values in both]
                 units = means[0].shape[1]
                 k = least_whole(epsilon, units)
                 beyond = [less_others(one) for one in means]
@@ -95,11 +96,11 @@ def _rows(run: Run, attribution: Attribution, epsilon: float) -> Iterator[Row]:
                 bar.advance()
 
 
-def _means(run: Run, values: Float[np.ndarray, "I U"]) -> Float[np.ndarray, "C U"]:
-    """Means over the instructions of each category; NaN of one without any."""
-    means = np.full((len(run.categories), values.shape[1]), np.nan)
-    for category in np.unique(run.category):
-        means[category] = values[run.category == category].mean(axis=0, dtype=np.float64)
+def _means(attribution: Attribution, values: Float[np.ndarray, "A U"]) -> Float[np.ndarray, "C U"]:
+    """Means over the attributed instructions of each category; NaN of one without any."""
+    means = np.full((len(attribution.run.categories), values.shape[1]), np.nan)
+    for category in np.unique(attribution.category):
+        means[category] = values[attribution.category == category].mean(axis=0, dtype=np.float64)
     return means
 
 

@@ -47,7 +47,7 @@ def attribute(
     settings: AttributeSettings = AttributeSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
 ) -> Attribution:
-    """Attributes the log likelihood of every instruction's reference response to all neurons and experts.
+    """Attributes the log likelihood of instructions' reference responses to all neurons and experts.
 
     The value of a unit is what switching it off would take from the mean log likelihood of the response's tokens, to
     first order, in nats per token: the sum over all tokens of the text of activation times gradient. Above 0, the unit
@@ -73,7 +73,7 @@ def attribute(
     require_model_of(run, model)
     placement = make_placement(execution.placement, model.config)
     dtype = compute_dtype(execution.dtype, model.dtype)
-    rows = np.arange(len(run.instructions))
+    rows = run.first_rows(settings.per_category)
     texts, size = texts_of(model, run, rows), rows_of_a_block(run.groups)
     attributes = _attributes(run, settings, execution, placement, dtype)
     path, store = attribution_path(settings.method), run.store
@@ -88,7 +88,7 @@ def attribute(
             store.write_group(f"{path}/{name}")
         row_bytes = sum(4 * group.unit_count for group in run.groups.values()) // placement.model
         plan = make_plan(texts.lengths, size, execution.batch_tokens, max(GRADIENT_BYTES // row_bytes, 1))
-        names = [row["id"] for row in run.instructions]
+        names = [run.instructions[row]["id"] for row in rows]
         blocks = Values(place_model(model, placement, dtype), texts, names, settings.path, run.groups)
         with progress("attribute", len(rows), "instructions", int(was.sum())) as bar:
             for bins, start in zip(plan.blocks, range(0, len(rows), size), strict=True):
@@ -113,6 +113,7 @@ def _attributes(
         "schema_version": SCHEMA_VERSION,
         "method": settings.method,
         "steps": len(settings.path),
+        "per_category": settings.per_category,
         "groups": list(run.groups),
         "run_digest": run.digest,
         "model_digest": run.manifest.model.digest,

@@ -14,10 +14,12 @@ class AttributeSettings:
     Attributes:
       method: `gradient`, activation x gradient, or `integrated`, its mean on a path from all units off to all on.
       steps: points of the path of `integrated`; each costs as much as `gradient`.
+      per_category: instructions of each category that are attributed, the first in the run's order; 0 takes all.
     """
 
     method: str = "gradient"
     steps: int = 16
+    per_category: int = 0
 
     def check(self) -> None:
         """Refuses values that mean nothing.
@@ -29,6 +31,8 @@ class AttributeSettings:
             raise InputError(f"method {self.method!r} is not known; known: {', '.join(METHODS)}")
         if self.steps < 1:
             raise InputError(f"steps must be positive, got {self.steps}")
+        if self.per_category < 0:
+            raise InputError(f"per_category must not be negative, got {self.per_category}")
         if self.method == "gradient" and self.steps != AttributeSettings.steps:
             raise InputError(f"steps {self.steps} has no effect with method gradient; leave it out")
 

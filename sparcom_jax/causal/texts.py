@@ -69,10 +69,9 @@ def scored_rows(run: Run, subject: Subject, settings: AblationSettings) -> Int64
     eligible = np.ones(len(run.instructions), bool)
     if settings.measured != "all" and subject.chose is not None:
         eligible = subject.chose if settings.measured == "chosen" else ~subject.chose
-    rows = [np.flatnonzero((run.category == index) & eligible) for index in range(len(run.categories))]
-    if empty := [name for name, of in zip(run.categories, rows, strict=True) if not of.size]:
+    if empty := [name for index, name in enumerate(run.categories) if not (eligible & (run.category == index)).any()]:
         raise InputError(f"{run.location}: no instructions of {first_of(empty)} to measure on ({settings.measured})")
-    return np.sort(np.concatenate([of[: settings.per_category or len(of)] for of in rows]))
+    return run.first_rows(settings.per_category, eligible)
 
 
 def require_model_of(run: Run, model: ModelDir) -> None:

@@ -6,6 +6,7 @@ Axis legend: I instructions, C categories.
 import numpy as np
 from jaxtyping import Float, Float32
 
+from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.select.sample import Sample
 from sparcom_jax.store.attribution import Attribution
 
@@ -27,10 +28,19 @@ def over_others(attribution: Attribution, sample: Sample) -> dict[str, Float32[n
 
     Args:
       attribution: what units contribute to the response of each instruction.
-      sample: the instructions that choose.
+      sample: the instructions that choose; of these, those that are attributed.
+
+    Raises:
+      InputError: none of a category is attributed.
     """
     rows = np.zeros(len(attribution.run.category), bool)
     rows[sample.rows] = True
+    run, counts = attribution.run, rows[attribution.rows]
+    if lacking := [
+        name for index, name in enumerate(run.categories) if not (attribution.category[counts] == index).any()
+    ]:
+        raise InputError(f"{run.location}: no instructions of {first_of(lacking)} that choose are attributed; run "
+                         f"attribute for more (per_category)")  # fmt: skip
     return {
         group: np.nan_to_num(less_others(attribution.category_means(group, rows))).astype(np.float32)
         for group in attribution.groups

@@ -1,12 +1,16 @@
-"""The attributions that are stored beside a run, below `RUN/attribution`. Axes as in `Run`; C categories."""
+"""The attributions that are stored beside a run, below `RUN/attribution`.
+
+Axis legend: as in `Run`; A instructions that are attributed, all I or the first of each category; C categories.
+"""
 
 import hashlib
 import json
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import finished
@@ -33,12 +37,12 @@ def rows_of_a_block(groups: dict[str, Group]) -> int:
 
 
 def value_array(method: str, group: Group, rows: int, rows_per_write: int) -> ArraySpec:
-    """The values of one group, `[I, *units]`.
+    """The values of one group, `[A, *units]`.
 
     Args:
       method: of the attribution.
       group: the units.
-      rows: number of instructions I.
+      rows: number of instructions A.
       rows_per_write: instructions in one written block.
     """
     name = f"{attribution_path(method)}/{group.name}/value"
@@ -46,12 +50,12 @@ def value_array(method: str, group: Group, rows: int, rows_per_write: int) -> Ar
 
 
 def done_array(method: str, rows: int, rows_per_write: int) -> ArraySpec:
-    """1 once the values of all groups of an instruction are durable, `[I]`."""
+    """1 once the values of all groups of an instruction are durable, `[A]`."""
     return vector(f"{attribution_path(method)}/done", "uint8", "instruction", rows, rows_per_write)
 
 
 class Attribution:
-    """What every unit of a run contributes to the log likelihood of each instruction's response.
+    """What every unit of a run contributes to the log likelihood of instructions' responses.
 
     Attributes:
       run: the run that it belongs to.
@@ -66,6 +70,16 @@ class Attribution:
         self.attributes = attributes
         self.groups = {name: run.groups[name] for name in attributes["groups"]}
 
+    @cached_property
+    def rows(self) -> Int64[np.ndarray, "A"]:
+        """Which instructions of the run are attributed."""
+        return self.run.first_rows(self.attributes["per_category"])
+
+    @property
+    def category(self) -> UInt8[np.ndarray, "A"]:
+        """Category index of each of them."""
+        return self.run.category[self.rows]
+
     @property
     def digest(self) -> str:
         """Digest of all that the values depend on."""
@@ -74,10 +88,10 @@ class Attribution:
     def record(self) -> dict[str, Any]:
         """What results say of the attribution that they were made from."""
         return {"name": self.method, "run": self.run.address, "digest": self.digest, "method": self.method,
-                "steps": self.attributes["steps"]}  # fmt: skip
+                "steps": self.attributes["steps"], "per_category": self.attributes["per_category"]}  # fmt: skip
 
     def value(self, group: str) -> ts.TensorStore:
-        """The values of a group, `[I, *units]` float32 in nats per token; above 0 the unit helps.
+        """The values of a group, `[A, *units]` float32 in nats per token; above 0 the unit helps.
 
         Raises:
           InputError: it has no values of the group.
@@ -86,7 +100,7 @@ class Attribution:
             raise InputError(f"{self.run.location}: attribution {self.method!r} has no group {group!r}")
         return self.run.store.open_array(f"{attribution_path(self.method)}/{group}/value")
 
-    def layer(self, group: str, layer: int) -> Float32[np.ndarray, "I U"]:
+    def layer(self, group: str, layer: int) -> Float32[np.ndarray, "A U"]:
         """The values of the units of one layer, flattened.
 
         Args:
@@ -97,18 +111,18 @@ class Attribution:
         return values.reshape(len(values), -1)
 
     def category_means(self, group: str, rows: Bool[np.ndarray, "I"]) -> Float64[np.ndarray, "C *units"]:
-        """Mean over the instructions of each category, layer by layer; NaN of a category without any.
+        """Mean over the attributed instructions of each category, layer by layer; NaN of a category without any.
 
         Args:
           group: name of the group.
-          rows: which instructions count.
+          rows: which instructions of the run count.
         """
         of = self.groups[group]
         means = np.full((len(self.run.categories), len(of.layers), of.unit_count // len(of.layers)), np.nan)
         for layer in range(len(of.layers)):
-            values = self.layer(group, layer)
-            for category in np.unique(self.run.category[rows]):
-                means[category, layer] = values[rows & (self.run.category == category)].mean(axis=0, dtype=np.float64)
+            values, counts = self.layer(group, layer), rows[self.rows]
+            for category in np.unique(self.category[counts]):
+                means[category, layer] = values[counts & (self.category == category)].mean(axis=0, dtype=np.float64)
         return means.reshape(len(means), *of.shape)
 
 
@@ -128,7 +142,8 @@ def open_attribution(run: Run, method: str) -> Attribution:
     complete, names = attributes.pop("complete", None), attributes.get("groups")
     if not complete:
         raise InputError(f"{where}: is incomplete: run the same attribute command again to finish it")
-    if not isinstance(names, list) or not {*map(str, names)} <= run.groups.keys() or "steps" not in attributes:
+    known = isinstance(names, list) and {*map(str, names)} <= run.groups.keys()
+    if not known or not {"steps", "per_category"} <= attributes.keys():
         raise InputError(f"{where}/zarr.json: not the attributes of an attribution of this run; run attribute again")
     if attributes.get("run_digest") != run.digest:
         raise InputError(f"{where}: was made of another run (of another model, or of other instructions or settings)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import UInt8, UInt32
+from jaxtyping import Bool, Int64, UInt8, UInt32
 
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.store.arrays import Store, finished
@@ -111,6 +111,17 @@ class Run:
             names = first_of([self.instructions[row]["id"] for row in missing[:6]])
             raise InputError(f"{self.location}: capture is incomplete, {missing.size} of {self.done.size} instructions "
                              f"are not done ({names}); run the same capture command again to finish it")  # fmt: skip
+
+    def first_rows(self, per_category: int, eligible: Bool[np.ndarray, "I"] | None = None) -> Int64[np.ndarray, "_"]:
+        """The first instructions of each category, in the order of the run.
+
+        Args:
+          per_category: how many; 0 takes all.
+          eligible: which instructions may be among them; None: all.
+        """
+        may = np.ones(len(self.category), bool) if eligible is None else eligible
+        rows = [np.flatnonzero(may & (self.category == index)) for index in range(len(self.categories))]
+        return np.sort(np.concatenate([of[: per_category or len(of)] for of in rows]))
 
     def read(self, name: str) -> np.ndarray:
         """Reads an array whole."""

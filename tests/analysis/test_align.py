@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.settings import AlignSettings
 from sparcom_jax.errors import InputError
-from tests.synthetic import MIXED, make_run, random_values, write_attribution
+from sparcom_jax.store.statistics import POSITIVE_COUNT
+from tests.synthetic import MIXED, ROWS_PER_WRITE, make_run, random_values, write_attribution
 from tests.synthetic_results import read_table
 
 LABELS = [0] * 7 + [1] * 5 + [2] * 9
@@ -53,6 +54,20 @@ def test_every_cell_is_plain_counting(tmp_path: Path) -> None:
             cells = [float(row["spearman"]) for row in rows if (row["group"], row["category"]) == (name, category)]
             assert found == pytest.approx(np.mean(cells), abs=1e-6)
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_only_what_is_attributed_is_compared(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LABELS)
+    values = random_values(run)
+    write_attribution(run, values, per_category=4)
+    summary = align(run, tmp_path / "some", AlignSettings(epsilon=0.2))
+    assert summary["instructions"] == [4, 4, 4]
+    rows = [*range(4), *range(7, 11), *range(12, 16)]
+    few = make_run(tmp_path / "few", [0] * 4 + [1] * 4 + [2] * 4, token_count=run.token_count[rows].tolist())
+    spec = POSITIVE_COUNT.array(run.groups["mlp"], len(rows), ROWS_PER_WRITE)
+    few.store.create_array(spec).write(run.count("mlp").read().result()[rows]).result()
+    write_attribution(few, {name: of_group[rows] for name, of_group in values.items()})
+    assert align(few, tmp_path / "all", AlignSettings(epsilon=0.2))["groups"] == summary["groups"]
 
 
 def test_frequency_that_is_attribution_is_aligned_and_its_reverse_is_not(tmp_path: Path) -> None:

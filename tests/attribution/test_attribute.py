@@ -243,6 +243,20 @@ def test_what_is_refused(llama: ModelDir, moe: ModelDir, llama_run: sj.Run, tmp_
         attribute(llama, sj.open_run(copy))
 
 
+def test_the_first_instructions_of_each_category(llama: ModelDir, llama_run: sj.Run, tmp_path: Path) -> None:
+    whole = attribute(llama, llama_run, execution=EXECUTION)
+    run = sj.open_run(shutil.copytree(llama_run.location, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "attribution")
+    some = attribute(llama, run, AttributeSettings(per_category=2), EXECUTION)
+    rows = [row for index in range(len(run.categories)) for row in np.flatnonzero(run.category == index)[:2]]
+    assert some.rows.tolist() == sorted(rows)
+    assert len(some.rows) < len(whole.rows) == len(run.instructions)
+    values = [np.asarray(one.value("mlp").read().result()) for one in (some, whole)]
+    np.testing.assert_allclose(values[0], values[1][some.rows], rtol=0, atol=1e-5 * np.abs(values[1]).max())
+    with pytest.raises(InputError, match=r"was made with another per_category \(2, now 0\); delete it"):
+        attribute(llama, run, execution=EXECUTION)
+
+
 def test_layers_that_are_computed_anew_need_less_memory_and_say_the_same(llama: ModelDir) -> None:
     params, batch = llama.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]), "float32"), batch_of()
 

@@ -15,6 +15,7 @@ from sparcom_jax.select import counts as counts_module
 from sparcom_jax.select.auroc import auroc
 from sparcom_jax.select.average_precision import average_precision
 from sparcom_jax.select.difference import difference
+from sparcom_jax.select.halves import in_half
 from sparcom_jax.select.lape import BAR, LOWEST
 from sparcom_jax.select.sample import STRATUM_ROWS, Sample
 from sparcom_jax.select.select import select
@@ -239,6 +240,29 @@ def test_attribution_is_of_the_half_that_chooses_less_the_mean_of_the_others(tmp
     assert (units.counts(["mlp", "shared", "routed"]) == 4).all()
     assert (units.counts(["expert"]) == 1).all()
     assert units.origin["attribution"] == made.record()
+
+
+def test_attribution_of_some_instructions_chooses_by_those_of_the_half(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LABELS, groups=MIXED, seed=5)
+    values = random_values(run)
+    made = write_attribution(run, values, per_category=9)
+    assert made.rows.tolist() == [*range(9), *range(31, 40), *range(56, 65)]
+    units = one_of(run, SelectSettings(selector="attribution", size=4, expert_size=1))
+    rows = np.isin([row["id"] for row in run.instructions], units.origin["half"])
+    rows[[row for row in range(len(rows)) if row not in made.rows]] = False
+    for group, of_group in values.items():
+        means = [of_group[rows & (run.category == category)].mean(axis=0) for category in range(3)]
+        for category, own in enumerate(means):
+            others = np.mean([one for other, one in enumerate(means) if other != category], axis=0)
+            np.testing.assert_allclose(units.score[group][category], own - others, atol=1e-7)
+    write_attribution(run, values, "integrated", per_category=1)
+    message = r"no instructions of .* that choose are attributed; run attribute for more \(per_category\)"
+    for seed in range(3):
+        first = SelectSettings(selector="attribution", size=4, expert_size=1, method="integrated", seed=seed)
+        halves = [in_half(run, half, seed)[[0, 31, 56]] for half in ("first", "second")]
+        half = "second" if halves[0].all() else "first"  # one that lacks one of the three that are attributed
+        with pytest.raises(InputError, match=message):
+            select(run, replace(first, half=half))
 
 
 def test_sizes_and_ties(run: Run) -> None:
