@@ -18,6 +18,7 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
+from sparcom_jax.explore.settings import ExploreSettings
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
 
@@ -31,7 +32,7 @@ class StudySettings:
     Attributes:
       instructions: `hexainst`, or a JSONL file.
       set_name: name of the sets of a run, below RUN/sets/; that of the selector of `identify` by default.
-      execution: where and how a model runs, for capture, attribute and ablate.
+      execution: where and how a model runs, for capture, attribute, ablate and explore.
       capture: what is fed, counted and kept.
       identify: how S(i) is chosen.
       attribute: how the likelihood of the responses is attributed to units.
@@ -43,6 +44,7 @@ class StudySettings:
       align: how frequency is compared with attribution.
       ablate: how units are switched off and what is measured.
       answer: how a model answers with units switched off.
+      explore: which units get a card, and what is on it.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
         {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.
@@ -62,6 +64,7 @@ class StudySettings:
     align: AlignSettings = AlignSettings()
     ablate: AblationSettings = AblationSettings()
     answer: AnswerSettings = AnswerSettings()
+    explore: ExploreSettings = ExploreSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "select": BASE | {"resampling", "store", "units"},
     "capture": BASE | {"batches", "convert", "engine", "identify", "instructions", "models", "store", "units"},
     "results": BASE,
+    "explore": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "resampling", "store", "units"},
     "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE
@@ -38,7 +39,8 @@ MAY_IMPORT = {
     "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},
-    "settings": BASE | {"analysis", "attribution", "capture", "causal", "engine", "identify", "select", "store"},
+    "settings": BASE
+    | {"analysis", "attribution", "capture", "causal", "engine", "explore", "identify", "select", "store"},
     "stages": BASE,
     "study": None,
     "__init__": None,

@@ -19,6 +19,7 @@ from sparcom_jax.attribution.attribute import attribute
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.errors import InputError
+from sparcom_jax.explore.explore import explore
 from sparcom_jax.identify.select import identify
 from sparcom_jax.identify.selection import OF_NEURONS, Selection
 from sparcom_jax.select.scores import MEASURES
@@ -40,7 +41,7 @@ import sparcom_jax.analysis.agree, sparcom_jax.analysis.align, sparcom_jax.analy
 import sparcom_jax.analysis.evaluate, sparcom_jax.analysis.sweep, sparcom_jax.attribution.attribute
 import sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.answers, sparcom_jax.causal.targets
-import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir
+import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir, sparcom_jax.explore.explore
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
@@ -59,7 +60,8 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("analysis.agree", "agree"), ("capture.capture", "capture"),
                      ("causal.ablate", "ablate"), ("causal.transfer", "transfer"), ("causal.answers", "answer"),
                      ("identify.select", "identify"), ("select.select", "select"),
-                     ("attribution.attribute", "attribute"), ("analysis.align", "align"), ("study", "analyze")):
+                     ("attribution.attribute", "attribute"), ("analysis.align", "align"),
+                     ("explore.explore", "explore"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
@@ -133,6 +135,14 @@ def test_every_field_of_an_attribution_and_of_an_alignment_arrives() -> None:
         assert launched(step, *OF_A_STEP[step], *by_config) == [SECTIONS[step], *rest]
         short = [flag(name, value) for name, value in DEFAULT[step].items()]
         assert launched(step, *OF_A_STEP[step], *by_config, *short) == [DEFAULT[step], *rest]
+
+
+def test_every_field_of_an_exploration_arrives() -> None:
+    by_config = [*overrides("explore", SECTIONS["explore"]), *overrides("execution", SECTIONS["execution"])]
+    settings, execution, more = launched("explore", "--model=m", "--run=r", "--units=u", *by_config, "--set=s")
+    assert (settings, execution, more["set_name"]) == (SECTIONS["explore"], SECTIONS["execution"], "s")
+    short = [flag(name, value) for name, value in SECTIONS["explore"].items()]
+    assert launched("explore", "--model=m", "--run=r", "--units=u", *short)[0] == SECTIONS["explore"]
 
 
 def test_every_field_of_answers_arrives() -> None:
@@ -228,7 +238,7 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate", "compare",
-        "sweep", "agree", "align", "ablate", "answer", "pairs",
+        "sweep", "agree", "align", "ablate", "answer", "explore", "pairs",
     ]  # fmt: skip
 
 
@@ -238,6 +248,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     for step, kinds in ((capture, ("settings", "selection", "execution")), (select, ("settings",)),
                         (evaluate, ("settings",)), (compare, ("settings",)),
                         (align, ("settings",)), (attribute, ("settings", "execution")),
+                        (explore, ("settings", "execution")),
                         (ablate, ("settings", "execution"))):  # fmt: skip
         parameters = inspect.signature(step).parameters
         section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
@@ -255,6 +266,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("compare", {"seed": -1}, "seed is -1: it must be 0 or more"),
     ("attribute", {"steps": 0}, "steps must be positive, got 0"),
     ("attribute", {"per_category": -1}, "per_category must not be negative, got -1"),
+    ("explore", {"top": 0}, "top must be positive, got 0"),
     ("align", {"epsilon": 2.0}, "epsilon is 2.0: it must be above 0 and at most 1"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
 ])  # fmt: skip

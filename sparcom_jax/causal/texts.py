@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from sparcom_jax.batches.templates import make_template
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.capture.texts import captured_template
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.subject import Subject
 from sparcom_jax.convert.model_dir import ModelDir
@@ -128,11 +128,7 @@ def prompts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> tuple
     tokenizer, config = model.tokenizer(), model.config
     captured = run.manifest.capture
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
-    template = make_template(captured["template"], tokenizer)
-    if template.digest != captured["template_digest"]:
-        raise InputError(f"{run.location}: was captured with another rendering of template {captured['template']!r}; "
-                         f"one that states the date is another every day: capture again")  # fmt: skip
-    reader = Reader(tokenizer, template, config.vocab_size, Limit(limit))
+    reader = Reader(tokenizer, captured_template(run, tokenizer), config.vocab_size, Limit(limit))
     return tokenize_prompts(_chosen(run, rows), reader, truncate=captured["truncate"]), reader
 
 

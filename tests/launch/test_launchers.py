@@ -76,6 +76,8 @@ def test_the_whole_chain(work: Path) -> None:
     assert made == "runs/base/attribution/gradient"
     done(work, "select", "--run=runs/base", "--selector=attribution", "--size=4")
     done(work, "align", "--run=runs/base", "--output=results/align", "--epsilon=0.1")
+    explore = ("explore", "--model=models/base", "--run=runs/base", "--units=auroc", "--top=2", "--sample=2")
+    assert done(work, *explore, "--config.execution.batch_tokens=512") == "runs/base/explored/auroc.json"
     few = ("--config.ablate.per_category=2", "--config.ablate.draws=1")
     ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
     done(work, *ablate, "--units=auroc", "--output=results/ablate")
@@ -285,6 +287,7 @@ READS = {
     "agree": ("set_name", *(f"select.{name}" for name in OF_SELECT), "agree"),
     "attribute": ("execution", "attribute"),
     "align": ("align",),
+    "explore": ("set_name", "execution", "explore"),
     "ablate": ("set_name", "execution", "ablate"),
     "answer": (
         "execution",
@@ -304,7 +307,7 @@ SHORT = {
     "attribute": {},
     "align": {},
     "answer": {},
-    **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate")},
+    **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate", "explore")},
 }
 # Runs a launcher where what takes long to import is not there.
 QUICK = """

@@ -1,0 +1,1 @@
+"""What single units do: when they are active, at which tokens, and what they write."""

@@ -1,0 +1,87 @@
+"""The compiled step of an exploration: what chosen units do at every token of a batch.
+
+Axis legend: S token slots of a batch, L layers, F neurons, n chosen units of a group, M entries of the dispatch.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Float32, Int, Int32
+
+from sparcom_jax.engine.placement import Placement, Step
+from sparcom_jax.models.batch import Batch, Shape
+from sparcom_jax.models.collectives import sum_over
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Params, bind
+from sparcom_jax.models.faults import first_fault
+from sparcom_jax.models.taps import LayerTaps, NeuronTap, RoutedTap
+
+
+class Places(NamedTuple):
+    """Where the chosen units of a group are.
+
+    Attributes:
+      layer: index of the layer in the group.
+      expert: of routed neurons and experts; 0 for others.
+      neuron: of neurons; 0 for experts.
+    """
+
+    layer: Int32[Array, "n"]
+    expert: Int32[Array, "n"]
+    neuron: Int32[Array, "n"]
+
+
+@lru_cache(maxsize=64)
+def probe_step(config: DecoderConfig, shape: Shape, convention: str, placement: Placement) -> Step:
+    """The compiled step of a batch shape.
+
+    Returns:
+      A function of (params, batches, places by group), which gives by group the activations of the chosen units
+      `[data, n, S]`, and the first fault of each text `[data, R]`. Of neurons that is what the capture counts, 0 where
+      their expert is not routed to; of experts it is the routing weight.
+    """
+    experts = config.experts.count // placement.model if config.experts else 0
+
+    def routed(tap: RoutedTap, at: Places, slots: int) -> Float[Array, "S n"]:
+        first = 0 if placement.axis is None else jax.lax.axis_index(placement.axis) * experts
+        hit = tap.expert[:, None] + first == at.expert
+        values = jnp.where(hit, jnp.take(getattr(tap, convention), at.neuron, axis=1), 0)
+        # Unused entries belong to no slot.
+        whole = jnp.zeros((slots, len(at.expert)), values.dtype).at[tap.slot].add(values, mode="drop")
+        return sum_over(whole, placement.axis)
+
+    def step(params: Params, batch: Batch, places: dict[str, Places]) -> tuple[dict[str, Any], Int32[Array, "R"]]:
+        def reduce(taps: LayerTaps) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for name, at in places.items():
+                tap = taps.get("routed" if name == "expert" else name)
+                if isinstance(tap, NeuronTap):
+                    found[name] = _columns(getattr(tap, convention), at.neuron, placement.axis)
+                elif isinstance(tap, RoutedTap):
+                    found[name] = _weights(tap, at.expert) if name == "expert" else routed(tap, at, len(batch.row))
+            return found
+
+        with jax.default_matmul_precision("highest"):
+            output = bind(config, params)(batch, shape, reduce=reduce, compute=placement.compute)
+        values = {
+            name: jnp.take_along_axis(found, places[name].layer[None, None], axis=0)[0].T.astype(jnp.float32)
+            for name, found in output.taps.items()
+        }
+        return values, first_fault(output.finite, batch.row, shape.rows)
+
+    return placement.compile(step, config, P(), (P(), P()))
+
+
+def _columns(activation: Float[Array, "S F"], neuron: Int[Array, "n"], axis: str | None) -> Float[Array, "S n"]:
+    first = 0 if axis is None else jax.lax.axis_index(axis) * activation.shape[1]
+    local = neuron - first
+    here = (local >= 0) & (local < activation.shape[1])
+    return sum_over(jnp.where(here, jnp.take(activation, local, axis=1, mode="clip"), 0), axis)
+
+
+def _weights(tap: RoutedTap, expert: Int[Array, "n"]) -> Float32[Array, "S n"]:
+    hit = tap.chosen[:, :, None] == expert
+    return jnp.sum(jnp.where(hit, tap.weight[:, :, None].astype(jnp.float32), 0), axis=1)
