@@ -1,5 +1,6 @@
 """Packaging of sparcom_jax; tool settings live in pyproject.toml."""
 
+from pathlib import Path
 from runpy import run_path
 
 from setuptools import find_packages, setup
@@ -52,13 +53,32 @@ TEST = [
     "types-tqdm",
 ]
 
+FOLDERS = {"sparcom_jax.launch": "launch", "sparcom_jax.configs": "configs"}
+
 setup(
     name="sparcom_jax",
     version=run_path("sparcom_jax/version.py")["VERSION"],
     description="Find the neurons and experts that carry instruction following in large language models.",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["sparcom_jax", "sparcom_jax.*"]),
+    keywords=["interpretability", "instruction following", "large language models", "mixture of experts", "JAX"],
+    project_urls={"Paper of the method": "https://arxiv.org/abs/2505.21191"},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    # Launchers and configs lie beside the package in a clone, and within it once it is installed.
+    packages=[*find_packages(include=["sparcom_jax", "sparcom_jax.*"]), *FOLDERS],
+    package_dir=FOLDERS,
+    entry_points={"console_scripts": ["sparcom = sparcom_jax.console:main"]},
     package_data={"sparcom_jax": ["py.typed", "instructions/*.jsonl", "report/page.css", "report/page.js"]},
     python_requires=">=3.11",
     install_requires=RUNTIME,

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
@@ -14,6 +15,7 @@ from ml_collections.config_flags import config_path
 
 from sparcom_jax.config_flag import ConfigFlag
 from sparcom_jax.errors import InputError
+from sparcom_jax.shipped import shipped
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
 INTERRUPTED = 130
@@ -93,6 +95,7 @@ def _show_help(names: list[str], config: ConfigFlag | None) -> None:
     """Ends the command, with exit code 0, where help is asked for."""
     for name in names:
         if name in HELP:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
             with contextlib.suppress(SystemExit):  # with exit code 1
                 flags.FLAGS[name].parse("true")
             if config and name != "helpxml":
@@ -135,6 +138,8 @@ def _fault_of_config(argv: list[str]) -> str | None:
         fault: BaseException | None = error
         while str(fault).startswith(("Error whilst parsing", "Configuration is not available")) and fault:
             fault = fault.__cause__ or fault.__context__
+        if isinstance(fault, OSError) and not Path(path).exists():
+            return f"--config={path}: no such file; configs of the package: {', '.join(shipped('configs'))}"
         return f"--config={path}: {type(fault).__name__}: {_one_line(fault or error)}"
     if not isinstance(config, ConfigDict):
         return f"--config={path}: get_config() gives {type(config).__name__}, not a ConfigDict"

@@ -13,9 +13,10 @@ from ml_collections.config_flags import DEFINE_config_file, config_path
 from sparcom_jax.docstrings import meanings
 from sparcom_jax.errors import InputError
 from sparcom_jax.settings import StudySettings, checked
+from sparcom_jax.shipped import shipped
 
 DEFAULT_FILE = "configs/default.py"
-"""What `--config` names where the user does not; it lies beside the folder of the launchers."""
+"""What `--config` names where the user does not."""
 DEFAULTS = StudySettings()
 DEFINE = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 
@@ -90,7 +91,8 @@ class ConfigFlag:
     def define(self) -> None:
         """Defines the flags; `sys.argv`, which `--config` reads at once, must be without flagfiles."""
         default = "" if self._required else f"; default {DEFAULT_FILE}"
-        DEFINE_config_file("config", None, f"file of settings, of which those below are read{default}")
+        what = "file of settings, or name of one of the package's configs, of which those below are read"
+        DEFINE_config_file("config", None, f"{what}{default}")
         flags.FLAGS["config"].default_as_str = None
         if self._required:
             flags.mark_flag_as_required("config")
@@ -98,11 +100,14 @@ class ConfigFlag:
             DEFINE[type(_look_up(DEFAULTS, path))](name, None, f"{_meaning(path)}; default {_written(path)}")
 
     def complete(self, argv: list[str]) -> list[str]:
-        """The arguments, with `--config` naming the default file where they name none."""
+        """The arguments, with `--config` naming a file: for a name its config, and the default where they name none."""
         self._names_file = any(flag.lstrip("-").partition("=")[0] == "config" for flag in argv[1:])
-        if self._names_file or self._required:
-            return argv
-        return [argv[0], f"--config={Path(argv[0]).resolve().parents[1] / DEFAULT_FILE}", *argv[1:]]
+        given = [] if self._names_file or self._required else [f"--config={shipped('configs')['default']}"]
+        return [argv[0], *given, *_with_files(argv[1:])]
+
+    def fields(self) -> dict[str, str]:
+        """The fields that the command reads, `section.field` -> meaning."""
+        return {path: _meaning(path) for part in self._reads for path in part.paths}
 
     def help(self) -> str:
         """The fields that the command reads, with their defaults."""
@@ -142,6 +147,28 @@ class ConfigFlag:
         long = [name for name in map(_name, flags.FLAGS["config"].override_values)
                 if any(path == name or path.startswith(f"{name}.") for path in paths)]  # fmt: skip
         return next(iter([*short, *(f"--config.{name}" for name in long)]), None)
+
+
+def _with_files(arguments: list[str]) -> list[str]:
+    """The arguments, with the file of a config of the package in the place of its name."""
+    made: list[str] = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if made and made[-1] in ("--config", "-config"):
+            argument = _file(argument)
+        elif equals and flag in ("--config", "-config"):
+            argument = f"{flag}={_file(value)}"
+        made.append(argument)
+    return made
+
+
+def _file(value: str) -> str:
+    """The file that `--config` names: the user's, or else that of the package's config NAME or configs/NAME.py."""
+    if not Path(value).is_file():
+        for name, path in shipped("configs").items():
+            if value in (name, f"configs/{name}.py"):
+                return str(path)
+    return value
 
 
 def require_read(overrides: Iterable[str], read: Collection[str], reads: str) -> None:

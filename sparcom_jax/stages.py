@@ -50,7 +50,7 @@ class Stages:
         """
         marker = self._directory / f"{name}.json"
         now = {"settings": json.loads(json.dumps(settings)), "inputs": inputs}
-        was = _read(marker)
+        was = read_marker(marker)
         if was:
             difference = _difference(was["settings"], now["settings"])
             if difference and (was["output"] is not None or stale):
@@ -111,7 +111,12 @@ def digest_of_listing(location: Path) -> str | None:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest() if listed else None
 
 
-def _read(marker: Path) -> dict[str, Any] | None:
+def read_marker(marker: Path) -> dict[str, Any] | None:
+    """The marker of a stage, whose `output` is null until the stage is finished; None where there is none.
+
+    Raises:
+      InputError: it is not as this version writes it.
+    """
     try:
         content = json.loads(marker.read_text())
     except FileNotFoundError:

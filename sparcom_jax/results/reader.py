@@ -65,21 +65,39 @@ def find_results(root: Path) -> list[Result]:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such directory")
-    found = []
-    for path in root.rglob(SUMMARY):
-        summary = _read_json(path)
-        if (kind := summary.get("kind")) in TABLES:
-            if (version := summary.get("schema_version")) != RESULTS_VERSION:
-                raise InputError(f"{path}: schema_version is {version!r}, this version reads {RESULTS_VERSION}; make "
-                                 f"these results again")  # fmt: skip
-            if wrong := fault(summary):
-                raise InputError(f"{path}: {wrong}")
-            found.append((list(TABLES).index(kind), path.parent.relative_to(root), summary))
+    found = find_summaries(root)
+    for place, summary in found:
+        if wrong := unreadable(summary):
+            raise InputError(f"{root / place / SUMMARY}: {wrong}")
     if not found:
         raise InputError(f"{root}: no results (no {SUMMARY} written by {', '.join(TABLES)} below it)")
-    results = [_read(root, place, summary) for _, place, summary in sorted(found, key=lambda entry: entry[:2])]
+    results = [_read(root, place, summary) for place, summary in found]
     _require_one_version(results)
     return results
+
+
+def find_summaries(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The summaries below a directory, of whatever version, with the directories that they are of, relative to it.
+
+    Args:
+      root: searched recursively for `summary.json` of a known kind; others are left alone.
+
+    Returns:
+      They are ordered by kind and then by path.
+
+    Raises:
+      InputError: a summary cannot be read.
+    """
+    found = [(path.parent.relative_to(root), _read_json(path)) for path in root.rglob(SUMMARY)]
+    known = [(place, summary) for place, summary in found if summary.get("kind") in TABLES]
+    return sorted(known, key=lambda entry: (list(TABLES).index(entry[1]["kind"]), entry[0]))
+
+
+def unreadable(summary: dict[str, Any]) -> str | None:
+    """Why a summary of a known kind cannot be read, for a message; None where it can."""
+    if (version := summary.get("schema_version")) != RESULTS_VERSION:
+        return f"schema_version is {version!r}, this version reads {RESULTS_VERSION}; make these results again"
+    return fault(summary)
 
 
 def _require_one_version(results: list[Result]) -> None:
