@@ -3,8 +3,8 @@
 sparcom status RUN|DIR
 
 Of a run at a path, gs:// or s3://: its model, its instructions, how many of them are done, settings that are not the
-defaults, and the sets, units and attributions beside it. Of a study: its stages, runs and results. Nothing is written,
-and no model is needed.
+defaults, and what was made of it: sets, units, attributions and cards of units. Of a study: its stages, runs and
+results. Nothing is written, and no model is needed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from sparcom_jax.identify.selection import Selection
 from sparcom_jax.results.reader import find_summaries, unreadable
 from sparcom_jax.results.summary import kind_made_of, made_of
 from sparcom_jax.stages import read_marker
+from sparcom_jax.store.explored import explored_names
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import SCHEMA_VERSION
 
@@ -85,6 +86,7 @@ def _of_run(run: Run) -> Iterator[str]:
     yield from _listed("sets", ("name", "selector", "cut at", "ties", "groups"), _sets(run))
     yield from _listed("units", ("name", "selector", "size", "half", "groups"), _units(run))
     yield from _listed("attributions", ("method", "steps", "instructions", "groups", ""), _attributions(run))
+    yield from _listed("explored", ("units",), ((name,) for name in explored_names(run)))
 
 
 def _changed(section: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:

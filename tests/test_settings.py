@@ -139,10 +139,11 @@ def test_every_field_of_an_attribution_and_of_an_alignment_arrives() -> None:
 
 def test_every_field_of_an_exploration_arrives() -> None:
     by_config = [*overrides("explore", SECTIONS["explore"]), *overrides("execution", SECTIONS["execution"])]
-    settings, execution, more = launched("explore", "--model=m", "--run=r", "--units=u", *by_config, "--set=s")
-    assert (settings, execution, more["set_name"]) == (SECTIONS["explore"], SECTIONS["execution"], "s")
+    command = ("explore", "--model=m", "--run=r", "--units=u")
+    found = launched(*command, *by_config, "--set=s")
+    assert found == [{"units": "u"}, SECTIONS["explore"], SECTIONS["execution"], {"set_name": "s"}]
     short = [flag(name, value) for name, value in SECTIONS["explore"].items()]
-    assert launched("explore", "--model=m", "--run=r", "--units=u", *short)[0] == SECTIONS["explore"]
+    assert launched(*command, *short)[1] == SECTIONS["explore"]
 
 
 def test_every_field_of_answers_arrives() -> None:

@@ -14,6 +14,7 @@ import sparcom_jax as sj
 from sparcom_jax.errors import InputError
 from sparcom_jax.stages import write_marker
 from sparcom_jax.status import STEPS, status
+from sparcom_jax.store.explored import write_explored
 from sparcom_jax.store.schema import vector
 from tests.synthetic import MIXED, make_run, random_masks, random_values, write_attribution, write_sets
 from tests.synthetic_results import edit, make_results
@@ -51,7 +52,7 @@ def test_a_run_with_nothing_beside_it(run: sj.Run, tmp_path: Path) -> None:
         "settings": "the defaults",
         "computed": "in float32 on cpu, by jax 0",
     }
-    assert shown.endswith("\n\nsets: none\n\nunits: none\n\nattributions: none")
+    assert shown.endswith("\n\nsets: none\n\nunits: none\n\nattributions: none\n\nexplored: none")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -62,6 +63,7 @@ def test_sets_units_and_attributions(run: sj.Run) -> None:
     few = sj.SelectSettings(selector="difference", size=5, expert_size=1)
     sj.select(run, few)
     sj.select(run, sj.SelectSettings(selector="difference", share=0.05, half="all"), name="all")
+    write_explored(run, "all", {"cards": []})
     shown = status(run.location)
     groups = "mlp, shared, routed, expert"
     assert table(shown, "sets") == [
@@ -73,6 +75,7 @@ def test_sets_units_and_attributions(run: sj.Run) -> None:
         ["difference", "difference", "5, expert_size 1", "36 of 72", groups],
     ]
     assert table(shown, "attributions") == [["gradient", "1", "4 of each category", groups]]
+    assert table(shown, "explored") == [["all"]]
 
 
 def test_what_was_made_of_a_run_and_is_of_no_use(run: sj.Run) -> None:

@@ -29,6 +29,12 @@ def write_explored(run: Run, name: str, content: dict[str, Any]) -> None:
     run.store.write(explored_path(name), json.dumps(told, ensure_ascii=False, allow_nan=False).encode())
 
 
+def explored_names(run: Run) -> list[str]:
+    """The unit sets of a run that have cards."""
+    found = (name.removeprefix("explored/") for name in run.store.names() if name.startswith("explored/"))
+    return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
+
+
 def open_explored(run: Run, name: str) -> dict[str, Any]:
     """The cards of a unit set, below `cards`, and what they were made from.
 
