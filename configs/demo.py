@@ -43,6 +43,7 @@ def get_config() -> ConfigDict:
     config.evaluate.bootstraps = config.compare.bootstraps = 500
     config.select.size, config.select.expert_size = 40, 4
     config.attribute.per_category = 40
+    config.explore.top, config.explore.texts = 10, True
     config.ablate.per_category = 4
     config.ablate.draws = 20
     return config

@@ -1,8 +1,10 @@
 """Reads the texts that matter once more and writes a card of each unit: when it is active, at what, and what it writes.
 
 launch/explore.py --model=MODEL_DIR --run=RUN --units=NAME [--top=50] [--examples=10] [--set=excess]
-                  [--config=configs/NAME.py]
+                  [--output=DIR] [--texts] [--config=configs/NAME.py]
 """
+
+from pathlib import Path
 
 from absl import flags
 
@@ -12,12 +14,14 @@ from sparcom_jax.config_flag import ConfigFlag, Part, fields_of
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _RUN = flags.DEFINE_string("run", None, "the run that was captured from it", required=True)
 _UNITS = flags.DEFINE_string("units", None, "name of the units, below RUN/units/", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "directory of the same as a result, for the report (default: none)")
 _CONFIG = ConfigFlag(Part("set_name"), Part("execution"), Part("explore"),
                      short={"set": "set_name"} | fields_of("explore"))  # fmt: skip
 
 
 def main() -> None:
     """Runs the command."""
+    from sparcom_jax.analysis.units import write_cards
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.explore.explore import explore
     from sparcom_jax.store.run import open_run
@@ -28,6 +32,9 @@ def main() -> None:
     units = open_units(run, _UNITS.value)
     explore(open_model(_MODEL.value), run, units, study.explore, study.execution, set_name=study.name_of_sets)
     print(f"{_RUN.value}/explored/{_UNITS.value}.json")
+    if _OUTPUT.value:
+        write_cards(run, _UNITS.value, Path(_OUTPUT.value))
+        print(_OUTPUT.value)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from sparcom_jax.store.explored import explored_names
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import SCHEMA_VERSION
 
-STEPS = ("train", "convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree", "ablate",
-         "compare")  # fmt: skip
+STEPS = ("train", "convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree", "explore",
+         "ablate", "compare")  # fmt: skip
 """What the stages of a study are called, before the name of a model, in the order in which they are made."""
 LONGEST_LIST = 8
 

@@ -12,12 +12,14 @@ from sparcom_jax.analysis.agree import agree
 from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.units import write_cards
 from sparcom_jax.attribution.attribute import attribute
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.causal.ablate import ablate
 from sparcom_jax.convert.model_dir import MANIFEST, convert, open_model
 from sparcom_jax.demo.training import TrainingSettings, train_pair
 from sparcom_jax.errors import InputError
+from sparcom_jax.explore.explore import explore
 from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import InstructionSet, load_instructions
 from sparcom_jax.progress import say
@@ -41,8 +43,9 @@ Checkpoint = dict[str, str]
 def analyze(study: StudySettings, output: Path) -> Path:
     """Runs a study, from checkpoints to the report.
 
-    Its stages: train, convert, capture, identify, evaluate, attribute, align, select, agree, ablate, compare.
-    Without counts (`capture.keep`) nothing can be aligned, and attribute is left out where no selector reads it.
+    Its stages: train, convert, capture, identify, evaluate, attribute, align, select, agree, explore, ablate,
+    compare. Without counts (`capture.keep`) nothing can be aligned or explored, and attribute is left out where no
+    selector reads it.
 
     When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
     now, or what it made is gone. Capture goes on within its stage; if its model or the instructions are others by now,
@@ -212,6 +215,16 @@ def _study_model(
         lambda: digest_of_files(results / f"agree-{name}"),
     )
 
+    def explore_units(selector: str) -> None:
+        into = results / f"explore-{name}-{selector}"
+        stages.run(
+            f"explore-{name}-{selector}",
+            asdict(study.explore) | execution | of_set,
+            {"model": model, "run": run, "set": sets, "units": units},
+            lambda: _explore(model_path, run_path, selector, into, study),
+            lambda: digest_of_files(into),
+        )
+
     def ablate_units(selector: str) -> None:
         into = results / f"ablate-{name}-{selector}"
         stages.run(
@@ -223,6 +236,8 @@ def _study_model(
         )
 
     for selector in selectors:
+        if study.capture.keep == "counts":
+            explore_units(selector)
         ablate_units(selector)
     return made
 
@@ -247,6 +262,13 @@ def _attribute(stages: Stages, output: Path, study: StudySettings, name: str, in
             lambda: digest_of_files(into),
         )
     return attribution
+
+
+def _explore(model: Path, run: Path, units: str, output: Path, study: StudySettings) -> None:
+    captured = open_run(run)
+    of_set = {"set_name": study.name_of_sets}
+    explore(open_model(model), captured, open_units(captured, units), study.explore, study.execution, **of_set)
+    write_cards(captured, units, output)
 
 
 def _ablate(model: Path, run: Path, units: str, output: Path, study: StudySettings) -> None:

@@ -12,6 +12,7 @@ from sparcom_jax.analysis.align import align
 from sparcom_jax.analysis.compare import compare
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.analysis.settings import CompareSettings, EvaluateSettings
+from sparcom_jax.analysis.units import write_cards
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.causal.controls import CONTROLS
 from sparcom_jax.causal.effects import Effects, Measured
@@ -19,6 +20,8 @@ from sparcom_jax.causal.tables import write_tables
 from sparcom_jax.causal.texts import Scored
 from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
 from sparcom_jax.results.files import start_results, write_summary
+from sparcom_jax.store.explored import write_explored
+from sparcom_jax.store.run import Run
 from sparcom_jax.units.groups import Group
 from sparcom_jax.units.unit_set import UnitSet
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, random_values, write_attribution, write_sets
@@ -29,7 +32,7 @@ LABELS = [i % 3 for i in range(18)]
 EVALUATED = EvaluateSettings(permutations=9, bootstraps=9)
 COMPARED = CompareSettings(permutations=9, bootstraps=9)
 EVALUATE, COMPARE, ACROSS, ABLATE = "evaluate", "compare/tuned & <i>more</i>", "compare/across", "ablate"
-ALIGN = "align"
+ALIGN, EXPLORE = "align", "explore"
 
 
 def make_results(root: Path) -> Path:
@@ -43,7 +46,41 @@ def make_results(root: Path) -> Path:
     write_ablation(root / "results" / ABLATE)
     write_attribution(base, random_values(base))
     align(base, root / "results" / ALIGN)
+    write_exploration(base, root / "results" / EXPLORE)
     return root / "results"
+
+
+def write_exploration(run: Run, output: Path) -> None:
+    """A result of kind `explore`, of made-up cards: a neuron of two categories, one that is never active, an expert."""
+    frequency = {name: [0.5 - number / 4, 0.1 - number / 40, 0.6] for number, name in enumerate(CATEGORIES)}
+    example = {
+        "id": EVIL, "category": EVIL, "most": 2.5, "frequency": 0.25, "at": 2, "counted": [1, 4], "left_out": [0, 9],
+        "tokens": ["<s>", EVIL, " \u2028\u202e", "\n"], "activations": [3.0, 0.5, 2.5, -0.1],
+    }  # fmt: skip
+    words = {"raises": [[EVIL, 3.5], [" a", 2.0]], "lowers": [["\u2029", -3.0]]}
+    shared: dict[str, Any] = {"frequency": frequency, "activations": {}}
+    cards = [
+        {
+            "unit": "L0.N1", "group": "mlp", "layer": 0,
+            "of": {EVIL: {"rank": 2, "score": 0.9}, "SUM": {"rank": 1, "score": 0.8}}, **words,
+            "neighbours": [["L0.N2", 0.5], ["L9.N9", 0.25]], "attribution": dict.fromkeys(CATEGORIES, 1e-5),
+            "examples": [example] * 6, **shared,
+        },
+        {
+            "unit": "L0.N2", "group": "mlp", "layer": 0, "of": {EVIL: {"rank": 1, "score": 0.7}},
+            "examples": [], **shared,
+        },
+        {
+            "unit": "L1.E2", "group": "expert", "layer": 1, "of": {CATEGORIES[1]: {"rank": 1, "score": 0.6}},
+            "examples": [example], **shared,
+        },
+    ]  # fmt: skip
+    write_explored(run, "auroc", {
+        "run_digest": run.digest, "units": {"name": "auroc", "selector": "auroc", "digest": "1"},
+        "settings": {"top": 2, "texts": True},
+        "categories": list(CATEGORIES), "read": 9, "sample": 3, "cards": cards,
+    })  # fmt: skip
+    write_cards(run, "auroc", output)
 
 
 def write_ablation(output: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_study(tmp_path: Path) -> None:
     assert tuned == ["tuned", "18 of 18", "excess", "-", "-"]
     assert broken[0] == "broken"
     assert str(study / "runs/broken") in broken[1]
-    assert [kind for kind, _ in table(shown, "results")] == ["evaluate", "compare", "ablate", "align"]
+    assert [kind for kind, _ in table(shown, "results")] == ["evaluate", "compare", "ablate", "align", "explore"]
     (study / "report.html").touch()
     assert fields(status(str(study)))["report"] == str(study / "report.html")
 
@@ -169,7 +169,7 @@ def test_results(tmp_path: Path) -> None:
     rows = table(shown, "results")
     assert [row[:2] for row in rows] == [
         ["evaluate", "evaluate"], ["compare", "compare/across"], ["compare", "compare/tuned & <i>more</i>"],
-        ["ablate", "ablate"], ["align", "align"],
+        ["ablate", "ablate"], ["align", "align"], ["explore", "explore"],
     ]  # fmt: skip
     assert rows[0][2] == f"set excess of {runs / 'base'}"
     assert rows[2][2] == f"set excess of {runs / 'base'} and set excess of {runs / 'tuned'}"

@@ -27,6 +27,7 @@ FIELDS = {
     "num_key_value_heads": 1, "max_position_embeddings": 1024, "tie_word_embeddings": True,
 }  # fmt: skip
 BEFORE_ABLATE = ("convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree")
+"""Stages of a model."""
 MOE = {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
 
 
@@ -38,7 +39,7 @@ def study(file: Path) -> ConfigDict:
     for section in (config.evaluate, config.compare):
         section.permutations = section.bootstraps = 20
     config.select.update({"size": 4, "expert_size": 1, "control_length": False})
-    config.attribute.per_category = 2
+    config.attribute.per_category = config.explore.top = config.explore.sample = 2
     config.ablate.update({"per_category": 1, "draws": 1, "bootstraps": 5})
     config.identify.update({"epsilon": 0.2, "expert_per_layer": 1})
     config.pairs = ConfigDict({
@@ -81,7 +82,7 @@ def test_everything_is_there(finished: Path) -> None:
     models = ["dense-base", "dense-tuned", "moe-base", "moe-tuned"]
     assert results == {
         *(f"{kind}-{model}" for model in models for kind in ("evaluate", "align", "agree")),
-        *(f"ablate-{model}-auroc" for model in models),
+        *(f"{kind}-{model}-auroc" for model in models for kind in ("explore", "ablate")),
         "compare-dense-base-dense-tuned", "compare-moe-base-moe-tuned",
         "compare-dense-base-moe-base", "compare-dense-tuned-moe-tuned",
     }  # fmt: skip
@@ -142,10 +143,10 @@ def test_what_reads_a_stage_that_is_another_now_is_made_again(
     assert found["made"] == [
         "train-dense",
         *(f"{kind}-dense-tuned" for kind in BEFORE_ABLATE),
-        "ablate-dense-tuned-auroc",
+        "explore-dense-tuned-auroc", "ablate-dense-tuned-auroc",
         "compare-dense-base-dense-tuned", "compare-dense-tuned-moe-tuned",
     ]  # fmt: skip
-    assert len(found["kept"]) == 9 + 1 + 2 * 9 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
+    assert len(found["kept"]) == 10 + 1 + 2 * 10 + 1 + 1  # dense-base; moe: trained, both models, compared; the bases
     assert "capture-dense-tuned: is made again, because of another model\n" in log
     assert f"{output / 'runs/dense-tuned'}: was made of that and is deleted" in log
     assert "compare-dense-tuned-moe-tuned: is made again, because of another run of dense-tuned and set of dense" in log
@@ -173,7 +174,7 @@ def lone(finished: Path, instruction_file: Path, tmp_path: Path) -> ConfigDict:
 
 
 LONE = [*(f"{kind}-lone-base" for kind in BEFORE_ABLATE),
-        "ablate-lone-base-auroc"]  # fmt: skip
+        "explore-lone-base-auroc", "ablate-lone-base-auroc"]  # fmt: skip
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -354,7 +355,8 @@ def test_a_model_without_a_partner(finished: Path, instruction_file: Path, tmp_p
     made = {path.name for path in (tmp_path / "results").iterdir()}
     assert made == {
         *(result for model in ("lone-tuned", "both-base", "both-tuned")
-          for result in (*(f"{kind}-{model}" for kind in ("evaluate", "align", "agree")), f"ablate-{model}-auroc")),
+          for result in (*(f"{kind}-{model}" for kind in ("evaluate", "align", "agree")),
+                         *(f"{kind}-{model}-auroc" for kind in ("explore", "ablate")))),
         "compare-both-base-both-tuned", "compare-lone-tuned-both-tuned",
     }  # fmt: skip
     same = sj.open_run(tmp_path / "runs" / "lone-tuned").read("mlp/positive_count")

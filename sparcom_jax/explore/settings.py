@@ -16,6 +16,7 @@ class ExploreSettings:
       window: tokens of an example, around the most active one, that are kept.
       words: tokens that a neuron's output raises most, and lowers most, of each so many.
       neighbours: units whose sets of instructions are most alike.
+      texts: whether the report shows the texts of the examples; corpora have licences.
       bootstraps: bootstrap samples of the instructions, for the intervals of frequencies.
       seed: seed of the bootstrap.
     """
@@ -26,6 +27,7 @@ class ExploreSettings:
     window: int = 64
     words: int = 10
     neighbours: int = 5
+    texts: bool = False
     bootstraps: int = 1000
     seed: int = 0
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, sweep
+from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, explore, sweep
 from sparcom_jax.report.document import document
 from sparcom_jax.report.files import write_figures, write_whole
 from sparcom_jax.report.manifest import manifest
@@ -19,6 +19,7 @@ SECTIONS = {
     "ablate": ablate.section,
     "answer": answer.section,
     "align": align.section,
+    "explore": explore.section,
 }
 """By kind of results: what makes its sections."""
 

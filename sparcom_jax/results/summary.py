@@ -10,6 +10,7 @@ RESULTS_VERSION = 3
 
 NUMBER = (int, float, type(None))
 """A number; None where it is not defined."""
+DEFINED = (int, float)
 MATRIX = [[NUMBER]]
 ALIGNED = ("spearman", "spearman_over_others", "overlap", "overlap_over_others")
 """What an alignment says of each category, and group of units."""
@@ -19,6 +20,8 @@ UNITS_FROM = {"model": {"source": str}, "instructions": {"source": str}, "instru
 SIDE = {"run": str, "model": {"family": str}, "set": SET, "groups": {"*": {"units": int, "layers": [int]}}}
 CONTROL = {"mean": MATRIX, "low": MATRIX, "high": MATRIX, "p_value": MATRIX, "q_value": MATRIX, "smallest_p": NUMBER,
            "selectivity_mean": [NUMBER], "p_selectivity": [NUMBER], "q_selectivity": [NUMBER]}  # fmt: skip
+EXAMPLE = {"id": str, "category": str, "most": DEFINED, "frequency": DEFINED}
+EXAMPLE_TEXT = {"tokens": [str], "activations": [DEFINED], "at": int, "counted": [int], "left_out": [int]}
 SHAPES: dict[str, dict[str, Any]] = {
     "evaluate": {
         "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "instructions": [int],
@@ -53,6 +56,12 @@ SHAPES: dict[str, dict[str, Any]] = {
         "categories": [str], "instructions": [int],
         "groups": {"*": {"units": int, "layers": [int], "chance": NUMBER, **{field: [NUMBER] for field in ALIGNED}}},
     },
+    "explore": {
+        "run": str, "model": {"family": str}, "units": UNITS, "settings": dict, "categories": [str], "texts": int,
+        "read": int, "sample": int,
+        "cards": [{"unit": str, "group": str, "layer": int, "of": {"*": {"rank": int, "score": DEFINED}},
+                   "frequency": {"*": [DEFINED]}, "examples": [EXAMPLE]}],
+    },
 }  # fmt: skip
 """What a summary holds at least: a type, the fields of an object (`*`: any), or a list of one shape."""
 
@@ -64,6 +73,8 @@ def fault(summary: Mapping[str, Any]) -> str | None:
     if kind == "ablate":
         shape = shape | ({"units": UNITS} if "units" in summary else {"set": SET})
         shape = shape | ({"units_from": UNITS_FROM} if "units_from" in summary else {})
+    if kind == "explore" and summary.get("texts"):
+        shape = shape | {"cards": [shape["cards"][0] | {"examples": [EXAMPLE | EXAMPLE_TEXT]}]}
     return _misshapen(summary, shape, "") or next(_of_another_size(summary, kind), None)
 
 
@@ -118,6 +129,8 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
                     inner = values[field] if shape is MATRIX else ()
                     by_category[f"targets: {where}: {field}"] = [values[field], *inner]
     by_category |= {"asked": [summary["asked"]]} if kind == "answer" else {}
+    for card in summary["cards"] if kind == "explore" else ():
+        by_category[f"cards: {card['unit']}: frequency"] = [list(card["frequency"])]
     for field, lists in by_category.items():
         if any(len(values) != size for values in lists):
             yield f"{field}: not of the size of the {size} categories"

@@ -280,6 +280,31 @@ ALIGNMENT = _table(
     _number("chance", "what either overlap is by chance, k / units"),
 )
 
+# Of explore
+
+CARD_UNITS = _table(
+    "cards.csv",
+    _text("unit", "its name, `L12.N340`, `L7.S.N12`, `L7.E5.N12` or `L7.E5`"),
+    _GROUP,
+    _LAYER,
+    _CATEGORY,
+    _number("rank", "its rank among the units of the category, from 1"),
+    _number("score", "its score for the category"),
+    _text("raises", "tokens whose logits its output raises most; empty of experts"),
+    _text("lowers", "tokens whose logits it lowers most"),
+    shown=False,
+)
+CARD_CATEGORIES = _table(
+    "card_frequency.csv",
+    _text("unit", "its name"),
+    _CATEGORY,
+    _number("frequency", "mean of p over the category's instructions"),
+    _number("ci_low", "lower end of its interval"),
+    _number("ci_high", "upper end"),
+    _number("attribution", "mean attribution, nats per token; empty where the run has none by gradients"),
+    shown=False,
+)
+
 TABLES: dict[str, tuple[Table, ...]] = {
     "evaluate": (OVERLAP, CONTRASTS, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
     "compare": (
@@ -297,5 +322,6 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "ablate": ABLATION_TABLES,
     "answer": ANSWER_TABLES,
     "align": (ALIGNMENT,),
+    "explore": (CARD_UNITS, CARD_CATEGORIES),
 }
 """By kind of results, in the order of the report: its tables, in order."""

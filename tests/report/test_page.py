@@ -102,9 +102,9 @@ def test_all_text_is_escaped(text: str) -> None:
 def test_every_result_has_its_section(text: str) -> None:
     titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", body(text))]
     assert titles == ["What you see", "evaluate: evaluate", f"compare: {ACROSS}", f"compare: {COMPARE}",
-                      "ablate: ablate", "align: align", "Manifest"]  # fmt: skip
+                      "ablate: ablate", "align: align", "explore: explore", "Manifest"]  # fmt: skip
     links = re.findall(r'<a href="#([^"]+)">', text)
-    assert links == ["headlines", "s1", "s2", "s3", "s4", "s5", "manifest"]
+    assert links == ["headlines", "s1", "s2", "s3", "s4", "s5", "s6", "manifest", "L0.N2"]
     assert all(f'id="{link}"' in text for link in links)
     charts = specs(text)
     for group in ("mlp", "shared", "routed", "expert"):

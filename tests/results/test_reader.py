@@ -23,6 +23,7 @@ from tests.synthetic_results import (
     COMPARED,
     EVALUATE,
     EVALUATED,
+    EXPLORE,
     LABELS,
     edit,
     make_results,
@@ -40,9 +41,11 @@ def test_results_are_found_in_the_order_of_the_report(results: Path) -> None:
     found = find_results(results)
     assert [(one.kind, one.name) for one in found] == [
         ("evaluate", EVALUATE), ("compare", ACROSS), ("compare", COMPARE), ("ablate", ABLATE),
-        ("align", ALIGN),
+        ("align", ALIGN), ("explore", EXPLORE),
     ]  # fmt: skip
-    assert [list(one.sides) for one in found] == [["model"], ["base", "tuned"], ["base", "tuned"], ["model"], ["model"]]
+    assert [list(one.sides) for one in found] == [
+        ["model"], ["base", "tuned"], ["base", "tuned"], ["model"], ["model"], ["model"],
+    ]  # fmt: skip
     for one in found:
         absent = one.summary.get("absent", {})
         assert [*one.tables] == [table for table in TABLES[one.kind] if table.shown and table.name not in absent]
@@ -54,7 +57,7 @@ def test_results_are_found_in_the_order_of_the_report(results: Path) -> None:
 
 
 def test_values_are_numbers_text_and_what_is_not_defined(results: Path) -> None:
-    evaluated, *_, ablated, _ = find_results(results)
+    evaluated, *_, ablated, _, _ = find_results(results)
     written = read_table(results / EVALUATE / "depth.csv")
     assert evaluated.tables[DEPTH] == [
         {name: value if name in ("group", "category") else int(value) if value.isdecimal() else float(value)
