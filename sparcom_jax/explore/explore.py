@@ -19,6 +19,7 @@ from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.errors import InputError
 from sparcom_jax.explore.cards import Activations, Card, example, example_texts, histogram, rounded
 from sparcom_jax.explore.chosen import Chosen, columns, first_units, rows_to_read
 from sparcom_jax.explore.neighbours import neighbours
@@ -32,6 +33,7 @@ from sparcom_jax.store.attribution import attribution_path, open_attribution
 from sparcom_jax.store.explored import open_explored, write_explored
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.sets import DEFAULT_SET, open_sets, set_names
+from sparcom_jax.store.units import require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -63,13 +65,18 @@ def explore(
       What `open_explored` reads.
 
     Raises:
-      InputError: the run is incomplete, keeps sets, or was captured from another model; or numbers are not finite.
+      InputError: the run is incomplete, keeps sets, or was captured from another model; the units are of another run,
+        not stored, or none; or numbers are not finite.
     """
     settings.check()
     execution.check()
     run.require_complete()
     require_model_of(run, model)
+    require_of_run(run, units)
     chosen = first_units(units, settings.top)
+    if not (chosen and units.name):
+        raise InputError(f"{run.location}: {units.title} hold no unit, or are not stored beside the run, so nothing "
+                         f"can be explored")  # fmt: skip
     arrays = {name: run.frequency(name) for name in dict.fromkeys(one.group.name for one in chosen)}
     frequency = columns(arrays, chosen, run)
     sample = run.first_rows(settings.sample)

@@ -247,6 +247,11 @@ def test_what_is_refused(llama: ModelDir, moe: ModelDir, runs: dict[str, sj.Run]
                    Selection("frequency"), execution=EXECUTION)  # fmt: skip
     with pytest.raises(InputError, match="keeps the sets of mlp, not its counts"):
         explore(llama, kept, units)
+    with pytest.raises(InputError, match="units 'auroc' were chosen by another run"):
+        explore(llama, runs["llama"], sj.open_units(runs["moe"], "auroc"))
+    for other in (replace(units, name=""), replace(units, mask={"mlp": np.zeros_like(units.mask["mlp"])})):
+        with pytest.raises(InputError, match="hold no unit, or are not stored beside the run"):
+            explore(llama, runs["llama"], other)
     for change, message in (({"top": 0}, "top must be positive, got 0"), ({"words": -1}, "words must not be negative")):
         with pytest.raises(InputError, match=message):
             explore(llama, runs["llama"], units, replace(SETTINGS, **change))
