@@ -127,7 +127,7 @@ class EditedReference:
             y = torch.zeros_like(x)
             for expert in chosen.unique().tolist():
                 token, choice = torch.where(chosen == expert)
-                _, product = _activations(experts, expert, x[token])
+                _, product, _ = _activations(experts, expert, x[token])
                 product.retain_grad()
                 self._read.append(("routed", (index, expert), product))
                 edited = product * (scale if isinstance(scale, float) else scale[expert])
