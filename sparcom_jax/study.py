@@ -190,7 +190,7 @@ def _study_model(
     )
 
     selectors = study.select.selectors
-    of_units = made
+    of_units, attribution = made, None
     if study.capture.keep == "counts" or "attribution" in selectors:
         attribution = _attribute(stages, output, study, name, {"model": model, "run": run})
         of_units = {**made, "attribution": attribution} if "attribution" in selectors else made
@@ -220,7 +220,7 @@ def _study_model(
         stages.run(
             f"explore-{name}-{selector}",
             asdict(study.explore) | execution | of_set,
-            {"model": model, "run": run, "set": sets, "units": units},
+            {"model": model, "run": run, "set": sets, "units": units, "attribution": attribution},
             lambda: _explore(model_path, run_path, selector, into, study),
             lambda: digest_of_files(into),
         )
