@@ -1,6 +1,6 @@
 """Makes one HTML page, readable offline, of all that evaluate, compare, ablate and align wrote below a directory.
 
-launch/report.py --results=DIR --output=report.html [--figures=DIR2]
+launch/report.py --results=DIR --output=report.html [--figures=DIR2] [--preset=text] [--only=PATTERN,...]
 """
 
 from pathlib import Path
@@ -11,7 +11,9 @@ from sparcom_jax.command import run_command
 
 _RESULTS = flags.DEFINE_string("results", None, "directory that is searched for results", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "the page", required=True)
-_FIGURES = flags.DEFINE_string("figures", None, "directory for every chart as SVG and PDF (default: none)")
+_FIGURES = flags.DEFINE_string("figures", None, "directory for charts as SVG and PDF, and captions (default: none)")
+_PRESET = flags.DEFINE_enum("preset", "text", ["column", "text"], "how wide these are: 3.25 or 6.75 inches")
+_ONLY = flags.DEFINE_list("only", [], "patterns of their names, such as *-effects (default: all)")
 
 
 def main() -> None:
@@ -19,7 +21,7 @@ def main() -> None:
     from sparcom_jax.report.page import report
 
     figures = Path(_FIGURES.value) if _FIGURES.value else None
-    print(report(Path(_RESULTS.value), Path(_OUTPUT.value), figures))
+    print(report(Path(_RESULTS.value), Path(_OUTPUT.value), figures, preset=_PRESET.value, only=_ONLY.value))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from sparcom_jax.analysis.cores import combinations
 from sparcom_jax.analysis.correlation import spearman
 from sparcom_jax.analysis.depth import relative_depth
 from sparcom_jax.analysis.generality import GroupResult, measure_group
+from sparcom_jax.analysis.routing import distance_rows, routing, share_rows
 from sparcom_jax.analysis.settings import EvaluateSettings
 from sparcom_jax.progress import say
 from sparcom_jax.resampling import (
@@ -33,6 +34,8 @@ from sparcom_jax.results.tables import (
     DEPTH,
     INSTRUCTIONS,
     OVERLAP,
+    ROUTING,
+    ROUTING_DISTANCE,
     TABLES,
     UNIQUENESS,
 )
@@ -79,6 +82,9 @@ def evaluate(
     results = [measure_group(sets, group, settings.rho, draws, pairs, odd[name])
                for name, group in sets.groups.items()]  # fmt: skip
     _write_tables(output, sets, results, pairs, duplicate_of)
+    routed = routing(run, draws)
+    write_table(output, ROUTING, share_rows(run, routed) if routed else [])
+    write_table(output, ROUTING_DISTANCE, distance_rows(run, routed) if routed else [])
     return write_summary(output, {
         "kind": "evaluate",
         **run.record(),

@@ -3,25 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sparcom_jax.report import charts
-from sparcom_jax.report.markup import (
-    Figure,
-    Headlines,
-    Section,
-    heading,
-    how_made,
-    interval,
-    mean,
-    number,
-    paragraph,
-    settings,
-    table,
-)
+from sparcom_jax.report import charts, marks
+from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
 from sparcom_jax.results.ablation import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY, SUFFICIENCY
 from sparcom_jax.results.reader import Number, Result, Row
 
 CHANGE = "change of NLL (nats per token)"
-SIGNIFICANT = 0.05
 CONTROLS = {"random": "random", "random_matched": "random of equal frequency"}
 """The controls as the page calls them, by their name in the tables."""
 
@@ -61,6 +49,38 @@ HEADLINES = Headlines(
 )
 
 
+def _by_selector(result: Result, model: str) -> Iterator[Sequence[object]]:
+    """Rows of the selectors' table, one per target: effects per unit, and how many categories the units are of."""
+    for target in result.summary["targets"]:
+        rows = [row for row in result.tables[SELECTIVITY] if row["target"] == target]
+        beyond = sum((row["ci_low"] or 0) > 0 for row in rows)
+        own, others, matched = (mean(row[field] for row in rows) for field in ("own", "others", "own_matched"))
+        per_unit = mean(row["own_per_unit"] for row in rows)
+        yield (model, _chosen(result.summary), target, mean(row["units_off"] for row in rows), own, others, matched,
+               None if per_unit is None else 1000 * per_unit, f"{beyond} of {len(rows)}")  # fmt: skip
+
+
+BY_SELECTOR = Headlines(
+    title="Selectors by what their units do",
+    columns=(
+        "model",
+        "selector",
+        "switched off",
+        "units",
+        "own category",
+        "others",
+        "own, random of equal frequency",
+        "own, by 1,000 units",
+        "own above others",
+    ),
+    meaning=(
+        "Mean change of the negative log-likelihood (nats per token) over the categories, and the same by 1,000 units. "
+        "Own above others: the categories whose 95% interval of the difference lies above 0."
+    ),
+    rows=_by_selector,
+)
+
+
 def _chosen(summary: Mapping[str, Any]) -> str:
     """What chose the units, as the tables name their kind."""
     return str(summary["units"]["selector"]) if "units" in summary else "core"
@@ -78,13 +98,13 @@ def _done(summary: Mapping[str, Any], target: str) -> str:
     return "kept, and all others off" if _keeps(summary) else "switched off"
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about an ablation."""
+def effects(result: Result) -> list[Part]:
+    """What switching off does to every category, by target."""
     summary = result.summary
     made, what = how_made(summary), "Units" if "units" in summary else "Core units"
     done = " or ".join(dict.fromkeys(_done(summary, target) for target in summary["targets"]))
     held_out = all(row["held_out"] for row in result.tables[BASELINE])
-    parts: list[str | Figure] = [
+    parts: list[Part] = [
         paragraph(
             f"{what} of one category at a time are {done} ({made}; {settings(summary['settings'])}),",
             "and the loss on every category is measured again,",
@@ -101,15 +121,16 @@ def section(result: Result) -> Section:
             f"among those that chose them, by id or by text."
         ))  # fmt: skip
     parts += [paragraph(f"No {name} units: {reason}.") for name, reason in summary["absent"].items()]
-    for target, found in summary["targets"].items():
-        parts += [heading(target), *_target(result, target, found)]
+    parts.append(Choice("switched off", {
+        target: [*_target(result, target, found)] for target, found in summary["targets"].items()
+    }))  # fmt: skip
     columns = ("category", "instructions", "held out", "tokens", "NLL (nats per token)")
     rows = [list(row.values()) for row in result.tables[BASELINE]]
     title = "Mean negative log-likelihood with nothing switched off"
-    return Section(result, [*parts, heading("Baseline"), table(columns, rows, [result.path(BASELINE)], title=title)])
+    return [*parts, table(columns, rows, [result.path(BASELINE)], title=title, folded=True)]
 
 
-def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str | Figure]:
+def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[Part]:
     categories, chosen = result.summary["categories"], _chosen(result.summary)
     controls = {name: one for name, one in found["controls"].items() if name in CONTROLS}
     done = {"forced": "forced", "switched off": "off"}.get(_done(result.summary, target), "kept")
@@ -122,11 +143,16 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
         "Change of the mean negative log-likelihood (NLL, nats per token; above 0 the model got worse) on one category "
         f"while the {target} of another are {_done(result.summary, target)}. Random: as many units in every "
         f"layer, mean over the draws. "
-        f"* q < {SIGNIFICANT} against every control, two-sided; the least p that so many draws can give is {least:.2g}."
+        + marks.meaning(
+            f"{marks.ABOVE} above, {marks.BELOW} below every control",
+            least,
+            "two-sided, Benjamini-Hochberg over the cells",
+        )
     )
     axes = (f"units of category {done}", "category measured")
     spec = charts.heatmaps(panels, categories, axes=axes, legend="change of NLL", diverging=True)
     yield Figure(f"{target}-change", spec, caption, [result.path(EFFECTS)])
+    yield against_controls(result, target)
     own = [
         row
         for row in result.tables[ABLATION]
@@ -150,6 +176,30 @@ def _target(result: Result, target: str, found: dict[str, Any]) -> Iterator[str 
     yield from _kept(result, target) if _keeps(result.summary) else _doses(result, target)
 
 
+def against_controls(result: Result, target: str) -> Figure:
+    """Every category's own units, on itself and on others, beside both controls."""
+    names = ("own category", "other categories", "own, random of equal frequency", "own, random")
+    fields = ("own", "others", "own_matched", "own_random")
+    ends = {
+        row["category_off"]: {"low": row["ci_low"], "high": row["ci_high"]}
+        for row in result.tables[EFFECTS]
+        if row["target"] == target and row["category_off"] == row["category_measured"]
+    }
+    rows = [
+        {"category": row["category"], "what": name, "value": row[field],
+         **(ends[row["category"]] if field == "own" else {})}
+        for row in result.tables[SELECTIVITY] if row["target"] == target
+        for name, field in zip(names, fields, strict=True)
+    ]  # fmt: skip
+    caption = (
+        f"Change of NLL (nats per token; above 0 the model got worse) when the {_chosen(result.summary)} {target} of a "
+        f"category are {_done(result.summary, target)}: on the category itself with its 95% interval, mean over the "
+        "others, and on the category when as many random ones are in their place."
+    )
+    spec = charts.effects(rows, result.summary["categories"], names, CHANGE)
+    return Figure(f"{target}-effects", spec, caption, [result.path(SELECTIVITY), result.path(EFFECTS)])
+
+
 def _of_all(controls: Mapping[str, Any], end: str, category: int, choose: Callable[..., Number]) -> Number | None:
     values = [one[end][category][category] for one in controls.values()]
     return None if None in values else choose(values)
@@ -168,7 +218,7 @@ def _selectivity(result: Result, target: str) -> str:
     return table(columns, rows, [result.path(SELECTIVITY)], title=title)
 
 
-def _doses(result: Result, target: str) -> Iterator[Figure]:
+def _doses(result: Result, target: str) -> Iterator[Part]:
     """The dose curves, where there are doses: what more and more of a category's units do."""
     rows = [row for row in result.tables[DOSES] if row["target"] == target]
     if not rows:
@@ -193,7 +243,7 @@ def _doses(result: Result, target: str) -> Iterator[Figure]:
     yield Figure(f"{target}-doses", spec, caption, [result.path(DOSES), result.path(SELECTIVITY)])
 
 
-def _kept(result: Result, target: str) -> Iterator[str | Figure]:
+def _kept(result: Result, target: str) -> Iterator[Part]:
     """How much of what is lost with all units off the kept ones recover; curves where there are doses."""
     rows = [row for row in result.tables[SUFFICIENCY]
             if row["target"] == target and row["category_kept"] == row["category_measured"]]  # fmt: skip
@@ -227,12 +277,18 @@ def _point(row: Row, column: str) -> Row:
 def _cells(values: Table, categories: Sequence[str], against: Sequence[Mapping[str, Any]] = ()) -> list[Row]:
     return [
         {"row": off, "column": measured, "value": values[a][b],
-         "label": number(values[a][b]) + ("*" if against and _significant(a, b, against) else "")}
+         "label": number(values[a][b]) + _mark(values[a][b], a, b, against)}
         for a, off in enumerate(categories)
         for b, measured in enumerate(categories)
     ]  # fmt: skip
 
 
-def _significant(off: int, measured: int, against: Sequence[Mapping[str, Any]]) -> bool:
-    values = [one["q_value"][off][measured] for one in against]
-    return all(value is not None and value < SIGNIFICANT for value in values)
+def _mark(value: Number | None, off: int, measured: int, against: Sequence[Mapping[str, Any]]) -> str:
+    """Which way a change deviates from every control, where it does so significantly."""
+    cells = [(one["q_value"][off][measured], one["mean"][off][measured]) for one in against]
+    if not cells or value is None or not all(marks.significant(q) for q, _ in cells):
+        return ""
+    for mark, sign in ((marks.ABOVE, 1), (marks.BELOW, -1)):
+        if all(sign * (value - control) > 0 for _, control in cells):
+            return mark
+    return ""

@@ -1,26 +1,27 @@
-"""The section of an agreement: how far selectors choose the same units."""
+"""Agreement: how far selectors choose the same units."""
 
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import Figure, Section, heading, mean, number, paragraph, settings, table
+from sparcom_jax.report.markup import mean, number, paragraph, settings, table
+from sparcom_jax.report.parts import Choice, Figure, Part
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import AGREEMENT
 
+TARGETS = ("neurons", "experts")
 
-def section(result: Result) -> Section:
-    """Everything that the page says about an agreement."""
-    parts: list[str | Figure] = [
+
+def agreement(result: Result) -> list[Part]:
+    """How far selectors agree, by target."""
+    rows = {target: [row for row in result.tables[AGREEMENT] if row["target"] == target] for target in TARGETS}
+    return [
         paragraph("Units of every category by several selectors, from the same instructions "
-                  f"({settings(result.summary['settings'])}).")
+                  f"({settings(result.summary['settings'])})."),
+        Choice("units", {target: [*_target(result, target, of)] for target, of in rows.items() if of}),
     ]  # fmt: skip
-    for target in ("neurons", "experts"):
-        if rows := [row for row in result.tables[AGREEMENT] if row["target"] == target]:
-            parts += [heading(target), *_target(result, target, rows)]
-    return Section(result, parts)
 
 
-def _target(result: Result, target: str, rows: Sequence[Row]) -> Iterator[str | Figure]:
+def _target(result: Result, target: str, rows: Sequence[Row]) -> Iterator[Part]:
     panels = {"mean Jaccard": _cells(rows, "jaccard"), "mean Spearman of scores": _cells(rows, "spearman")}
     spec = charts.heatmaps(panels, result.summary["selectors"], axes=("selector", "selector"), legend="agreement",
                            diverging=True)  # fmt: skip

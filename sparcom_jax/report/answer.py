@@ -1,30 +1,20 @@
-"""The section of answers: how many are right with the units of a category off."""
+"""Answers: how many are right with the units of a category off."""
 
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import (
-    Figure,
-    Section,
-    heading,
-    how_made,
-    interval,
-    mean,
-    number,
-    paragraph,
-    settings,
-    table,
-)
+from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.parts import Choice, Figure, Part
 from sparcom_jax.results.answers import ANSWERS
 from sparcom_jax.results.reader import Result, Row
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about answers."""
+def answers(result: Result) -> list[Part]:
+    """What a model answers, by target."""
     summary, rows = result.summary, result.tables[ANSWERS]
     counts = zip(summary["categories"], summary["asked"], strict=True)
     asked = ", ".join(f"{name} {number(count)}" for name, count in counts)
-    parts: list[str | Figure] = [
+    parts: list[Part] = [
         paragraph(
             f"Greedy answers with units off ({how_made(summary)}; {settings(summary['settings'])}).",
             f"Asked are instructions whose answers a machine can settle: {asked}.",
@@ -35,12 +25,11 @@ def section(result: Result) -> Section:
               for row in rows if row["kind"] == "none"]  # fmt: skip
     parts.append(table(("category", "asked", "right", "accuracy"), before, [result.path(ANSWERS)],
                        title="The untouched model"))  # fmt: skip
-    for target in summary["targets"]:
-        parts += [heading(target), *_target(result, [row for row in rows if row["target"] == target], target)]
-    return Section(result, parts)
+    of = {target: [row for row in rows if row["target"] == target] for target in summary["targets"]}
+    return [*parts, Choice("switched off", {target: [*_target(result, of[target], target)] for target in of})]
 
 
-def _target(result: Result, rows: Sequence[Row], target: str) -> Iterator[str | Figure]:
+def _target(result: Result, rows: Sequence[Row], target: str) -> Iterator[Part]:
     own = [row for row in rows if not row["draw"]]
     drawn = [row for row in rows if row["draw"]]
     panels = {"the category's units": _cells(own)}

@@ -1,12 +1,9 @@
-"""The section of a comparison: what tuning changed unit by unit, and what any two models have in common."""
+"""Comparisons: what tuning changed unit by unit, and what any two models have in common."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 from sparcom_jax.report import charts
 from sparcom_jax.report.markup import (
-    Figure,
-    Headlines,
-    Section,
     code,
     heading,
     how_made,
@@ -16,7 +13,9 @@ from sparcom_jax.report.markup import (
     settings,
     table,
     text,
+    title_of,
 )
+from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
 from sparcom_jax.results.columns import Table
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import (
@@ -55,29 +54,42 @@ HEADLINES = Headlines(
 )
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about a comparison."""
+def compares_units(result: Result) -> bool:
+    """Whether unit by unit: of a model and what was tuned from it. Else they have depths and categories in common."""
+    return UNITS in result.tables
+
+
+def changes(result: Result) -> list[Part]:
+    """What tuning changed; nothing of models that do not compare unit by unit."""
+    return [*_parts(result)] if compares_units(result) else []
+
+
+def common(result: Result) -> list[Part]:
+    """What two models share that do not compare unit by unit."""
+    return [] if compares_units(result) else [*_parts(result)]
+
+
+def _parts(result: Result) -> Iterator[Part]:
     summary = result.summary
-    parts: list[str | Figure] = [
+    yield (
         f"<p>Base {code(summary['base']['run'])}, tuned {code(summary['tuned']['run'])}: "
-        f"{text(how_made(summary['base']))}; {text(settings(summary['settings']))}.</p>"
-    ]
+        f"<bdi>{text(how_made(summary['base']))}; {text(settings(summary['settings']))}.</bdi></p>"
+    )
     if summary["capture_differences"]:
-        parts.append(table(
+        yield table(
             ("setting of capture", "base", "tuned"),
             [(name, *map(str, pair)) for name, pair in summary["capture_differences"].items()],
             title="The two runs were captured with different settings:",
-        ))  # fmt: skip
+        )
     for reason in dict.fromkeys(summary["absent"].values()):
         names = [name for name, why in summary["absent"].items() if why == reason]
-        parts.append(paragraph(f"Not compared, because {reason}: {', '.join(names)}."))
+        yield paragraph(f"Not compared, because {reason}: {', '.join(names)}.")
     for name, part in PARTS.items():
         if name in result.tables:
-            parts += part(result)
-    return Section(result, parts)
+            yield from part(result)
 
 
-def _overlap(result: Result) -> Iterator[str | Figure]:
+def _overlap(result: Result) -> Iterator[Part]:
     yield heading("Overlap of base and tuned")
     source = [result.path(CATEGORY_OVERLAP)]
     names = ("measured", "chance by popularity")
@@ -97,7 +109,7 @@ def _overlap(result: Result) -> Iterator[str | Figure]:
     yield table(columns, rows, source, title="The same in numbers", folded=True)
 
 
-def _units(result: Result) -> Iterator[str | Figure]:
+def _units(result: Result) -> Iterator[Part]:
     yield heading("Core units retained, gained and lost")
     source, categories = [result.path(UNITS)], result.summary["categories"]
     by_layer = {group: [*_changed(result.of_group(UNITS, group))] for group in result.summary["base"]["groups"]}
@@ -107,12 +119,14 @@ def _units(result: Result) -> Iterator[str | Figure]:
         "the tuned one, lost only in the base one."
     )
     yield Figure("units", charts.changed(totals, categories), caption, source)
-    for group, rows in by_layer.items():
-        caption = f"{group}: core units (count) retained, gained and lost in each layer."
-        yield Figure(f"{group}-units-by-layer", charts.changed_by_layer(rows, categories), caption, source)
+    yield Choice("units", {
+        title_of(group): [Figure(f"{group}-units-by-layer", charts.changed_by_layer(rows, categories),
+                                 f"{group}: core units (count) retained, gained and lost in each layer.", source)]
+        for group, rows in by_layer.items()
+    })  # fmt: skip
 
 
-def _shift(result: Result) -> Iterator[str | Figure]:
+def _shift(result: Result) -> Iterator[Part]:
     yield heading("Shift in depth")
     columns = ("units", "category", "quantity", "mean depth, base", "mean depth, tuned", "Wasserstein-1",
                "Jensen-Shannon (bits)")  # fmt: skip
@@ -129,7 +143,7 @@ def _shift(result: Result) -> Iterator[str | Figure]:
     yield table(columns, rows, [result.path(DEPTH_SHIFT)], title=title)
 
 
-def _frequency(result: Result) -> Iterator[str | Figure]:
+def _frequency(result: Result) -> Iterator[Part]:
     yield heading("Drift of activation frequency")
     categories = result.summary["categories"]
     panels = {group: [_moved(row, "mean_absolute_change", band=True) for row in rows]
@@ -145,7 +159,7 @@ def _frequency(result: Result) -> Iterator[str | Figure]:
         yield Figure("frequency-drift", spec, caption, [result.path(FREQUENCY_DRIFT)])
 
 
-def _routing(result: Result) -> Iterator[str | Figure]:
+def _routing(result: Result) -> Iterator[Part]:
     yield heading("Drift of routing")
     rows = result.tables[ROUTING_DRIFT]
     panels = {
@@ -162,28 +176,42 @@ def _routing(result: Result) -> Iterator[str | Figure]:
     yield Figure("routing-drift", spec, caption, [result.path(ROUTING_DRIFT)])
 
 
-def _profiles(result: Result) -> Iterator[str | Figure]:
+def _profiles(result: Result) -> Iterator[Part]:
     yield heading("Relative depth of the two models")
     rows = result.tables[DEPTH_PROFILE]
     groups = list(dict.fromkeys(row["group"] for row in rows))
     kinds = {"neurons": [group for group in groups if group != EXPERT_GROUP], "experts": [EXPERT_GROUP]}
+    drawn = {}
     for kind, chosen in kinds.items():
         for field, meaning in SHARES.items():
             shown = [
                 {"category": row["category"], "model": row["model"], "group": row["group"],
                  "relative_depth": row["relative_depth"], "value": row[field]}
-                for row in rows if row["group"] in chosen and row[field] is not None
+                for row in rows if row["group"] in chosen and row[field] is not None and _reached(result, row)
             ]  # fmt: skip
             if shown:
                 spec = charts.profiles(shown, result.summary["categories"], chosen, ("base", "tuned"), "share of layer")
                 caption = (
                     f"{kind.capitalize()}: share of a layer's units {meaning}, read at 11 relative depths (0 first "
-                    "layer, 1 last) by linear interpolation; beyond a group's first and last layer, as in that layer."
+                    "layer, 1 last) by linear interpolation, from a group's first layer to its last."
                 )
-                yield Figure(f"{kind}-{field.replace('_', '-')}", spec, caption, [result.path(DEPTH_PROFILE)])
+                figure = Figure(f"{kind}-{field.replace('_', '-')}", spec, caption, [result.path(DEPTH_PROFILE)])
+                drawn[f"{kind}, {meaning}"] = [figure]
+    if drawn:
+        yield Choice("profile", drawn)
 
 
-def _correlation(result: Result) -> Iterator[str | Figure]:
+def _reached(result: Result, row: Row) -> bool:
+    """Whether a depth lies within those of the group's layers: what is beyond is no value of any layer."""
+    side = result.summary[row["model"]]
+    layers, count = side["groups"][row["group"]]["layers"], side["model"].get("num_layers")
+    if not layers or not count:
+        return True
+    last, step = max(count - 1, 1), 0.05  # half of the distance of two depths
+    return bool(min(layers) / last - step <= row["relative_depth"] <= max(layers) / last + step)
+
+
+def _correlation(result: Result) -> Iterator[Part]:
     yield heading("Correlation of the category tables")
     columns = ("base", "tuned", "measure", "over", "cells", "Pearson", "shuffled", "p", "Spearman", "shuffled", "p",
                "shuffles")  # fmt: skip
@@ -231,7 +259,7 @@ def _moved(row: Row, field: str, *, band: bool = False) -> Row:
     return {**point, "low": row["ci_low"], "high": row["ci_high"]} if band else point
 
 
-PARTS: dict[Table, Callable[[Result], Iterator[str | Figure]]] = {
+PARTS: dict[Table, Callable[[Result], Iterator[Part]]] = {
     CATEGORY_OVERLAP: _overlap,
     UNITS: _units,
     DEPTH_SHIFT: _shift,
@@ -240,4 +268,4 @@ PARTS: dict[Table, Callable[[Result], Iterator[str | Figure]]] = {
     DEPTH_PROFILE: _profiles,
     MATRIX_CORRELATION: _correlation,
 }
-"""What a section has, by the table that it shows."""
+"""What a comparison has to show, by its table."""

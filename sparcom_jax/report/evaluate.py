@@ -3,20 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sparcom_jax.report import charts
-from sparcom_jax.report.markup import (
-    Figure,
-    Headlines,
-    Section,
-    heading,
-    how_made,
-    interval,
-    mean,
-    number,
-    paragraph,
-    settings,
-    table,
-)
+from sparcom_jax.report import charts, marks
+from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table, title_of
+from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
 from sparcom_jax.results.reader import Number, Result, Row
 from sparcom_jax.results.tables import COMBINATIONS, CONTRASTS, DEPTH, OVERLAP, UNIQUENESS
 
@@ -25,9 +14,7 @@ DEFINITIONS = {
     "jaccard": "Jaccard, units in both sets / units in either,",
     "overlap_coefficient": "Overlap coefficient, units in both sets / units in the smaller,",
 }
-SIGNIFICANT = 0.05
 SHOWN_COMBINATIONS = 20
-SHOWN_CELLS = 28
 
 
 def _headlines(result: Result, model: str) -> Iterator[Sequence[object]]:
@@ -68,23 +55,26 @@ HEADLINES = Headlines(
 )
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about an evaluation."""
+def own(result: Result) -> list[Part]:
+    """Whether categories have units of their own: overlap, contrasts, uniqueness and combinations, by group."""
     summary = result.summary
-    parts: list[str | Figure] = [
+    return [
         paragraph(
             f"S(i) is the set of units of instruction i ({how_made(summary)}).",
             "The core of a category holds the units that at least a share rho of its instructions hold",
             f"({settings(summary['settings'])}).",
-        )
+        ),
+        *map(paragraph, summary["cautions"]),
+        Choice("units", {title_of(name): [*_group(result, name)] for name in summary["groups"]}),
     ]
-    parts += map(paragraph, summary["cautions"])
-    for name in summary["groups"]:
-        parts += [heading(name), *_group(result, name)]
-    return Section(result, parts)
 
 
-def _group(result: Result, name: str) -> Iterator[str | Figure]:
+def where(result: Result) -> list[Part]:
+    """In which layers they are."""
+    return [Choice("units", {title_of(name): [_depth(result, name)] for name in result.summary["groups"]})]
+
+
+def _group(result: Result, name: str) -> Iterator[Part]:
     group = result.summary["groups"][name]
     explained = group["overlap_explained_by"]
     yield paragraph(
@@ -94,13 +84,11 @@ def _group(result: Result, name: str) -> Iterator[str | Figure]:
         f"of the variance of the pairs' overlap, categories explain {number(explained['category'])}",
         f"and lengths {number(explained['length'])} (R2).",
     )
-    for measure in MEASURES:
-        yield from _overlap(result, name, measure)
-    yield _depth(result, name)
+    yield Choice("measure", {title: [*_overlap(result, name, measure)] for measure, title in MEASURES.items()})
     yield from _uniqueness(result, name)
 
 
-def _overlap(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
+def _overlap(result: Result, name: str, measure: str) -> Iterator[Part]:
     title = MEASURES[measure]
     source = [result.path(OVERLAP)]
     rows = [row for row in result.of_group(OVERLAP, name) if row["measure"] == measure]
@@ -120,19 +108,24 @@ def _overlap(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
         for row in rows
     ]  # fmt: skip
     titled = f"Mean {title} and two chance levels; all units alike: hypergeometric in every layer"
-    yield table(columns, cells, source, title=titled, folded=len(rows) > SHOWN_CELLS or measure != "jaccard")
+    yield table(columns, cells, source, title=titled, folded=True)
     yield from _contrasts(result, name, measure)
 
 
-def _contrasts(result: Result, name: str, measure: str) -> Iterator[str | Figure]:
+def _contrasts(result: Result, name: str, measure: str) -> Iterator[Part]:
     source = [result.path(CONTRASTS)]
     rows = [row for row in result.of_group(CONTRASTS, name) if row["measure"] == measure]
     if not rows:
         return
+    least = min((row["smallest_p"] for row in rows if row["comparable"]), default=None)
     caption = (
-        f"Contrast of two categories: mean {MEASURES[measure]} within them less that between them. * q < {SIGNIFICANT} "
-        "(one-sided, Benjamini-Hochberg over the pairs) against labels of the two shuffled within strata of token "
-        "count; ? untestable, because no instruction of one is as long as one of the other."
+        f"Contrast of two categories: mean {MEASURES[measure]} within them less that between them. "
+        + marks.meaning(
+            f"{marks.ABOVE} above shuffled labels",
+            least,
+            "one-sided, Benjamini-Hochberg over the pairs, labels of the two shuffled within strata of token count",
+        )
+        + f" {marks.UNTESTABLE} untestable: no instruction of one is as long as one of the other."
     )
     marked = [{**row, "mark": _mark(row)} for row in rows]
     spec = charts.heatmaps({"contrast": _cells(marked, "contrast")}, result.summary["categories"],
@@ -146,7 +139,7 @@ def _contrasts(result: Result, name: str, measure: str) -> Iterator[str | Figure
         for row in rows
     ]  # fmt: skip
     titled = "The same in numbers; comparable: instructions in strata that hold both categories"
-    yield table(columns, cells, source, title=titled, folded=len(rows) > SHOWN_CELLS or measure != "jaccard")
+    yield table(columns, cells, source, title=titled, folded=True)
 
 
 def _cells(rows: Sequence[Row], key: str) -> list[Row]:
@@ -161,8 +154,8 @@ def _cells(rows: Sequence[Row], key: str) -> list[Row]:
 
 def _mark(row: Row) -> str:
     if row["q_value"] is None:
-        return "?" if row["comparable"] == 0 else ""
-    return "*" if row["q_value"] < SIGNIFICANT else ""
+        return marks.UNTESTABLE if row["comparable"] == 0 else ""
+    return marks.ABOVE if marks.significant(row["q_value"]) else ""
 
 
 def _depth(result: Result, name: str) -> Figure:
@@ -186,10 +179,10 @@ def _depth(result: Result, name: str) -> Figure:
 
 
 def _point(row: Row, value: Number | None) -> Row:
-    return {"category": row["category"], "relative_depth": row["relative_depth"], "value": value}
+    return {**{name: row[name] for name in ("category", "layer", "relative_depth")}, "value": value}
 
 
-def _uniqueness(result: Result, name: str) -> Iterator[str | Figure]:
+def _uniqueness(result: Result, name: str) -> Iterator[Part]:
     general, categories = result.summary["groups"][name]["general_units"], result.summary["categories"]
     columns = ("category", "core units", "of these general", "unique units", "uniqueness", "95% interval",
                "unique units, shuffled within length", "q (one-sided)")  # fmt: skip

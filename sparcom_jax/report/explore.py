@@ -1,9 +1,10 @@
-"""The section of an exploration: a card of each of the first units of every category."""
+"""Exploration: a card of each of the first units of every category."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sparcom_jax.report.markup import Figure, Section, code, number, paragraph, settings, text
+from sparcom_jax.report.markup import code, number, paragraph, script_json, settings, slug, text, wide
+from sparcom_jax.report.parts import Part
 from sparcom_jax.results.reader import Result
 from sparcom_jax.results.tables import CARD_CATEGORIES, CARD_UNITS
 
@@ -13,15 +14,15 @@ MOST_UNITS, MOST_EXAMPLES, MOST_TOKENS = 20, 4, 40
 Card = Mapping[str, Any]
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about an exploration."""
+def cards(result: Result) -> list[Part]:
+    """What single units do, card by card."""
     summary = result.summary
-    cards: Sequence[Card] = summary["cards"]
+    explored: Sequence[Card] = summary["cards"]
     left_out = [
         f"The page shows the first {MOST_UNITS} neurons and experts of each category",
-        f"and {MOST_EXAMPLES} examples of each; summary.json has all {len(cards)} units.",
+        f"and {MOST_EXAMPLES} examples of each; summary.json has all {len(explored)} units.",
     ]
-    parts: list[str | Figure] = [
+    parts: list[Part] = [
         paragraph(
             f"What single units of {summary['units']['name']!r} do, in {summary['read']:,} instructions that were",
             f"read once more ({settings(summary['settings'])}). Frequency: share of an instruction's tokens at which",
@@ -29,29 +30,27 @@ def section(result: Result) -> Section:
             "output moves most.", *left_out,
         ),
         f"<p class='source'>Tables: {code(result.path(CARD_UNITS))}, {code(result.path(CARD_CATEGORIES))}</p>",
-        '<p><label>Show only cards with <input type="search" data-filter></label></p>',
+        '<div class="cards"><p><label>Show only cards with <input type="search" data-filter></label></p>',
     ]  # fmt: skip
     if not summary["texts"]:
         parts.append(paragraph("Texts of instructions are left out; explore --texts shows them."))
-    shown = {category: _of_category(cards, category) for category in summary["categories"]}
-    names = {one["unit"] for of in shown.values() for one in of}
+    shown = {category: _of_category(explored, category) for category in summary["categories"]}
+    places = {one["unit"]: f"{slug(result.name)}-{one['unit']}" for of in shown.values() for one in of}
     for category, of in shown.items():
         if of:
             parts.append(f"<h3><bdi>{text(category)}</bdi></h3>")
-            parts += [_card(one, category, names, texts=bool(summary["texts"])) for one in of]
-    return Section(result, parts)
+            parts += [_card(one, category, places, texts=bool(summary["texts"])) for one in of]
+    return [*parts, "</div>"]
 
 
 def _of_category(cards: Sequence[Card], category: str) -> list[Card]:
     """The first units of a category, neurons before experts; a unit of several is shown where it ranks highest."""
-    own = [
-        one for one in cards if category in one["of"] and min(one["of"], key=lambda c: one["of"][c]["rank"]) == category
-    ]
+    own = [one for one in cards if min(one["of"], key=lambda name: one["of"][name]["rank"], default=None) == category]
     ranked = sorted(own, key=lambda one: (one["group"] == "expert", one["of"][category]["rank"]))
     return [one for one in ranked if one["of"][category]["rank"] <= MOST_UNITS]
 
 
-def _card(card: Card, category: str, names: Set[str], *, texts: bool) -> str:
+def _card(card: Card, category: str, places: Mapping[str, str], *, texts: bool) -> str:
     of = "; ".join(f"{name}: no. {one['rank']}, score {number(one['score'])}" for name, one in card["of"].items())
     mean = card["frequency"][category][0]
     others = [values[0] for name, values in card["frequency"].items() if name != category]
@@ -61,21 +60,28 @@ def _card(card: Card, category: str, names: Set[str], *, texts: bool) -> str:
         f"<code>{text(card['unit'])}</code> <span class='source'>active at {mean:.0%} of tokens{elsewhere}</span>"
         + (f" {words}" if words else "")
     )
-    body = "".join(_body(card, names, texts=texts))
+    body = "".join(_body(card, places, texts=texts))
     return (
-        f'<details class="card"><summary>{head}</summary><div id="{text(card["unit"])}">'
-        f'<p class="source"><bdi>{text(of)}</bdi> <button type="button" data-copy="{text(card["unit"])}">Copy the name'
-        f"</button></p>{body}</div></details>"
+        f'<details class="card" data-unit="{text(card["unit"])}"><summary>{head}</summary>'
+        f'<div id="{text(places[card["unit"]])}"><p class="source"><bdi>{text(of)}</bdi> '
+        f'<button type="button" data-copy="{text(card["unit"])}">Copy the name</button> '
+        f'<button type="button" data-save="{text(card["unit"])}.json">Save as JSON</button></p>{body}'
+        f'<script type="application/json">{script_json(_as_shown(card))}</script></div></details>'
     )
 
 
-def _body(card: Card, names: Set[str], *, texts: bool) -> Iterator[str]:
+def _as_shown(card: Card) -> dict[str, Any]:
+    """The card with no more examples than the page shows."""
+    return {**card, "examples": card["examples"][:MOST_EXAMPLES]}
+
+
+def _body(card: Card, places: Mapping[str, str], *, texts: bool) -> Iterator[str]:
     yield _frequencies(card)
     for field, title in (("raises", "Raises"), ("lowers", "Lowers")):
         if words := card.get(field):
             yield f"<p>{title}: {' '.join(_word(token) for token, _ in words)}</p>"
     if found := card.get("neighbours"):
-        linked = {name: f'<a href="#{text(name)}">{text(name)}</a>' for name, _ in found if name in names}
+        linked = {name: f'<a href="#{text(places[name])}">{text(name)}</a>' for name, _ in found if name in places}
         listed = ", ".join(f"{linked.get(name, text(name))} {number(value)}" for name, value in found)
         yield f"<p>Held by the same instructions (Jaccard): {listed}</p>"
     for one in card["examples"][:MOST_EXAMPLES]:
@@ -98,9 +104,15 @@ def _frequencies(card: Card) -> str:
         + (f"<td class=n>{text(number(known.get(name)))}</td>" if known else "") + "</tr>"
         for name, (mean, low, high) in card["frequency"].items()
     )  # fmt: skip
-    heads = ["category", "frequency", "", "95% interval", *(["attribution, nats per token"] if known else [])]
-    head = "".join(f"<th>{one}</th>" for one in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    heads = [
+        "category",
+        "frequency",
+        "of the highest",
+        "95% interval",
+        *(["attribution, nats per token"] if known else []),
+    ]
+    head = "".join(f'<th scope="col">{one}</th>' for one in heads)
+    return wide(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "frequency by category")
 
 
 def _tokens(one: Card) -> str:

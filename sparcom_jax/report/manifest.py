@@ -1,11 +1,12 @@
-"""Where the numbers come from: the models, runs and settings behind the results, one table per run."""
+"""Where the numbers come from: the models, runs and settings behind the results, and the commands that make them."""
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from sparcom_jax.report.markup import number, settings, table, text
+from sparcom_jax.report import commands
+from sparcom_jax.report.markup import number, settings, table, text, wide
 from sparcom_jax.results.reader import Result
 
 FIELDS = {
@@ -43,8 +44,18 @@ def model_name(side: Attributes) -> str:
 
 
 def manifest(results: Sequence[Result]) -> str:
-    """The manifest of every distinct run, as folded tables."""
-    return "".join(_table(run, attributes) for run, attributes in _runs(results))
+    """The manifest of every distinct run, as folded tables, and the commands of all results."""
+    runs = "".join(_table(run, attributes) for run, attributes in _runs(results))
+    return f"{runs}<h3>Commands</h3>{wide(f'<pre>{text(_commands(results))}</pre>', 'commands')}"
+
+
+def _commands(results: Sequence[Result]) -> str:
+    """All commands, each once, in the order in which they run."""
+    sides = [side for result in results for side in result.sides.values()]
+    made = [line for side in sides for line in commands.of_run(side)]
+    order = ("convert", "capture", "identify", "attribute", "select")
+    made.sort(key=lambda line: order.index(line.split()[1]))
+    return "\n".join(dict.fromkeys([*made, *map(commands.of_result, results)]))
 
 
 def _runs(results: Sequence[Result]) -> Iterator[tuple[str, Attributes]]:
@@ -70,10 +81,10 @@ def _table(run: str, attributes: Attributes) -> str:
             missing.append(name)
         else:
             rows.append((name, _shown(name, value)))
-    body = table(("", ""), rows)
+    body = table(("what", "value"), rows)
     if missing:
         body += f"<p class='source'>Not recorded in the results: {text(', '.join(missing))}.</p>"
-    return f"<details><summary>{text(run)}</summary>{body}</details>"
+    return f"<details><summary><bdi>{text(run)}</bdi></summary>{body}</details>"
 
 
 def _shown(name: str, value: object) -> str:

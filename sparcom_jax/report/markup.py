@@ -1,13 +1,15 @@
-"""Pieces of the page: numbers, tables and figures as HTML. All text that comes from data or paths is escaped here."""
+"""Pieces of the page as HTML: numbers, tables, charts, choices. All text that comes from data is escaped here."""
 
+import hashlib
 import html
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sparcom_jax.results.reader import Number, Result
+from sparcom_jax.report.parts import Choice, Figure, Part
+from sparcom_jax.results.reader import Number
 from sparcom_jax.results.summary import made_of
 
 GROUPS = {
@@ -23,53 +25,6 @@ _JSON_ESCAPES = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<>&\u202
 
 class Digits(str):
     """Text of numbers, which tables align to the right."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart of a section.
-
-    Attributes:
-      name: its name within the section, made of letters, digits and hyphens.
-      spec: Vega-Lite.
-      caption: what it shows, as plain text.
-      sources: the tables that hold its numbers, as paths to print.
-    """
-
-    name: str
-    spec: dict[str, Any]
-    caption: str
-    sources: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Section:
-    """What the page says about one result: pieces of HTML and figures, in order."""
-
-    result: Result
-    parts: list[str | Figure]
-
-    @property
-    def title(self) -> str:
-        """Kind and name of the result, as plain text."""
-        return self.result.kind if self.result.name == "." else f"{self.result.kind}: {self.result.name}"
-
-
-@dataclass(frozen=True)
-class Headlines:
-    """What the top of the page says about all results of one kind: a table.
-
-    Attributes:
-      title: of the table.
-      columns: its headings.
-      meaning: how to read it, as plain text.
-      rows: gives the rows of one result, from it and a name of the model of each side.
-    """
-
-    title: str
-    columns: Sequence[str]
-    meaning: str
-    rows: Callable[..., Iterator[Sequence[object]]]
 
 
 def number(value: Number | None) -> Digits:
@@ -106,6 +61,12 @@ def text(value: object) -> str:
     return html.escape(str(value))
 
 
+def slug(name: str) -> str:
+    """A name as part of an id: readable, and with a digest where it has other characters, so that no two are alike."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def code(value: object) -> str:
     """A path, a name or a digest."""
     return f"<code>{text(value)}</code>"
@@ -113,17 +74,22 @@ def code(value: object) -> str:
 
 def paragraph(*sentences: str) -> str:
     """A paragraph of plain text."""
-    return f"<p>{text(' '.join(sentences))}</p>"
+    return f"<p><bdi>{text(' '.join(filter(None, sentences)))}</bdi></p>"
 
 
-def heading(group: str) -> str:
-    """The heading of a group of units, or of a target of ablation."""
-    return f"<h3>{text(f'{group}: {GROUPS[group]}' if group in GROUPS else group)}</h3>"
+def heading(name: str) -> str:
+    """A heading within a question."""
+    return f"<h3>{text(name)}</h3>"
+
+
+def title_of(group: str) -> str:
+    """A group of units, or a target of ablation, as plain text."""
+    return f"{group}: {GROUPS[group]}" if group in GROUPS else group
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], sources: Sequence[str] = (), *, title: str = "",
           folded: bool = False) -> str:  # fmt: skip
-    """A table.
+    """A table, which the page lets its reader sort, filter and save.
 
     Args:
       columns: their headings.
@@ -137,15 +103,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], sources: Seq
     """
     cells = [[_cell(value) for value in row] for row in rows]
     right = [any(isinstance(row[at], Digits) for row in cells) for at in range(len(columns))]
-    head = "".join(_tag("th", name, align) for name, align in zip(columns, right, strict=True))
+    head = "".join(f'<th scope="col"{" class=n" if align else ""}>{text(name)}</th>'
+                   for name, align in zip(columns, right, strict=True))  # fmt: skip
     body = "".join(
-        f"<tr>{''.join(_tag('td', cell, align) for cell, align in zip(row, right, strict=True))}</tr>" for row in cells
+        f"<tr>{''.join(_data(cell, align) for cell, align in zip(row, right, strict=True))}</tr>" for row in cells
     )
-    inner = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    caption = f"<caption>{text(title)}</caption>" if title and not folded else ""
+    inner = wide(f"<table class=data>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+                 title or "table")  # fmt: skip
     inner += f"<p class='source'>{listed(sources)}</p>" if sources else ""
-    if folded:
-        return f"<details><summary>{text(title)}</summary>{inner}</details>"
-    return (f"<p class='title'>{text(title)}</p>" if title else "") + inner
+    return f"<details><summary>{text(title)}</summary>{inner}</details>" if folded else inner
+
+
+def wide(content: str, name: str) -> str:
+    """Content that scrolls by itself where it is too wide or too long, also with the keys."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{text(name)}">{content}</div>'
 
 
 def listed(sources: Sequence[str]) -> str:
@@ -153,14 +125,46 @@ def listed(sources: Sequence[str]) -> str:
     return f"Table: {', '.join(code(source) for source in sources)}"
 
 
-def figure(shown: Figure, anchor: str) -> str:
-    """A chart: the place where it is drawn, its caption, and its specification as data.
+def render(parts: Iterable[Part], anchor: str) -> Iterator[str]:
+    """Parts as HTML.
 
     Args:
-      shown: the figure.
-      anchor: id of the place.
+      parts: in order.
+      anchor: id of the place where they stand; those of charts begin with it.
     """
-    caption = f"{text(shown.caption)} <span class='source'>{listed(shown.sources)}</span>"
+    for part in parts:
+        if isinstance(part, Figure):
+            yield _figure(part, f"{anchor}-{part.name}")
+        elif isinstance(part, Choice):
+            yield choice(part.label, {name: "".join(render(of, anchor)) for name, of in part.options.items()})
+        else:
+            yield part
+
+
+def choice(label: str, options: Mapping[str, str], default: str = "") -> str:
+    """Alternatives, of which scripts show one at a time; without them all are shown. A single one is shown as it is.
+
+    Args:
+      label: what is chosen, as plain text.
+      options: HTML by name, which is plain text.
+      default: the name of what is shown first; the first by default.
+    """
+    if len(options) == 1:
+        return next(iter(options.values()))
+    names = "".join(f"<option{' selected' if name == default else ''}>{text(name)}</option>" for name in options)
+    shown = "".join(
+        f'<div class="option" data-option="{text(name)}"><p class="chosen"><bdi>{text(name)}</bdi></p>{content}</div>'
+        for name, content in options.items()
+    )
+    return (
+        f'<div class="choice" data-choice="{text(label)}">'
+        f'<label class="chooser">{text(label)} <select>{names}</select></label>{shown}</div>'
+    )
+
+
+def _figure(shown: Figure, anchor: str) -> str:
+    """A chart: the place where it is drawn, its caption, and its specification as data."""
+    caption = f"<bdi>{text(shown.caption)}</bdi> <span class='source'>{listed(shown.sources)}</span>"
     spec = script_json({"description": shown.caption, **shown.spec})
     return (
         f'<figure><div class="chart" id="{text(anchor)}"></div>'
@@ -202,5 +206,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def _tag(tag: str, content: str, right: bool) -> str:
-    return f"<{tag}{' class=n' if right else ''}>{text(content)}</{tag}>"
+def _data(content: str, right: bool) -> str:
+    if isinstance(content, Digits):
+        return f"<td class=n>{text(content)}</td>"
+    return f"<td{' class=n' if right else ''}><bdi>{text(content)}</bdi></td>"

@@ -3,28 +3,21 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, explore, sweep
 from sparcom_jax.report.document import document
-from sparcom_jax.report.files import write_figures, write_whole
-from sparcom_jax.report.manifest import manifest
-from sparcom_jax.report.markup import Figure, Section, figure, text
-from sparcom_jax.report.top import contents, headlines, top
-from sparcom_jax.results.reader import find_results
-
-SECTIONS = {
-    "evaluate": evaluate.section,
-    "compare": compare.section,
-    "sweep": sweep.section,
-    "agree": agree.section,
-    "ablate": ablate.section,
-    "answer": answer.section,
-    "align": align.section,
-    "explore": explore.section,
-}
-"""By kind of results: what makes its sections."""
+from sparcom_jax.report.figures import write_figures
+from sparcom_jax.report.files import write_whole
+from sparcom_jax.report.findings import findings
+from sparcom_jax.report.first import first_screen
+from sparcom_jax.report.manifest import manifest, model_name
+from sparcom_jax.report.markup import GROUPS, choice, render, slug, table, text
+from sparcom_jax.report.parts import Headlines, Part, figures
+from sparcom_jax.report.questions import QUESTIONS, Question
+from sparcom_jax.results.reader import Result, find_results
 
 
-def report(results: Path, output: Path, figures: Path | None = None) -> Path:
+def report(
+    results: Path, output: Path, figures_to: Path | None = None, *, preset: str = "text", only: Sequence[str] = ()
+) -> Path:
     """Writes the report of all results below a directory.
 
     The same results give the same page, byte by byte.
@@ -32,34 +25,98 @@ def report(results: Path, output: Path, figures: Path | None = None) -> Path:
     Args:
       results: searched recursively for the results of all analyses.
       output: the page, replaced as a whole.
-      figures: directory for every chart as SVG and PDF; none are written by default.
+      figures_to: directory for charts as SVG and PDF; none are written by default.
+      preset: `column` or `text`: how wide these are.
+      only: patterns of their names, such as `*-effects`; all by default.
 
     Returns:
       `output`.
 
     Raises:
-      InputError: there are no results, one of them is malformed, or nothing can be written.
+      InputError: there are no results, one of them is malformed, no figure is named so, or nothing can be written.
     """
-    sections = [SECTIONS[result.kind](result) for result in find_results(results)]
-    write_whole(output, document(_parts(sections)).encode("utf-8", "xmlcharrefreplace"))
-    if figures is not None:
-        write_figures(sections, figures)
+    found = sorted(find_results(results), key=lambda result: -result.parameters)  # the largest model is shown first
+    answered = {question: answers for question in QUESTIONS if (answers := _answers(question, found))}
+    if figures_to is not None:
+        shown = [(result, part) for answers in answered.values() for result, parts in answers
+                 for part in figures(parts)]  # fmt: skip
+        write_figures(shown, figures_to, preset, only)
+    write_whole(output, document(_parts(found, answered)).encode("utf-8", "xmlcharrefreplace"))
     return output
 
 
-def _parts(sections: Sequence[Section]) -> Iterator[str]:
-    results = [section.result for section in sections]
-    yield top(results)
-    yield contents([("headlines", "What you see"),
-                    *((f"s{at}", section.title) for at, section in enumerate(sections, 1)),
-                    ("manifest", "Manifest")])  # fmt: skip
-    yield '<section id="headlines"><h2>What you see</h2>'
-    yield from headlines(results)
-    yield "</section>"
-    for at, section in enumerate(sections, 1):
-        yield f'<section id="s{at}"><h2>{text(section.title)}</h2>'
-        for part in section.parts:
-            yield figure(part, f"s{at}-{part.name}") if isinstance(part, Figure) else part
+Answers = list[tuple[Result, Sequence[Part]]]
+"""The results that answer a question, with what they say."""
+
+
+def _answers(question: Question, results: Sequence[Result]) -> Answers:
+    return [
+        (result, parts)
+        for result in results
+        if result.kind in question.answers and (parts := question.answers[result.kind](result))
+    ]
+
+
+def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iterator[str]:
+    links = [("findings", "Findings"), *((one.anchor, one.title) for one in answered), ("method", "How it was made")]
+    items = "".join(f'<li><a href="#{anchor}">{text(title)}</a></li>' for anchor, title in links)
+    yield f'<a class="skip" href="#main">Skip to the findings</a><nav aria-label="Contents"><ul>{items}</ul></nav>'
+    yield '<main id="main">'
+    yield from first_screen(results, _evidence(answered))
+    for question, answers in answered.items():
+        yield f'<section id="{question.anchor}"><h2>{text(question.title)}</h2>'
+        for kind, headlines in question.headlines.items():
+            yield from _headlines(headlines, [result for result in results if result.kind == kind])
+        for kind in question.answers:
+            of_kind = [(result, parts) for result, parts in answers if result.kind == kind]
+            if of_kind:
+                yield choice("result", {
+                    label(result): "".join(_answer(question, result, parts)) for result, parts in of_kind
+                })  # fmt: skip
         yield "</section>"
-    yield f'<section id="manifest"><h2>Manifest</h2><p>What each run was captured from.</p>{manifest(results)}'
-    yield "</section>"
+    glossary = "".join(f"<dt><code>{name}</code></dt><dd>{meaning}</dd>" for name, meaning in GROUPS.items())
+    yield (
+        '<section id="method"><h2>How it was made</h2><p>What each run was captured from, and the commands.</p>'
+        f'{manifest(results)}<h3>Groups of units</h3><dl class="groups">{glossary}</dl></section></main>'
+    )
+
+
+def _answer(question: Question, result: Result, parts: Sequence[Part]) -> Iterator[str]:
+    """What one result says: its findings where this is their evidence, and then all else."""
+    place = anchor(question, result)
+    yield f'<div id="{text(place)}">'
+    if _is_evidence(question, result):
+        for finding in findings(result):
+            yield f'<p class="finding{"" if finding.carried else " not"}"><bdi>{text(finding.sentences)}</bdi></p>'
+    yield from render(parts, place)
+    yield "</div>"
+
+
+def _headlines(shown: Headlines, results: Sequence[Result]) -> Iterator[str]:
+    rows = [row for result in results for row in shown.rows(result, *map(model_name, result.sides.values()))]
+    if rows:
+        yield table(shown.columns, rows, title=shown.title) + f"<p>{text(shown.meaning)}</p>"
+
+
+def _evidence(answered: dict[Question, Answers]) -> dict[str, str]:
+    """By kind and name of a result, the first place of the page that shows it."""
+    places: dict[str, str] = {}
+    for question, answers in answered.items():
+        for result, _ in answers:
+            places.setdefault(result.key, anchor(question, result))
+    return places
+
+
+def _is_evidence(question: Question, result: Result) -> bool:
+    """Whether a question is the first that a result answers."""
+    return next(one for one in QUESTIONS if result.kind in one.answers and one.answers[result.kind](result)) is question
+
+
+def anchor(question: Question, result: Result) -> str:
+    """Id of what a result says of a question."""
+    return f"{question.anchor}-{result.kind}-{slug(result.name.removeprefix(f'{result.kind}-'))}"
+
+
+def label(result: Result) -> str:
+    """What a result is called among those of its kind."""
+    return model_name(next(iter(result.sides.values()))) if result.name == "." else result.name

@@ -1,9 +1,10 @@
-"""The section of a sweep: how uniqueness, and what is general, depend on where S(i) is cut."""
+"""Sweeps: how uniqueness, and what is general, depend on where S(i) is cut."""
 
 from collections.abc import Iterator
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import Figure, Section, heading, how_made, paragraph, settings, table
+from sparcom_jax.report.markup import how_made, paragraph, settings, table, title_of
+from sparcom_jax.report.parts import Choice, Figure, Part
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import SWEEP
 
@@ -14,8 +15,8 @@ SHOWN = {
 }
 
 
-def section(result: Result) -> Section:
-    """Everything that the page says about a sweep."""
+def sweep(result: Result) -> list[Part]:
+    """What a sweep shows, by group."""
     summary = result.summary
     swept = summary["swept"]
     meaning = {
@@ -23,13 +24,13 @@ def section(result: Result) -> Section:
         "describe the paper's rule; its threshold is not known.",
         "epsilon": "S(i) holds the top share epsilon of the units.",
     }[swept]
-    parts: list[str | Figure] = [paragraph(f"{meaning} ({how_made(summary)}; {settings(summary['settings'])})")]
-    for name in summary["groups"]:
-        parts += [heading(name), *_group(result, name)]
-    return Section(result, parts)
+    return [
+        paragraph(f"{meaning} ({how_made(summary)}; {settings(summary['settings'])})"),
+        Choice("units", {title_of(name): [*_group(result, name)] for name in summary["groups"]}),
+    ]
 
 
-def _group(result: Result, name: str) -> Iterator[str | Figure]:
+def _group(result: Result, name: str) -> Iterator[Part]:
     swept, rows = result.summary["swept"], result.of_group(SWEEP, name)
     panels = {title: [_point(row, field) for row in rows] for field, title in SHOWN.items()}
     spec = charts.lines(panels, result.summary["categories"], x="at", x_title=swept, y_title="share")

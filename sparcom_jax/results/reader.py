@@ -41,6 +41,16 @@ class Result:
         summary = self.summary
         return {role: summary[role] for role in ("base", "tuned")} if self.kind == "compare" else {"model": summary}
 
+    @property
+    def key(self) -> str:
+        """What tells it from all other results of the directory."""
+        return f"{self.kind}:{self.name}"
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of its model, of its larger one; 0 where they were not recorded."""
+        return max(side["model"].get("parameters") or 0 for side in self.sides.values())
+
     def path(self, table: Table) -> str:
         """Where a table lies, relative to the directory that was searched."""
         return table.name if self.name == "." else f"{self.name}/{table.name}"

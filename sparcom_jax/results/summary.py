@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SUMMARY = "summary.json"
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Of what result directories hold; `schema_version` of a summary."""
 
 NUMBER = (int, float, type(None))

@@ -125,6 +125,27 @@ CORE_UNITS = _table(
     shown=False,
 )
 
+ROUTING = _table(
+    "routing.csv",
+    _CATEGORY,
+    _LAYER,
+    _RELATIVE_DEPTH,
+    _number("expert", "number of the expert"),
+    _number("share", "share of the routing that it receives, 0 to 1, mean over the category's instructions"),
+    _number("share_elsewhere", "mean of this over the other categories"),
+)
+
+ROUTING_DISTANCE = _table(
+    "routing_distance.csv",
+    _CATEGORY,
+    _LAYER,
+    _RELATIVE_DEPTH,
+    _number("distance", "total variation of the two shares of `routing.csv`, 0 to 1: half the summed differences"),
+    _number("null_mean", "its mean over labels shuffled within strata of token_count"),
+    _number("p_value", "share of these shuffles with a distance at least as large, one-sided"),
+    _number("q_value", "of `p_value`, over all categories and layers"),
+)
+
 # Of compare
 
 INSTRUCTION_OVERLAP = _table(
@@ -306,7 +327,17 @@ CARD_CATEGORIES = _table(
 )
 
 TABLES: dict[str, tuple[Table, ...]] = {
-    "evaluate": (OVERLAP, CONTRASTS, UNIQUENESS, COMBINATIONS, DEPTH, INSTRUCTIONS, CORE_UNITS),
+    "evaluate": (
+        OVERLAP,
+        CONTRASTS,
+        UNIQUENESS,
+        COMBINATIONS,
+        DEPTH,
+        ROUTING,
+        ROUTING_DISTANCE,
+        INSTRUCTIONS,
+        CORE_UNITS,
+    ),
     "compare": (
         INSTRUCTION_OVERLAP,
         CATEGORY_OVERLAP,

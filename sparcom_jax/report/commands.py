@@ -1,0 +1,66 @@
+"""The commands that make a result again, as they are typed."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sparcom_jax.results.reader import Result
+from sparcom_jax.results.summary import kind_made_of, made_of
+from sparcom_jax.settings import StudySettings
+
+DEFAULTS = {name: asdict(section) for name, section in StudySettings().sections.items()}
+SECTION = {"answer": "ablate"}
+"""Where the settings of a kind of results stand in a config, if not below its own name."""
+
+
+def of_run(side: Mapping[str, Any]) -> Iterator[str]:
+    """From a checkpoint to the run, and to the set, units or attribution of it that a result was made of."""
+    model, manifest = side["model"], side.get("manifest") or {}
+    if model.get("source") and model.get("path"):
+        yield _command("convert", source=model["source"], output=model["path"])
+    if "path" in model and "instructions" in manifest:
+        yield _command("capture", model=model["path"], instructions=manifest["instructions"]["source"],
+                       output=side["run"], **overrides("capture", manifest.get("capture", {})),
+                       **overrides("execution", manifest.get("execution", {})))  # fmt: skip
+    made, kind = made_of(side), kind_made_of(side)
+    if kind == "set":
+        yield _command("identify", run=made["run"], name=made["name"], **overrides("identify", made))
+    elif kind == "units":
+        yield _command("select", run=made["run"], name=made["name"], **overrides("select", made))
+    else:
+        yield _command("attribute", run=made["run"], **overrides("attribute", made))
+
+
+def of_result(result: Result) -> str:
+    """From runs to the result."""
+    summary, kind = result.summary, result.kind
+    given = {"output": str(result.directory), **overrides(SECTION.get(kind, kind), summary["settings"])}
+    if kind == "compare":
+        base, tuned = summary["base"], summary["tuned"]
+        return _command("compare", base=base["run"], tuned=tuned["run"], set=base["set"]["name"], **given)
+    made, of = made_of(summary), kind_made_of(summary)
+    named = {} if of == "attribution" else {of: made["name"]}
+    if kind in ("evaluate", "sweep", "agree", "align"):
+        return _command(kind, run=summary["run"], **named, **given)
+    model = summary["model"].get("path", "MODEL_DIR")
+    if "units_from" in summary:
+        return _command("transfer", model=model, run=summary["run"], **{"units-run": made["run"]}, **named, **given)
+    return _command(kind, model=model, run=summary["run"], **named, **given)
+
+
+def overrides(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that set what is not a default of a section of the config.
+
+    Args:
+      section: its name.
+      values: what was recorded; fields that the section does not have, or that depend on others, are left out.
+    """
+    defaults = DEFAULTS[section]
+    return {f"config.{section}.{name}": value for name, value in values.items()
+            if name in defaults and value is not None and type(value) is type(defaults[name])
+            and value != defaults[name]}  # fmt: skip
+
+
+def _command(command: str, **flags: Any) -> str:
+    return " ".join((f"sparcom {command}", *(f"--{flag}={shlex.quote(str(value))}" for flag, value in flags.items())))

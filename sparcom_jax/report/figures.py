@@ -1,0 +1,139 @@
+"""Figures for a paper: every chart as SVG and PDF, as wide as a column or as the text, and their captions."""
+
+import copy
+import fnmatch
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from sparcom_jax.errors import InputError
+from sparcom_jax.progress import progress
+from sparcom_jax.report.charts import Spec
+from sparcom_jax.report.files import write_whole
+from sparcom_jax.report.markup import slug
+from sparcom_jax.report.parts import Figure
+from sparcom_jax.results.reader import Result
+
+WIDTHS = {"column": 3.25, "text": 6.75}
+"""Of the presets, in inches."""
+COLUMNS = {"column": 1, "text": 2}
+"""Panels beside each other."""
+LEAST_POINTS = 7.0
+"""Size of the smallest text."""
+POINTS = 72.0
+FITTED, ROUNDS = 0.005, 12
+"""Share of the width that it may be off, and how often a chart is drawn to get there."""
+FONT_SIZES = ("labelFontSize", "titleFontSize", "fontSize", "subtitleFontSize")
+CAPTIONS = "captions.md"
+
+
+def write_figures(
+    shown: Sequence[tuple[Result, Figure]], directory: Path, preset: str = "text", only: Sequence[str] = ()
+) -> list[Path]:
+    """Writes charts as SVG and PDF, named after their result and what they show, and their captions.
+
+    Args:
+      shown: the charts, with the results that they are of.
+      directory: where to.
+      preset: `column` or `text`: how wide they are.
+      only: patterns of names such as `*-effects`; all charts by default.
+
+    Returns:
+      The files.
+
+    Raises:
+      InputError: the preset is not known, a pattern fits no chart, or they cannot be written there.
+    """
+    if preset not in WIDTHS:
+        raise InputError(f"preset {preset!r} is not known; known: {', '.join(WIDTHS)}")
+    named = {name_of(result, figure): figure for result, figure in shown}
+    for pattern in only:
+        if not fnmatch.filter(named, pattern):
+            raise InputError(f"no figure is named {pattern!r}; there are {', '.join(named)}")
+    chosen = {name: one for name, one in named.items() if not only or any(fnmatch.fnmatch(name, p) for p in only)}
+    written: list[Path] = []
+    with progress("figures", len(chosen), "figures") as bar:
+        for name, one in chosen.items():
+            spec, scale = fitted(one.spec, preset)
+            contents = {".svg": _sized(vl_convert.vegalite_to_svg(spec), scale).encode(),
+                        ".pdf": vl_convert.vegalite_to_pdf(spec, scale=scale)}  # fmt: skip
+            for suffix, content in contents.items():
+                written.append(directory / f"{name}{suffix}")
+                write_whole(written[-1], content)
+            bar.advance(1)
+    captions = "".join(f"## {name}\n\n{one.caption}\n\nTables: {', '.join(one.sources)}.\n\n"
+                       for name, one in chosen.items())  # fmt: skip
+    write_whole(directory / CAPTIONS, f"# Captions\n\n{captions}".encode())
+    return [*written, directory / CAPTIONS]
+
+
+def name_of(result: Result, figure: Figure) -> str:
+    """Name of the file of a chart, without its suffix."""
+    name = "" if result.name == "." else slug(result.name.removeprefix(f"{result.kind}-").removeprefix(result.kind))
+    return "-".join(filter(None, (result.kind, name.strip("-"), figure.name)))
+
+
+def fitted(spec: Spec, preset: str) -> tuple[Spec, float]:
+    """A chart that is as wide as the preset once it is scaled, with text of 7 points or more.
+
+    Its panels stand below each other where they do not fit; fonts grow, and with them what they take, until both hold.
+
+    Args:
+      spec: Vega-Lite.
+      preset: a key of `WIDTHS`.
+
+    Returns:
+      The chart, and the factor that makes its pixels points.
+    """
+    target, font = WIDTHS[preset] * POINTS, LEAST_POINTS
+    for _ in range(ROUNDS):
+        made = _with_fonts(_narrowed(spec, COLUMNS[preset]), font)
+        scale = target / _width(vl_convert.vegalite_to_svg(made))
+        if font * scale >= LEAST_POINTS * (1 - FITTED):
+            break
+        font = LEAST_POINTS / scale
+    return made, scale
+
+
+def _narrowed(spec: Spec, columns: int) -> Spec:
+    made = copy.deepcopy(spec)
+    if "columns" in made:
+        made["columns"] = min(made["columns"], columns if "facet" in made or "concat" in made else made["columns"])
+    return made
+
+
+def _with_fonts(spec: Spec, size: float) -> Spec:
+    """The chart with no text smaller than `size` pixels."""
+
+    def grown(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: grown(one, name) for name, one in value.items() if name != "datasets"}
+        if isinstance(value, list):
+            return [grown(one) for one in value]
+        return max(value, size) if key in FONT_SIZES else value
+
+    made: Spec = grown(spec)
+    defaults = {"axis": FONT_SIZES[:2], "legend": FONT_SIZES[:2], "header": FONT_SIZES[:2], "title": ("fontSize",)}
+    for part, names in defaults.items():
+        for name in names:
+            made["config"].setdefault(part, {}).setdefault(name, size)
+    return {**made, "datasets": spec["datasets"]}
+
+
+def _width(svg: str) -> float:
+    found = re.search(r'<svg[^>]*\swidth="([0-9.]+)"', svg)
+    assert found is not None, "Vega states the width of what it draws"
+    return float(found[1])
+
+
+def _sized(svg: str, scale: float) -> str:
+    """The drawing with its size in points, and what is drawn as it was."""
+    head = re.search(r"<svg[^>]*>", svg)
+    assert head is not None, "Vega draws one"
+    sized = re.sub(
+        r'\s(width|height)="([0-9.]+)"', lambda m: f' {m[1]}="{float(m[2]) * scale:.3f}pt"', head[0], count=2
+    )
+    return svg.replace(head[0], sized, 1)

@@ -1,0 +1,156 @@
+"""The first screen: what was studied, what was found, and where that is weak."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sparcom_jax.report.ablate import against_controls
+from sparcom_jax.report.commands import SECTION, overrides
+from sparcom_jax.report.findings import findings
+from sparcom_jax.report.manifest import model_name
+from sparcom_jax.report.marks import SIGNIFICANT
+from sparcom_jax.report.markup import number, render, text
+from sparcom_jax.report.parts import Figure, Finding
+from sparcom_jax.results.ablation import BASELINE
+from sparcom_jax.results.reader import Number, Result
+from sparcom_jax.results.summary import kind_made_of, made_of
+
+FINDINGS = 4
+MODELS = 6
+CATEGORIES = 12
+"""How many the first screen names."""
+FEW_SCORED = 10
+"""Instructions of a category below which effects rest on few."""
+HARDLY_TRAINED = 4.0
+"""Nats per token of an untouched model: that perplexity, over 50, is of one that hardly predicts responses."""
+CHOSEN_BY = {"set": "identify", "units": "select", "attribution": "attribute"}
+"""What made a thing of a run, and so where its settings stand in a config."""
+
+
+def first_screen(results: Sequence[Result], anchors: Mapping[str, str]) -> Iterator[str]:
+    """The head of the page as HTML.
+
+    Args:
+      results: all of them, those of the largest model first.
+      anchors: by key of a result, the place that its findings link to.
+    """
+    yield '<header id="findings"><h1>What carries each kind of instruction</h1>'
+    yield f"<p class=what>{_models(results)}. {_instructions(results)}</p>"
+    if changed := deviations(results):
+        yield f"<p class=what>Other than the defaults: <bdi>{text('; '.join(changed))}</bdi>.</p>"
+    chips = [*warnings(results)]
+    if chips:
+        items = "".join(f'<li><a href="#{text(anchors[result.key])}"><bdi>{text(chip)}</bdi></a></li>'
+                        for chip, result in chips)  # fmt: skip
+        yield f'<ul class="chips" aria-label="Warnings">{items}</ul>'
+    yield '<ol class="findings">'
+    for result, finding in _chosen(results):
+        mark = "" if finding.carried else ' class="not"'
+        yield (f'<li{mark}><bdi>{text(finding.sentences)}</bdi> '
+               f'<a href="#{text(anchors[result.key])}">Evidence</a></li>')  # fmt: skip
+    yield "</ol>"
+    if picture := key_picture(results):
+        yield from render([picture], "key")
+    yield "<noscript><p>The charts need JavaScript; the tables are complete without it.</p></noscript></header>"
+
+
+def key_picture(results: Sequence[Result]) -> Figure | None:
+    """The effects of the units of the largest model, beside both controls; None where nothing was switched off."""
+    ablations = [result for result in results if result.kind == "ablate" and _measures_effects(result)]
+    return against_controls(ablations[0], next(iter(ablations[0].summary["targets"]))) if ablations else None
+
+
+def deviations(results: Sequence[Result]) -> list[str]:
+    """Settings of the results that are not the defaults, as plain text, each once with all its values."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        parts = [(SECTION.get(result.kind, result.kind), result.summary["settings"])]
+        for side in result.sides.values():
+            parts.append((CHOSEN_BY[kind_made_of(side)], made_of(side)))
+            manifest = side.get("manifest") or {}
+            parts += [(name, manifest.get(name, {})) for name in ("capture", "execution")]
+        for section, values in parts:
+            for name, value in overrides(section, values).items():
+                found.setdefault(name.removeprefix("config."), {})[str(value)] = None
+    return [f"{name} {' or '.join(values)}" for name, values in sorted(found.items())]
+
+
+def warnings(results: Sequence[Result]) -> Iterator[tuple[str, Result]]:
+    """Where results are weak: a few words, and the result that they are of."""
+    said: set[str] = set()
+    for result in results:
+        for chip in _weak(result):
+            if chip not in said:
+                said.add(chip)
+                yield chip, result
+
+
+def _weak(result: Result) -> Iterator[str]:
+    summary, name = result.summary, model_name(next(iter(result.sides.values())))
+    if result.kind == "ablate":
+        rows = result.tables[BASELINE]
+        least = [one["smallest_p"] for target in summary["targets"].values() for one in target["controls"].values()]
+        if least and (smallest := max(least)) >= SIGNIFICANT:
+            yield f"{summary['settings'].get('draws')} draws: p is {smallest:.2g} at least"
+        scored = [row["instructions"] for row in rows]
+        if scored and min(scored) < FEW_SCORED:
+            yield f"effects rest on {min(scored)} instructions a category"
+        if not all(row["held_out"] for row in rows):
+            yield "measured on instructions that chose the units"
+        losses = [row["nll"] for row in rows if row["nll"] is not None]
+        if losses and (loss := sum(losses) / len(losses)) > HARDLY_TRAINED:
+            yield f"{name} is hardly trained: {number(loss)} nats a token untouched"
+    if result.kind == "evaluate" and summary["cautions"]:
+        yield f"{name}: {len(summary['cautions'])} caution{'s' * (len(summary['cautions']) > 1)} on the instructions"
+    if result.kind == "compare" and summary["capture_differences"]:
+        yield "two runs were captured with different settings"
+
+
+def _chosen(results: Sequence[Result]) -> list[tuple[Result, Finding]]:
+    """What it says: one finding of each kind, of the largest model, and then more of what was carried."""
+    found = [(result, finding) for result in results for finding in findings(result)]
+    order = {"ablate": 0, "evaluate": 1, "compare": 2, "align": 3}
+    found.sort(key=lambda one: order[one[0].kind])  # stable: within a kind the largest model stays first
+    first, kinds = [], set()
+    for one in found:
+        if one[0].kind not in kinds:
+            kinds.add(one[0].kind)
+            first.append(one)
+    more = [one for one in found if one not in first and one[1].carried]
+    return sorted([*first, *more][:FINDINGS], key=lambda one: order[one[0].kind])
+
+
+def _measures_effects(result: Result) -> bool:
+    return not result.summary["settings"].get("keep") and bool(result.summary["targets"])
+
+
+def _models(results: Sequence[Result]) -> str:
+    """The models, the largest first, as HTML."""
+    named: dict[str, None] = {}
+    for result in results:
+        for side in result.sides.values():
+            count, layers = side["model"].get("parameters"), side["model"].get("num_layers")
+            size = f", {_rounded(count)} parameters" if count else ""
+            named[f"{model_name(side)}{size}{f', {layers} layers' if layers else ''}"] = None
+    shown = [f"<b><bdi>{text(name)}</bdi></b>" for name in [*named][:MODELS]]
+    if len(named) > MODELS:
+        shown.append(f"{len(named) - MODELS} more")
+    return "; ".join(shown)
+
+
+def _rounded(count: Number) -> str:
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return str(count)
+
+
+def _instructions(results: Sequence[Result]) -> str:
+    """Categories and numbers of instructions, once for each distinct list of them, as HTML."""
+    lines: dict[str, None] = {}
+    for result in results:
+        categories, counts = result.summary["categories"], result.summary.get("instructions")
+        if result.kind == "evaluate" and counts:
+            kinds = f"{len(categories)} categories of {number(min(counts))} to {number(max(counts))}"
+            if len(categories) <= CATEGORIES:
+                kinds = ", ".join(f"{name} {number(count)}" for name, count in zip(categories, counts, strict=True))
+            lines[f"{number(sum(counts))} instructions: {kinds}"] = None
+    return f"<bdi>{text('; '.join(lines))}.</bdi>" if lines else ""
