@@ -92,14 +92,20 @@ def _overlap(result: Result, name: str, measure: str) -> Iterator[Part]:
     title = MEASURES[measure]
     source = [result.path(OVERLAP)]
     rows = [row for row in result.of_group(OVERLAP, name) if row["measure"] == measure]
-    panels = {f"mean {title}": _cells(rows, "value"), "chance by popularity": _cells(rows, "chance_popularity")}
+    beyond = [
+        {**row, "value": _less(row["value"], row["chance_popularity"]),
+         "told": f"{number(row['value'])}, by chance {number(row['chance_popularity'])}"}
+        for row in rows
+    ]  # fmt: skip
     caption = (
-        f"{DEFINITIONS[measure]} of S(i) and S(j) (0 to 1), mean over all pairs of different instructions: within a "
-        "category on the diagonal (its generality), between two off it. Chance by popularity: the intersections "
-        "expected of random sets with the same size in every layer, and every unit in as many of them."
+        f"{DEFINITIONS[measure]} of S(i) and S(j) (0 to 1), mean over all pairs of different instructions, less what "
+        "chance gives: within a category on the diagonal (its generality), between two off it. Chance, by popularity: "
+        "the intersections expected of random sets with the same size in every layer, and every unit in as many of "
+        "them. Orange is above chance, blue below."
     )
     categories = result.summary["categories"]
-    spec = charts.heatmaps(panels, categories, axes=("category of i", "category of j"), legend=title)
+    spec = charts.heatmaps({f"mean {title}, less chance": _cells(beyond, "value")}, categories,
+                           axes=("category of i", "category of j"), legend="beyond chance", diverging=True)  # fmt: skip
     yield Figure(f"{name}-{measure.replace('_', '-')}", spec, caption, source)
     columns = ("category", "and", title, "95% interval", "chance by popularity", "chance, all units alike", "pairs")
     cells = [
@@ -146,10 +152,14 @@ def _cells(rows: Sequence[Row], key: str) -> list[Row]:
     """The cells of a whole category table, from those of its upper half."""
     cells = {}
     for row in rows:
-        cell = {"value": row[key], "label": number(row[key]) + row.get("mark", "")}
+        cell = {"value": row[key], "label": number(row[key]) + row.get("mark", ""), "told": row.get("told")}
         for at in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             cells[at] = {"row": at[0], "column": at[1], **cell}
     return list(cells.values())
+
+
+def _less(value: Number | None, chance: Number | None) -> Number | None:
+    return None if value is None or chance is None else value - chance
 
 
 def _mark(row: Row) -> str:

@@ -49,8 +49,8 @@ def _ablation(result: Result) -> Iterator[Finding]:
         )  # fmt: skip
         yield Finding(
             f"{verb} {number(best['units_off'])} {target} of {category} (by {by}) costs {category} "
-            f"{number(best['own'])} nats a token {interval(ends['ci_low'], ends['ci_high'])} in {name}, the other "
-            f"categories {number(best['others'])}{control}{where}. Of {len(rows)} categories, the units of "
+            f"{number(best['own'])} nats a token (95% interval {interval(ends['ci_low'], ends['ci_high'])}) in {name}, "
+            f"the other categories {number(best['others'])}{control}{where}. Of {len(rows)} categories, the units of "
             f"{_listed([row['category'] for row in own])} cost their own category more than the others and than "
             f"every random draw.", carried=True,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from sparcom_jax.report.commands import SECTION, overrides
 from sparcom_jax.report.findings import findings
 from sparcom_jax.report.manifest import model_name
 from sparcom_jax.report.marks import SIGNIFICANT
-from sparcom_jax.report.markup import number, render, text
+from sparcom_jax.report.markup import mean, number, render, text
 from sparcom_jax.report.parts import Figure, Finding
 from sparcom_jax.results.ablation import BASELINE
 from sparcom_jax.results.reader import Number, Result
@@ -74,34 +74,49 @@ def deviations(results: Sequence[Result]) -> list[str]:
 
 
 def warnings(results: Sequence[Result]) -> Iterator[tuple[str, Result]]:
-    """Where results are weak: a few words, and the result that they are of."""
-    said: set[str] = set()
+    """Where results are weak: a few words for all that are weak in one way, and the first of them."""
+    yield from _of_ablations([result for result in results if result.kind == "ablate"])
+    told = {result.key: len(result.summary["cautions"]) for result in results if result.kind == "evaluate"}
     for result in results:
-        for chip in _weak(result):
-            if chip not in said:
-                said.add(chip)
-                yield chip, result
+        if told.get(result.key):
+            yield (
+                f"{sum(told.values())} cautions on instructions and sets, in {sum(map(bool, told.values()))} runs",
+                result,
+            )
+            break
+    for result in results:
+        if result.kind == "compare" and result.summary["capture_differences"]:
+            yield "two runs were captured with different settings", result
+            break
 
 
-def _weak(result: Result) -> Iterator[str]:
-    summary, name = result.summary, model_name(next(iter(result.sides.values())))
-    if result.kind == "ablate":
+def _of_ablations(results: Sequence[Result]) -> Iterator[tuple[str, Result]]:
+    draws: dict[Number, Result] = {}
+    scored: dict[Number, Result] = {}
+    losses: dict[str, tuple[Number, Result]] = {}
+    for result in results:
+        for target in result.summary["targets"].values():
+            for control in target["controls"].values():
+                if (smallest := control["smallest_p"]) is not None and smallest >= SIGNIFICANT:
+                    draws.setdefault(smallest, result)
         rows = result.tables[BASELINE]
-        least = [one["smallest_p"] for target in summary["targets"].values() for one in target["controls"].values()]
-        if least and (smallest := max(least)) >= SIGNIFICANT:
-            yield f"{summary['settings'].get('draws')} draws: p is {smallest:.2g} at least"
-        scored = [row["instructions"] for row in rows]
-        if scored and min(scored) < FEW_SCORED:
-            yield f"effects rest on {min(scored)} instructions a category"
-        if not all(row["held_out"] for row in rows):
-            yield "measured on instructions that chose the units"
-        losses = [row["nll"] for row in rows if row["nll"] is not None]
-        if losses and (loss := sum(losses) / len(losses)) > HARDLY_TRAINED:
-            yield f"{name} is hardly trained: {number(loss)} nats a token untouched"
-    if result.kind == "evaluate" and summary["cautions"]:
-        yield f"{name}: {len(summary['cautions'])} caution{'s' * (len(summary['cautions']) > 1)} on the instructions"
-    if result.kind == "compare" and summary["capture_differences"]:
-        yield "two runs were captured with different settings"
+        if rows and (least := min(row["instructions"] for row in rows)) < FEW_SCORED:
+            scored.setdefault(least, result)
+        if (loss := mean(row["nll"] for row in rows)) is not None and loss > HARDLY_TRAINED:
+            losses.setdefault(model_name(result.summary), (loss, result))
+    if draws:
+        yield f"few random draws: no p below {min(draws):.2g}", draws[min(draws)]
+    if scored:
+        yield f"effects rest on {min(scored)} instructions a category", scored[min(scored)]
+    for result in results:
+        if not all(row["held_out"] for row in result.tables[BASELINE]):
+            yield "measured on instructions that chose the units", result
+            break
+    if losses:
+        values = [loss for loss, _ in losses.values()]
+        span = number(min(values)) if len(values) == 1 else f"{number(min(values))} to {number(max(values))}"
+        who = next(iter(losses)) if len(losses) == 1 else f"{len(losses)} models"
+        yield f"{who} hardly trained: {span} nats a token untouched", next(iter(losses.values()))[1]
 
 
 def _chosen(results: Sequence[Result]) -> list[tuple[Result, Finding]]:

@@ -122,7 +122,7 @@ def wide(content: str, name: str) -> str:
 
 def listed(sources: Sequence[str]) -> str:
     """Where numbers come from, as HTML."""
-    return f"Table: {', '.join(code(source) for source in sources)}"
+    return f"Table{'s' * (len(sources) > 1)}: {', '.join(code(source) for source in sources)}"
 
 
 def render(parts: Iterable[Part], anchor: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ function draw(data) {
     config[part] = typeof value === "string" ? value : {...config[part], ...value};
   }
   vegaEmbed(place, {...spec, config}, {mode: "vega-lite", renderer: "svg", ast: true, actions})
-    .then(() => { place.dataset.drawn = "yes"; })
+    .then(() => { place.dataset.drawn = Math.round(performance.now()); })
     .catch((error) => { place.textContent = "This chart cannot be drawn: " + error; });
 }
 const charts = new Map();

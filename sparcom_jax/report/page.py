@@ -62,7 +62,8 @@ def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iter
     items = "".join(f'<li><a href="#{anchor}">{text(title)}</a></li>' for anchor, title in links)
     yield f'<a class="skip" href="#main">Skip to the findings</a><nav aria-label="Contents"><ul>{items}</ul></nav>'
     yield '<main id="main">'
-    yield from first_screen(results, _evidence(answered))
+    evidence = _evidence(answered)
+    yield from first_screen(results, evidence)
     for question, answers in answered.items():
         yield f'<section id="{question.anchor}"><h2>{text(question.title)}</h2>'
         for kind, headlines in question.headlines.items():
@@ -71,7 +72,8 @@ def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iter
             of_kind = [(result, parts) for result, parts in answers if result.kind == kind]
             if of_kind:
                 yield choice("result", {
-                    label(result): "".join(_answer(question, result, parts)) for result, parts in of_kind
+                    label(result): "".join(_answer(result, parts, anchor(question, result), evidence[result.key]))
+                    for result, parts in of_kind
                 })  # fmt: skip
         yield "</section>"
     glossary = "".join(f"<dt><code>{name}</code></dt><dd>{meaning}</dd>" for name, meaning in GROUPS.items())
@@ -81,13 +83,11 @@ def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iter
     )
 
 
-def _answer(question: Question, result: Result, parts: Sequence[Part]) -> Iterator[str]:
-    """What one result says: its findings where this is their evidence, and then all else."""
-    place = anchor(question, result)
+def _answer(result: Result, parts: Sequence[Part], place: str, evidence: str) -> Iterator[str]:
+    """What one result says at a place: its findings where this is their evidence, and then all else."""
     yield f'<div id="{text(place)}">'
-    if _is_evidence(question, result):
-        for finding in findings(result):
-            yield f'<p class="finding{"" if finding.carried else " not"}"><bdi>{text(finding.sentences)}</bdi></p>'
+    for finding in findings(result) if place == evidence else ():
+        yield f'<p class="finding{"" if finding.carried else " not"}"><bdi>{text(finding.sentences)}</bdi></p>'
     yield from render(parts, place)
     yield "</div>"
 
@@ -99,17 +99,12 @@ def _headlines(shown: Headlines, results: Sequence[Result]) -> Iterator[str]:
 
 
 def _evidence(answered: dict[Question, Answers]) -> dict[str, str]:
-    """By kind and name of a result, the first place of the page that shows it."""
+    """By key of a result, the first place of the page that shows it."""
     places: dict[str, str] = {}
     for question, answers in answered.items():
         for result, _ in answers:
             places.setdefault(result.key, anchor(question, result))
     return places
-
-
-def _is_evidence(question: Question, result: Result) -> bool:
-    """Whether a question is the first that a result answers."""
-    return next(one for one in QUESTIONS if result.kind in one.answers and one.answers[result.kind](result)) is question
 
 
 def anchor(question: Question, result: Result) -> str:

@@ -27,7 +27,7 @@ def changed(panels: Mapping[str, Sequence[Row]], categories: Sequence[str]) -> S
         .properties(width=350, height=alt.Step(24), title=title)
         for title, rows in panels.items()
     ]
-    return data.spec(alt.concat(*parts, columns=2, spacing=30))
+    return data.beside(parts, 2)
 
 
 def changed_by_layer(rows: Sequence[Row], categories: Sequence[str]) -> Spec:

@@ -46,7 +46,7 @@ def lines(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *, x: 
             low = alt.Y("low:Q", title=y_title)
             layers.insert(0, base.mark_area(opacity=0.15).encode(y=low, y2="high:Q", color=colour, detail="piece:N"))
         parts.append(alt.layer(*layers).properties(width=400, height=210, title=title))
-    return data.spec(alt.concat(*parts, columns=2, spacing=30))
+    return data.beside(parts, 2)
 
 
 def _strips(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], x: str, x_title: str, y_title: str) -> Spec:
@@ -65,7 +65,7 @@ def _strips(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], x: s
                      alt.Tooltip("shown:N", title=title)],
         )  # fmt: skip
         parts.append(chart.properties(width=600, height=alt.Step(14), title=title))
-    return data.spec(alt.concat(*parts, columns=1, spacing=30).resolve_scale(color="independent"))
+    return data.beside(parts, 1, {"scale": {"color": "independent"}})
 
 
 def _in_pieces(rows: Sequence[Row]) -> list[Row]:

@@ -27,7 +27,8 @@ def heatmaps(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *, 
     """Category tables side by side on one colour scale, from the least value, or centred on 0 if `diverging`.
 
     Args:
-      panels: by title, rows with `row`, `column`, `value` and the `label` to print in the cell.
+      panels: by title, rows with `row`, `column`, `value`, the `label` to print in the cell, and what the tooltip
+        says besides, `told`, if there is any.
       categories: in the order of both axes.
       axes: titles of the rows and of the columns.
       legend: title of the colour scale.
@@ -48,6 +49,8 @@ def heatmaps(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *, 
         "x": alt.X("column:N", scale=places(categories), title=axes[1], axis=axis),
     }
     shown = [alt.Tooltip("row:N", title=axes[0]), alt.Tooltip("column:N", title=axes[1]), alt.Tooltip("label:N")]
+    if any(row.get("told") for rows in panels.values() for row in rows):
+        shown.append(alt.Tooltip("told:N", title="value"))
     parts = []
     for title, rows in panels.items():
         defined = [row for row in rows if row["value"] is not None]
@@ -58,7 +61,7 @@ def heatmaps(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *, 
         layers = (cells, labels) if size >= LABELLED_CELL else (cells,)
         parts.append(alt.layer(*layers).properties(width=alt.Step(size), height=alt.Step(min(size, 40)), title=title))
     width = size * len(categories) + min(CHARACTER * max(map(len, categories), default=0), AXIS["labelLimit"])
-    return data.spec(alt.concat(*parts, columns=2 if 2 * width <= PAIR_WIDTH else 1, spacing=30))
+    return data.beside(parts, 2 if 2 * width <= PAIR_WIDTH else 1)
 
 
 def strips(cells: Sequence[Row], rows: Sequence[str], columns: Sequence[str], *, axes: tuple[str, str], legend: str

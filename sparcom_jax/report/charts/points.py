@@ -33,7 +33,7 @@ def intervals(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *,
             tooltip=[alt.Tooltip("category:N"), alt.Tooltip("what:N"), alt.Tooltip("shown:N", title=title)],
         )  # fmt: skip
         parts.append(alt.layer(rule, point).properties(width=350, height=alt.Step(24), title=name))
-    return data.spec(alt.concat(*parts, columns=2, spacing=30).resolve_scale(x="shared"))
+    return data.beside(parts, 2, {"scale": {"x": "shared"}})
 
 
 def draws(rows: Sequence[Row], ranges: Sequence[Row], categories: Sequence[str], chosen: str, title: str) -> Spec:

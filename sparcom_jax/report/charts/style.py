@@ -1,6 +1,6 @@
 """What all charts share. Categories keep one colour and one mark throughout, and no colour stands alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -47,10 +47,25 @@ class Data:
         return alt.Chart(alt.NamedData(name))
 
     def spec(self, chart: Any) -> Spec:
-        """The Vega-Lite of a finished chart, without the name of its schema: what draws it decides on the version."""
-        spec: Spec = chart.to_dict(validate=False)
-        spec.pop("$schema", None)
-        return {**spec, "config": CONFIG, "datasets": self._sets}
+        """The Vega-Lite of a finished chart."""
+        return {**_plain(chart), "config": CONFIG, "datasets": self._sets}
+
+    def beside(self, charts: Sequence[Any], columns: int, resolve: Mapping[str, Any] | None = None) -> Spec:
+        """The Vega-Lite of finished charts side by side; altair would copy each time and again.
+
+        Args:
+          charts: in their order.
+          columns: how many fit beside each other.
+          resolve: which scales are shared, or not.
+        """
+        whole = {"concat": [_plain(chart) for chart in charts], "columns": columns, "spacing": 30}
+        return whole | ({"resolve": resolve} if resolve else {}) | {"config": CONFIG, "datasets": self._sets}
+
+
+def _plain(chart: Any) -> Spec:
+    """A chart as JSON, without the name of its schema, for what draws it decides on the version, and without config."""
+    spec: Spec = chart.to_dict(validate=False)
+    return {name: value for name, value in spec.items() if name not in ("$schema", "config")}
 
 
 def places(names: Sequence[str]) -> Any:
