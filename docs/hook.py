@@ -103,7 +103,7 @@ def names_page() -> str:
     }
     parts = []
     for kind, names in kinds.items():
-        parts += [f"## {kind}", *(f"### {name}\n\n::: {defined[name]}" for name in names)]
+        parts += [f"## {kind}", *(f"::: {defined[name]}" for name in names)]
     return "\n\n".join(parts)
 
 
