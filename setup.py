@@ -30,7 +30,15 @@ RUNTIME = [
 
 PARQUET = "pyarrow>=18"
 
+DOCS = [
+    "jupytext>=1.17",
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings-python>=2",
+]
+
 TEST = [
+    *DOCS,
     # Loading a GGUF file or a quantised checkpoint in transformers, the oracle, asks for these.
     "accelerate>=1.10",
     "beartype>=0.20",
@@ -61,6 +69,7 @@ setup(
     description="Find the neurons and experts that carry instruction following in large language models.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The sparcom_jax authors",
     license="Apache-2.0",
     license_files=["LICENSE"],
     keywords=["interpretability", "instruction following", "large language models", "mixture of experts", "JAX"],
@@ -86,6 +95,7 @@ setup(
         "gpu": ["jax[cuda12]>=0.10,<0.12"],
         "tpu": ["jax[tpu]>=0.10,<0.12"],
         "parquet": [PARQUET],
+        "docs": DOCS,
         "test": TEST,
     },
 )

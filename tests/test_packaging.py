@@ -125,7 +125,7 @@ def test_citation_and_changelog_are_of_this_version() -> None:
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= citation.keys()
     assert citation["version"] == VERSION
-    assert citation["authors"] == [{"name": "The sparcom_jax developers"}]
+    assert citation["authors"] == [{"name": "The sparcom_jax authors"}]
     (paper,) = citation["references"]
     assert paper["identifiers"][0]["value"] == "arXiv:2505.21191"
     changelog = (ROOT / "CHANGELOG.md").read_text()
