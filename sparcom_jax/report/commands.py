@@ -19,7 +19,7 @@ def of_run(side: Mapping[str, Any]) -> Iterator[str]:
     model, manifest = side["model"], side.get("manifest") or {}
     if model.get("source") and model.get("path"):
         yield _command("convert", source=model["source"], output=model["path"])
-    if "path" in model and "instructions" in manifest:
+    if "path" in model and "source" in manifest.get("instructions", {}):
         yield _command("capture", model=model["path"], instructions=manifest["instructions"]["source"],
                        output=side["run"], **overrides("capture", manifest.get("capture", {})),
                        **overrides("execution", manifest.get("execution", {})))  # fmt: skip
@@ -33,9 +33,12 @@ def of_run(side: Mapping[str, Any]) -> Iterator[str]:
 
 
 def of_result(result: Result) -> str:
-    """From runs to the result."""
+    """From runs to the result, below a directory `results`."""
     summary, kind = result.summary, result.kind
-    given = {"output": str(result.directory), **overrides(SECTION.get(kind, kind), summary["settings"])}
+    given = {
+        "output": "results" if result.name == "." else f"results/{result.name}",
+        **overrides(SECTION.get(kind, kind), summary["settings"]),
+    }
     if kind == "compare":
         base, tuned = summary["base"], summary["tuned"]
         return _command("compare", base=base["run"], tuned=tuned["run"], set=base["set"]["name"], **given)

@@ -58,8 +58,12 @@ def write_figures(
     with progress("figures", len(chosen), "figures") as bar:
         for name, one in chosen.items():
             spec, scale = fitted(one.spec, preset)
-            contents = {".svg": _sized(vl_convert.vegalite_to_svg(spec), scale).encode(),
-                        ".pdf": vl_convert.vegalite_to_pdf(spec, scale=scale)}  # fmt: skip
+            svg = vl_convert.vegalite_to_svg(spec)
+            # What makes the PDF takes a size without a unit for points, and one in points for larger.
+            contents = {
+                ".svg": _sized(svg, scale, "pt").encode(),
+                ".pdf": vl_convert.svg_to_pdf(_sized(svg, scale, "")),
+            }
             for suffix, content in contents.items():
                 written.append(directory / f"{name}{suffix}")
                 write_whole(written[-1], content)
@@ -129,11 +133,11 @@ def _width(svg: str) -> float:
     return float(found[1])
 
 
-def _sized(svg: str, scale: float) -> str:
-    """The drawing with its size in points, and what is drawn as it was."""
+def _sized(svg: str, scale: float, unit: str) -> str:
+    """The drawing in another size, and what is drawn as it was."""
     head = re.search(r"<svg[^>]*>", svg)
     assert head is not None, "Vega draws one"
     sized = re.sub(
-        r'\s(width|height)="([0-9.]+)"', lambda m: f' {m[1]}="{float(m[2]) * scale:.3f}pt"', head[0], count=2
+        r'\s(width|height)="([0-9.]+)"', lambda m: f' {m[1]}="{float(m[2]) * scale:.3f}{unit}"', head[0], count=2
     )
     return svg.replace(head[0], sized, 1)

@@ -10,7 +10,7 @@ from sparcom_jax.report.findings import findings
 from sparcom_jax.report.first import first_screen
 from sparcom_jax.report.manifest import manifest, model_name
 from sparcom_jax.report.markup import GROUPS, choice, render, slug, table, text
-from sparcom_jax.report.parts import Headlines, Part, figures
+from sparcom_jax.report.parts import Part, figures
 from sparcom_jax.report.questions import QUESTIONS, Question
 from sparcom_jax.results.reader import Result, find_results
 
@@ -36,7 +36,8 @@ def report(
       InputError: there are no results, one of them is malformed, no figure is named so, or nothing can be written.
     """
     found = sorted(find_results(results), key=lambda result: -result.parameters)  # the largest model is shown first
-    answered = {question: answers for question in QUESTIONS if (answers := _answers(question, found))}
+    answered = {one: _answers(one, found) for one in QUESTIONS}
+    answered = {one: answers for one, answers in answered.items() if answers or _headlines(one, found)}
     if figures_to is not None:
         shown = [(result, part) for answers in answered.values() for result, parts in answers
                  for part in figures(parts)]  # fmt: skip
@@ -66,8 +67,7 @@ def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iter
     yield from first_screen(results, evidence)
     for question, answers in answered.items():
         yield f'<section id="{question.anchor}"><h2>{text(question.title)}</h2>'
-        for kind, headlines in question.headlines.items():
-            yield from _headlines(headlines, [result for result in results if result.kind == kind])
+        yield _headlines(question, results)
         for kind in question.answers:
             of_kind = [(result, parts) for result, parts in answers if result.kind == kind]
             if of_kind:
@@ -92,10 +92,15 @@ def _answer(result: Result, parts: Sequence[Part], place: str, evidence: str) ->
     yield "</div>"
 
 
-def _headlines(shown: Headlines, results: Sequence[Result]) -> Iterator[str]:
-    rows = [row for result in results for row in shown.rows(result, *map(model_name, result.sides.values()))]
-    if rows:
-        yield table(shown.columns, rows, title=shown.title) + f"<p>{text(shown.meaning)}</p>"
+def _headlines(question: Question, results: Sequence[Result]) -> str:
+    """A table of all results that have something to say of a question, as HTML."""
+    tables = []
+    for kind, shown in question.headlines.items():
+        of_kind = [result for result in results if result.kind == kind]
+        rows = [row for result in of_kind for row in shown.rows(result, *map(model_name, result.sides.values()))]
+        if rows:
+            tables.append(table(shown.columns, rows, title=shown.title) + f"<p>{text(shown.meaning)}</p>")
+    return "".join(tables)
 
 
 def _evidence(answered: dict[Question, Answers]) -> dict[str, str]:

@@ -177,7 +177,7 @@ def test_tables_of_a_run(run: Run, tmp_path: Path) -> None:
     for name, mask in random_masks(run).items():
         group = run.groups[name]
         units = oracle.unit_sets(mask)
-        of_group = {key: [row for row in rows if row["group"] == name] for key, rows in tables.items()}
+        of_group = {key: [row for row in rows if row.get("group") == name] for key, rows in tables.items()}
 
         assert len(of_group["overlap.csv"]) == 2 * 6
         for row in of_group["overlap.csv"]:

@@ -32,5 +32,5 @@ def test_the_manifest_shows_what_is_recorded_and_names_what_is_not(tmp_path: Pat
     recorded = next(table for table in described() if "d1g35t" in table)
     assert len(described()) == 4
     for cell in ("12,345", "convention gate, truncate yes", "1", "llama"):
-        assert f"<td>{cell}</td>" in recorded
+        assert f"<td><bdi>{cell}</bdi></td>" in recorded
     assert "tokenizer digest" not in recorded.split("Not recorded")[1]

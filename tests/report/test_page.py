@@ -16,12 +16,13 @@ import pytest
 from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.document import script_hash
-from sparcom_jax.report.markup import interval, number
+from sparcom_jax.report.marks import ABOVE, BELOW
+from sparcom_jax.report.markup import interval, number, slug
 from sparcom_jax.report.page import report
+from sparcom_jax.report.questions import QUESTIONS
 from tests.synthetic import make_run, write_sets
 from tests.synthetic_results import (
     ABLATE,
-    ACROSS,
     CATEGORIES,
     COMPARE,
     EVALUATE,
@@ -32,6 +33,8 @@ from tests.synthetic_results import (
 )
 
 ROOT = Path(__file__).parents[2]
+OFF = "matter-ablate-ablate"
+TUNED = f"tuning-compare-{slug(COMPARE)}"
 
 
 @pytest.fixture(scope="module")
@@ -96,30 +99,35 @@ def test_all_text_is_escaped(text: str) -> None:
     assert len(charts) == text.count("data-chart=")
     for place, content in re.findall(r'data-chart="([^"]+)">(.*?)</script>', text, re.DOTALL):
         assert not set("<>&\u2028\u2029") & set(content), place
-    assert {row["category"] for row in rows_of(charts["s1-mlp-depth"])} == set(CATEGORIES)
+    assert {row["category"] for row in rows_of(charts["where-evaluate-evaluate-mlp-depth"])} == set(CATEGORIES)
 
 
-def test_every_result_has_its_section(text: str) -> None:
-    titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", body(text))]
-    assert titles == ["What you see", "evaluate: evaluate", f"compare: {ACROSS}", f"compare: {COMPARE}",
-                      "ablate: ablate", "align: align", "explore: explore", "Manifest"]  # fmt: skip
-    links = re.findall(r'<a href="#([^"]+)">', text)
-    assert links == ["headlines", "s1", "s2", "s3", "s4", "s5", "s6", "manifest", "L0.N2"]
-    assert all(f'id="{link}"' in text for link in links)
+def test_every_question_has_its_section(text: str) -> None:
+    titles = re.findall(r"<h2>(.*?)</h2>", body(text))
+    assert titles == [*(question.title for question in QUESTIONS), "How it was made"]
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    links = re.findall(r'<a (?:class="skip" )?href="#([^"]+)">', text)
+    assert {"main", "findings", "matter", "method", "matter-ablate-ablate", "explore-L0.N2"} <= set(links)
+    assert set(links) <= set(ids)
     charts = specs(text)
     for group in ("mlp", "shared", "routed", "expert"):
-        for name in ("jaccard", "overlap-coefficient", "depth", "combinations"):
-            assert f"s1-{group}-{name}" in charts
-        assert f"s3-{group}-units-by-layer" in charts
-        assert f"s5-{group}-alignment" in charts
-    for place in ("s2-neurons-set-share", "s2-experts-core-share", "s3-overlap", "s3-units", "s3-frequency-drift",
-                  "s3-routing-drift", "s4-neurons-change", "s4-experts-against-random",
-                  "s4-neurons-doses"):  # fmt: skip
-        assert place in charts
-    assert not [place for place in charts if place.startswith("s2-") and "share" not in place]
+        for place in ("own-{}-jaccard", "own-{}-overlap-coefficient", "where-{}-depth", "own-{}-combinations"):
+            question, rest = place.format(group).split("-", 1)
+            assert f"{question}-evaluate-evaluate-{rest}" in charts
+        assert f"{TUNED}-{group}-units-by-layer" in charts
+        assert f"attribution-align-align-{group}-alignment" in charts
+    for name in ("overlap", "units", "frequency-drift", "routing-drift"):
+        assert f"{TUNED}-{name}" in charts
+    for name in ("neurons-change", "neurons-effects", "experts-against-random", "neurons-doses"):
+        assert f"matter-ablate-ablate-{name}" in charts
+    across = {place.removeprefix("across-compare-compare-across-b3a5e5a1-") for place in charts if "across" in place}
+    assert len(across) == 4
+    assert all("share" in name for name in across)
+    assert "experts-evaluate-evaluate-routing-distance" in charts
     assert "of different families (llama and mistral)" in text
     assert f"draws 5, separator {html.escape(json.dumps(chr(10)))})" in text
-    for name in ("overlap.csv", "contrasts.csv", "uniqueness.csv", "combinations.csv", "depth.csv"):
+    for name in ("overlap.csv", "contrasts.csv", "uniqueness.csv", "combinations.csv", "depth.csv", "routing.csv"):
         assert f"<code>evaluate/{name}</code>" in text
 
 
@@ -127,15 +135,16 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     charts = specs(text)
     overlap = [row for row in read_table(results / EVALUATE / "overlap.csv")
                if (row["group"], row["measure"]) == ("routed", "jaccard")]  # fmt: skip
-    cells = rows_of(charts["s1-routed-jaccard"])
+    cells = rows_of(charts["own-evaluate-evaluate-routed-jaccard"])
     for row in overlap:
         for a, b in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             values = {cell["value"] for cell in cells if (cell["row"], cell["column"]) == (a, b)}
-            assert values == {float(row["value"]), float(row["chance_popularity"])}
+            (beyond,) = values
+            assert beyond == pytest.approx(float(row["value"]) - float(row["chance_popularity"]))
         assert f"<td class=n>{number(float(row['chance']))}</td>" in text
         assert f"<td class=n>{interval(float(row['ci_low']), float(row['ci_high']))}</td>" in text
     for row in read_table(results / COMPARE / "units.csv"):
-        shown = {cell["change"]: cell["units"] for cell in rows_of(charts[f"s3-{row['group']}-units-by-layer"])
+        shown = {cell["change"]: cell["units"] for cell in rows_of(charts[f"{TUNED}-{row['group']}-units-by-layer"])
                  if (cell["category"], cell["layer"]) == (row["category"], int(row["layer"]))}  # fmt: skip
         assert shown == {change: int(row[change]) for change in ("retained", "gained", "lost")}
     shifts = [row["wasserstein"] for row in read_table(results / COMPARE / "depth_shift.csv") if row["wasserstein"]]
@@ -145,42 +154,42 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     ablation = [row for row in read_table(results / ABLATE / "ablation.csv") if row["target"] == "neurons"]
     for row in ablation:
         if row["kind"] == "core":
-            labels = [cell["label"].strip("*") for cell in rows_of(charts["s4-neurons-change"])
+            labels = [cell["label"].strip(ABOVE + BELOW) for cell in rows_of(charts[f"{OFF}-neurons-change"])
                       if (cell["row"], cell["column"]) == (row["category_off"], row["category_measured"])]  # fmt: skip
             assert number(float(row["delta"])) in labels
     diagonal = [float(row["delta"]) for row in ablation if row["category_off"] == row["category_measured"]]
     for row in read_table(results / ABLATE / "selectivity.csv"):
         assert f"<td class=n>{number(float(row['selectivity']))}</td>" in text
         assert f"<td class=n>{number(float(row['selectivity_matched']))}</td>" in text
-    drawn = [row["value"] for row in rows_of(charts["s4-neurons-against-random"]) if "what" in row]
+    drawn = [row["value"] for row in rows_of(charts[f"{OFF}-neurons-against-random"]) if "what" in row]
     assert sorted(drawn) == sorted(diagonal)
-    curve = {(row["category"], row["units"], row["value"]) for row in rows_of(charts["s4-neurons-doses"])}
+    curve = {(row["category"], row["units"], row["value"]) for row in rows_of(charts[f"{OFF}-neurons-doses"])}
     whole = [row for row in read_table(results / ABLATE / "selectivity.csv") if row["target"] == "neurons"]
     for row in (*read_table(results / ABLATE / "doses.csv"), *whole):
         assert {(row["category"], int(row["units_off"]), float(row[name])) for name in ("own", "selectivity")} <= curve
-    assert "s4-experts-doses" not in charts
+    assert "matter-ablate-ablate-experts-doses" not in charts
 
 
 def test_headlines_are_means_of_the_table(results: Path, text: str) -> None:
     jaccard = [row for row in read_table(results / EVALUATE / "overlap.csv") if row["measure"] == "jaccard"]
-    part = text[text.index('id="headlines"') : text.index('id="s1"')]
+    part = text[text.index('id="own"') : text.index('id="where"')]
     for group in ("mlp", "shared", "routed", "expert"):
         within, between = (
             np.mean([float(row["value"]) for row in jaccard
                      if row["group"] == group and (row["category_a"] == row["category_b"]) == same])
             for same in (True, False)
         )  # fmt: skip
-        line = next(row for row in re.findall(r"<tr>.*?</tr>", part) if f"<td>{group}</td>" in row)
+        line = next(row for row in re.findall(r"<tr>.*?</tr>", part) if f"<td><bdi>{group}</bdi></td>" in row)
         assert f"<td class=n>{number(float(within))}</td>" in line
         assert f"<td class=n>{number(float(between))}</td>" in line
 
 
 def test_significance_is_marked(results: Path, text: str) -> None:
-    cells = rows_of(specs(text)["s1-shared-jaccard-contrast"])
+    cells = rows_of(specs(text)["own-evaluate-evaluate-shared-jaccard-contrast"])
     for row in read_table(results / EVALUATE / "contrasts.csv"):
         if (row["group"], row["measure"]) != ("shared", "jaccard"):
             continue
-        mark = "*" if float(row["q_value"]) < 0.05 else ""
+        mark = ABOVE if float(row["q_value"]) < 0.05 else ""
         labels = [c["label"] for c in cells if (c["row"], c["column"]) == (row["category_a"], row["category_b"])]
         assert number(float(row["contrast"])) + mark in labels
 
@@ -198,22 +207,10 @@ def test_a_result_may_be_the_directory_itself_without_core_units(tmp_path: Path)
     write_sets(run, {"mlp": np.eye(2, 9, dtype=bool)[:, None]})
     evaluate(run, tmp_path / "results", dataclasses.replace(EVALUATED, rho=1.0))
     page_text = report(tmp_path / "results", tmp_path / "report.html").read_text()
-    assert "<h2>evaluate</h2>" in page_text
+    assert "<h2>Where are they?</h2>" in page_text
     assert "<code>overlap.csv</code>" in page_text
     assert "No category has core units" in page_text
     assert json.loads((tmp_path / "results/summary.json").read_text())["set"]["digest"] not in page_text
-
-
-def test_figures(results: Path, tmp_path: Path) -> None:
-    report(results / ABLATE, tmp_path / "report.html", tmp_path / "figures")
-    charts = specs((tmp_path / "report.html").read_text())
-    files = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    stems = {place.replace("s1-", "ablate-") for place in charts}
-    assert files == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "pdf"))
-    assert "ablate-neurons-change.svg" in files
-    for name in files:
-        content = (tmp_path / "figures" / name).read_bytes()
-        assert content.startswith(b"<svg" if name.endswith("svg") else b"%PDF")
 
 
 def test_the_page_is_written_whole_or_not_at_all(results: Path, tmp_path: Path) -> None:
