@@ -55,7 +55,9 @@ def test_only_what_is_asked_for(results: Path, tmp_path: Path) -> None:
     assert names == {"captions.md", *(f"ablate-{target}-effects.{suffix}" for target in ("neurons", "experts")
                                       for suffix in ("svg", "pdf"))}  # fmt: skip
     shutil.rmtree(tmp_path / "figures")
-    with pytest.raises(InputError, match=r"no figure is named 'effect'; there are ablate-neurons-change, "):
+    with pytest.raises(
+        InputError, match=r"no figure is named 'effect'; of 7 there are such as ablate-[a-z]+-effects, "
+    ):
         report(results, tmp_path / "other.html", tmp_path / "figures", only=["effect"])
     assert not (tmp_path / "other.html").exists()
     with pytest.raises(InputError, match="preset 'slide' is not known; known: column, text"):
