@@ -181,8 +181,10 @@ def test_devices_that_share_a_model_say_the_same(moe: ModelDir, moe_run: sj.Run)
     shared = attribute_module.Values(place_model(moe, placement, "float32"), texts, [str(i) for i in range(9)],
                                      (1.0,), moe_run.groups)  # fmt: skip
     (bins,) = attribute_module.make_plan(texts.lengths, 9, 256).blocks
-    for name, found in shared.of(bins, slice(0, 9)).items():
+    advanced: list[int] = []
+    for name, found in shared.of(bins, slice(0, 9), advanced.append).items():
         np.testing.assert_allclose(found, values[name], rtol=0, atol=1e-4 * np.abs(values[name]).max(), err_msg=name)
+    assert sum(advanced) == 9
 
 
 class Killed(Exception):
