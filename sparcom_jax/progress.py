@@ -53,11 +53,15 @@ class _Bar:
         self._label, self._bar = label, bar
 
     def advance(self, count: int = 1) -> None:
+        self._describe(refresh=False)
         self._bar.update(count)
 
     def tick(self) -> None:
+        self._describe(refresh=True)
+
+    def _describe(self, *, refresh: bool) -> None:
         # At the left, because a narrow terminal cuts a bar off at the right.
-        self._bar.set_description(f"{self._label}{_compilation()}", refresh=True)
+        self._bar.set_description(f"{self._label}{_compilation()}", refresh=refresh)
 
 
 class _Lines:

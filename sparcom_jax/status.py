@@ -103,14 +103,8 @@ def _by_category(run: Run) -> str:
     return first_of((f"{name} {size:,}" for name, size in zip(run.categories, sizes, strict=True)), LONGEST_LIST)
 
 
-def _count_done(run: Run) -> int:
-    """How many instructions are done."""
-    begun = all(run.store.read(name) is not None for name in ("instructions.jsonl", "instruction/done/zarr.json"))
-    return int(np.count_nonzero(run.done)) if begun else 0
-
-
 def _done(run: Run) -> str:
-    done, count = _count_done(run), run.manifest.instructions.count
+    done, count = run.count_done(), run.manifest.instructions.count
     left = "" if done == count else "; run the same capture command again to finish it"
     return f"{done:,} of {count:,}{left}"
 
@@ -197,7 +191,7 @@ def _of_study(path: Path) -> Iterator[str]:
 def _run_in_brief(path: Path) -> Row:
     try:
         run = open_run(path)
-        done = f"{_count_done(run):,} of {run.manifest.instructions.count:,}"
+        done = f"{run.count_done():,} of {run.manifest.instructions.count:,}"
         kinds = ("sets", "units", "attribution")
         made = [first_of((name for name, _ in _below(run, kind)), LONGEST_LIST) or "-" for kind in kinds]
     except InputError as error:

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "causal": BASE
     | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
     | {"select", "store", "units"},
+    "summaries": BASE | {"convert", "instructions", "results", "store", "units"},
     "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},

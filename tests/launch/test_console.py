@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sparcom_jax as sj
+from sparcom_jax.config_flag import is_switch
 from sparcom_jax.shipped import docstring, shipped
 from sparcom_jax.version import VERSION
 from tests.synthetic import make_run
@@ -263,6 +264,10 @@ def test_zsh_and_fish_are_told_the_same(scripts: dict[str, Path], completions: d
         assert arrays is not None
         assert {*re.findall(r"'(--[^:']+):", f"{arrays[1]} {arrays[2]}")} == {*offered}
         named = re.findall(rf"^complete .* '__sparcom_is {launcher}' -l (\S+)( -r)?", fish, re.MULTILINE)
-        assert {f"--{name}{'=' if value else ''}" for name, value in named} >= {*offered} - {"--config."}
+        fields = [one for one in offered if one.startswith("--config.") and one != "--config."]
+        switches = {one for one in fields if is_switch(one.removeprefix("--config.").removesuffix("="))}
+        found = {f"--{name}{'=' if value or f'--{name}=' in switches else ''}" for name, value in named}
+        assert found >= {*offered} - {"--config."}
+        assert {f"--{name}=" for name, value in named if not value} >= switches
     assert re.findall(r"^        '(\w+):", zsh, re.MULTILINE) == [*COMMANDS, "help"]
     assert re.findall(r"__sparcom_first -a (\S+)", fish) == [*COMMANDS, "help"]
