@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress", "shares", "strict_json", "version"}
+BASE = {"errors", "printable", "progress", "shares", "strict_json", "version"}
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
+    "printable": set(),
     "progress": set(),
     "shares": set(),
     "strict_json": {"errors"},
@@ -21,7 +22,7 @@ MAY_IMPORT = {
     "config_flag": {"docstrings", "errors", "settings", "shipped"},
     "command": {"config_flag", "errors", "shipped"},
     "completion": {"config_flag", "errors", "shipped"},
-    "status": BASE | {"capture", "engine", "identify", "results", "stages", "store"},
+    "status": BASE | {"capture", "engine", "identify", "results", "select", "stages", "store", "units"},
     "console": {"completion", "errors", "shipped", "status", "version"},
     "models": BASE,
     "units": BASE | {"models"},

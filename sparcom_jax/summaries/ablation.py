@@ -52,7 +52,9 @@ def _off(result: Result, target: str, controls: Sequence[str]) -> list[list[Cell
     rows: list[list[Cell]] = []
     found = result.summary["targets"][target]
     for index, row in enumerate(row for row in result.tables[SELECTIVITY] if row["target"] == target):
-        ends = found["ci_low"][index][index], found["ci_high"][index][index]
+        # Samples of a single response are all alike.
+        alone = row["instructions"] < 2
+        ends = (None if alone else found[end][index][index] for end in ("ci_low", "ci_high"))
         chance = (fixed(row[f"own_{CONTROLS[name]}"]) for name in controls)
         of_controls = (found["controls"][name]["p_value"][index][index] for name in controls)
         p_value = max((value for value in of_controls if value is not None), default=None)

@@ -10,6 +10,8 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.text import Text
 
+from sparcom_jax.errors import first_of
+from sparcom_jax.printable import printable
 from sparcom_jax.results.numbers import UNDEFINED, Digits, number
 from sparcom_jax.summaries.summary import Cell, Summary, Table
 
@@ -72,18 +74,13 @@ def laid_out(summary: Summary, width: int) -> Screen:
         if (lines := _command(words, width)) and len(commands) + len(lines) <= LINES_OF_COMMANDS:
             commands += lines
     names = max((len(name) for name, _ in summary.facts), default=0)
-    facts = [cut(f"{name:<{names}}{GAP}{plain(value)}", width) for name, value in summary.facts]
+    facts = [cut(f"{name:<{names}}{GAP}{printable(value)}", width) for name, value in summary.facts]
     tables = [_lay_out(table, width) for table in summary.tables if table.rows]
     room = LINES - FRAME_LINES - len(commands) - len(facts)
     warnings = _warnings(summary.warnings, width, room - (tables[0].least if tables else 0))
     body = [*((line, "") for line in facts), *_fitted(tables, room - len(warnings)),
             *((line, "yellow") for line in warnings)]  # fmt: skip
-    return Screen(cut(plain(summary.title), width), body, commands)
-
-
-def plain(text: str) -> str:
-    """Text without anything that a terminal acts on or that is not seen: such characters are written as escapes."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return Screen(cut(printable(summary.title), width), body, commands)
 
 
 def cut(text: str, width: int) -> str:
@@ -99,7 +96,7 @@ def _warnings(warnings: Sequence[str], width: int, room: int) -> list[str]:
     """As many as there is room for, on two lines each at most."""
     lines: list[str] = []
     for at, warning in enumerate(warnings):
-        first, *rest = textwrap.wrap(plain(warning), width - 2, break_on_hyphens=False) or [""]
+        first, *rest = textwrap.wrap(printable(warning), width - 2, break_on_hyphens=False) or [""]
         added = [f"! {cut(first, width - 2)}", *([f"  {cut(' '.join(rest), width - 2)}"] if rest else [])]
         left = len(warnings) - at
         if len(lines) + len(added) + (left > 1) > room:
@@ -116,7 +113,7 @@ def _command(words: Sequence[str], width: int) -> list[str]:
             lines.append("   ")
         lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     lines = [f"{one} \\" for one in lines[:-1]] + lines[-1:]
-    return lines if all(plain(one) == one and cell_len(one) <= width for one in lines) else []
+    return lines if all(printable(one) == one and cell_len(one) <= width for one in lines) else []
 
 
 @dataclass(frozen=True)
@@ -143,8 +140,8 @@ def _lay_out(table: Table, width: int) -> _LaidOut:
     while _total(widths) > width and len(widths) > 1:
         del widths[-1]
     left_out = table.columns[len(widths) :]
-    without = f" (left out: {', '.join(left_out)})" if left_out else ""
-    title = f"{cut(plain(table.title), max(width - len(without), 0))}{without}".strip()
+    without = f" (left out: {first_of(left_out, 3)})" if left_out else ""
+    title = f"{cut(printable(table.title), max(width - len(without), 0))}{without}".strip()
     rows = [_row(row, widths, right, width) for row in (list(table.columns), *cells)]
     return _LaidOut([*([cut(title, width)] if title else []), rows[0]], rows[1:], table.what)
 
@@ -165,7 +162,7 @@ def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], wid
 def _cell(value: Cell) -> str:
     if value is None or isinstance(value, int | float):
         return Digits(number(value).replace(UNDEFINED, "-"))
-    return Digits(value.replace(UNDEFINED, "-")) if isinstance(value, Digits) else plain(value)
+    return Digits(value.replace(UNDEFINED, "-")) if isinstance(value, Digits) else printable(value)
 
 
 def _fitted(tables: Sequence[_LaidOut], room: int) -> list[tuple[str, str]]:

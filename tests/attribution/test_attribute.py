@@ -203,11 +203,11 @@ def test_it_goes_on_after_a_kill_with_the_same_bits(
         open_attribution(runs[0], "gradient")
     once, made = attribute_module.Values.of, []
 
-    def dies(self: Any, bins: Any, rows: slice) -> Any:
+    def dies(self: Any, bins: Any, rows: slice, advance: Any) -> Any:
         if len(made) == 2:
             raise Killed
         made.append(rows)
-        return once(self, bins, rows)
+        return once(self, bins, rows, advance)
 
     monkeypatch.setattr(attribute_module.Values, "of", dies)
     with pytest.raises(Killed):
