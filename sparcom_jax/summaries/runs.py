@@ -89,11 +89,7 @@ def chosen(run: Run, made: Sequence[UnitSet]) -> Summary:
         f"select: {run.location}, units {', '.join(units.name for units in made)}",
         [("chosen by", f"{by} instructions")],
         [_of_units(units, titled=len(made) > 1) for units in made],
-        [
-            f"{units.name}: no unit of {group} for {first_of(empty)}."
-            for units in made
-            for group, empty in _empty(units)
-        ],
+        [f"{units.name}: no {target} of {first_of(empty)}." for units in made for target, empty in _empty(units)],
         following,
     )
 

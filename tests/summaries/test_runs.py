@@ -145,7 +145,7 @@ def test_explore(tmp_path: Path) -> None:
     write_exploration(run, tmp_path / "result")
     shown = explored(f"{run.location}/explored/auroc.json", open_explored(run, "auroc"))
     rows = [list(row) for row in shown.tables[0].rows]
-    first = [EVIL, 2, "L0.N2", 0.7, 0.5, 0.25, ""]
+    first = [EVIL, 2, "L0.N2", 0.7, 0.5, 0.125, ""]
     assert rows[0] == first
     assert rows[1] == [categories[1], 1, "L1.E2", 0.6, 0.25, 0.25, ""]
     assert rows[2] == ["SUM", 1, "L0.N1", 0.8, 0.0, 0.375, f"{EVIL!r} ' a'"]
@@ -156,9 +156,8 @@ def test_explore(tmp_path: Path) -> None:
 def test_convert(llama: ModelDir, moe: ModelDir) -> None:
     shown = converted(moe, "models/moe")
     assert shown.title == "convert: models/moe"
-    experts = (
-        f"{moe.config.experts.count} experts, {moe.config.experts.per_token} a token" if moe.config.experts else ""
-    )
+    assert moe.config.experts is not None
+    experts = f"{moe.config.experts.count} experts, {moe.config.experts.per_token} a token"
     assert dict(shown.facts)["model"] == (f"{moe.manifest['family']}, {moe.manifest['parameters']:,} parameters in "
                                           f"{moe.config.num_layers} layers, {experts}")  # fmt: skip
     assert "experts" not in dict(converted(llama, "m").facts)["model"]
