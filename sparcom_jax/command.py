@@ -18,6 +18,7 @@ from ml_collections.config_flags import config_path
 
 from sparcom_jax.config_flag import ConfigFlag
 from sparcom_jax.errors import InputError
+from sparcom_jax.printable import printable
 from sparcom_jax.shipped import shipped
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
@@ -185,5 +186,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     raise SystemExit(2)

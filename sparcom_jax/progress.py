@@ -12,6 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
+from sparcom_jax.printable import printable
+
 LOG_EVERY_SECONDS = 10.0
 TICK_SECONDS = 0.5
 """How often a bar on a terminal is drawn again where nothing advances."""
@@ -139,5 +141,5 @@ def _ticking(shown: _Bar | _Lines) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Writes one line of news, without tearing a progress bar apart."""
-    tqdm.write(message, file=sys.stderr)
+    tqdm.write(printable(message), file=sys.stderr)
     sys.stderr.flush()

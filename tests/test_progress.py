@@ -24,7 +24,7 @@ from sparcom_jax.causal import measure as measure_module
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.progress import compiling, progress
+from sparcom_jax.progress import compiling, progress, say
 
 
 class Screen(io.StringIO):
@@ -132,6 +132,12 @@ def test_the_bar_goes_when_the_work_fails(screen: Callable[[bool], Screen]) -> N
     with progress("x", 3, "steps") as bar:
         bar.advance(3)
     assert "compiling" not in log.getvalue()
+
+
+def test_news_are_one_line_that_a_terminal_does_not_act_on(screen: Callable[[bool], Screen]) -> None:
+    log = screen(False)
+    say("units of \x1b[31mred\r\n[b]")
+    assert log.getvalue() == "units of \\x1b[31mred\\r\\n[b]\n"
 
 
 @pytest.fixture

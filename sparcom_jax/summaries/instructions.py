@@ -1,9 +1,11 @@
-"""Summary of the card of an instruction file."""
+"""Summary of the card of an instruction file, which itself is printed above it."""
 
 from sparcom_jax.errors import first_of
 from sparcom_jax.instructions.card import Card
 from sparcom_jax.results.numbers import number
-from sparcom_jax.summaries.summary import Cell, Summary, Table, command
+from sparcom_jax.summaries.summary import Summary, command
+
+LISTED = 8
 
 
 def judged(file: str, card: Card) -> Summary:
@@ -13,18 +15,14 @@ def judged(file: str, card: Card) -> Summary:
       file: the file, or `hexainst`.
       card: its card.
     """
-    rows: list[list[Cell]] = [
-        [name, one.rows, "/".join(map(str, one.words)), one.openings, one.topics, one.nearest[0], one.checked]
-        for name, one in card.categories.items()
-    ]
-    heads = ("category", "rows", "words", "openings", "topics", "overlap", "checked")
+    sizes = [f"{name} {one.rows:,}" for name, one in card.categories.items()]
     guessed = ", ".join(f"{number(value)} by {unit}" for unit, value in card.length_accuracy.items())
+    code = "their code run" if card.code_was_run else "their code not run"
     facts = [
-        ("rows", f"{sum(one.rows for one in card.categories.values()):,} in {len(card.categories)} categories"),
+        ("rows", f"{sum(one.rows for one in card.categories.values()):,} ({first_of(sizes, LISTED)})"),
         ("guessed by length", f"{guessed}; by chance {number(1 / len(card.categories))}"),
-        ("responses", f"{len(card.response_faults):,} at fault"
-         f"{', their code run' if card.code_was_run else ', their code not run'}"),
-    ]  # fmt: skip
-    warnings = [f"{len(card.faults):,} rules are broken: {first_of(card.faults, 3)}."] if card.faults else []
+        ("responses", f"{len(card.response_faults):,} at fault, {code}"),
+        ("rules", f"{len(card.faults)} broken" if card.faults else "all kept"),
+    ]
     following = [command("capture", model="MODEL", instructions=file, output="RUN")]
-    return Summary(f"hexainst: {file}", facts, [Table(heads, rows)], warnings, following)
+    return Summary(f"hexainst: {file}", facts, [], [f"{fault}." for fault in card.faults], following)

@@ -36,7 +36,7 @@ def converted(model: ModelDir, output: str) -> Summary:
     warnings = [f"Fields of config.json that transformers does not read either: {first_of(made['not_read'])}."
                 ] if made.get("not_read") else []  # fmt: skip
     if left := made.get("tensors_left"):
-        warnings.append(f"{len(left):,} tensors of the checkpoint are not part of the model: {first_of(left)}.")
+        warnings.append(f"Tensors of the checkpoint that are not part of the model: {first_of(left)}.")
     if not config.head:
         warnings.append("The model has no output head: it can be captured, but not ablated or attributed.")
     following = [

@@ -41,9 +41,9 @@ def captured(run: Run, before: int, seconds: float) -> Summary:
                          f"{tokens.slots_filled:.1%} of the slots filled"))  # fmt: skip
     warnings = []
     if left := count - done:
-        warnings.append(f"{left:,} instructions are left: run the same command again, or let the other processes end.")
+        warnings.append(f"Left: {left:,} of {count:,}; run the same command again, or let the other processes end.")
     if cut := manifest.instructions.truncated:
-        warnings.append(f"{len(cut):,} texts were too long and are cut off: {first_of(cut)}.")
+        warnings.append(f"Too long and cut off: {len(cut):,} of {count:,} texts ({first_of(cut)}).")
     following = [] if left else [command("identify", run=run.location), command("select", run=run.location)]
     return Summary(f"capture: {run.location}", facts, [], warnings, following[: 1 if run.selection else 2])
 
@@ -168,7 +168,7 @@ def explored(made: str, cards: Mapping[str, Any]) -> Summary:
                      words])  # fmt: skip
     columns = ("category", "units", "first", "score", "active", "elsewhere", "raises")
     idle = [card["unit"] for card in cards["cards"] if not card["examples"]]
-    warnings = [f"{len(idle):,} units are active at no token that was read: {first_of(idle)}."] if idle else []
+    warnings = [f"Active at no token that was read: {first_of(idle)}."] if idle else []
     neurons = sum(card["group"] != EXPERT_GROUP for card in cards["cards"])
     facts = [
         ("cards", f"{len(cards['cards']):,}, of {neurons:,} neurons and {len(cards['cards']) - neurons:,} experts"),
