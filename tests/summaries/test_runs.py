@@ -9,7 +9,7 @@ import pytest
 
 import sparcom_jax as sj
 from sparcom_jax.convert.model_dir import ModelDir
-from sparcom_jax.instructions.card import make_card
+from sparcom_jax.instructions.card import make_card, render
 from sparcom_jax.store.explored import open_explored
 from sparcom_jax.store.run import count_done
 from sparcom_jax.store.schema import vector
@@ -202,3 +202,11 @@ def test_hexainst() -> None:
     card = make_card(few, run_code=False)
     assert card.faults
     assert judged("few.jsonl", card).warnings == [f"{fault}." for fault in card.faults]
+
+
+def test_the_card_itself_is_text_that_a_terminal_does_not_act_on() -> None:
+    instructions = sj.load_hexainst()
+    rows = [row | {"category": "\x1b[31mA\n"} for row in instructions.rows[:30]]
+    shown = render(make_card(replace(instructions, rows=rows, categories=["\x1b[31mA\n"]), run_code=False))
+    assert "\\x1b[31mA\\n" in shown
+    assert all(one.isprintable() or one == "\n" for one in shown)
