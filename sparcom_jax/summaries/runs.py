@@ -174,5 +174,5 @@ def explored(made: str, cards: Mapping[str, Any]) -> Summary:
         ("cards", f"{len(cards['cards']):,}, of {neurons:,} neurons and {len(cards['cards']) - neurons:,} experts"),
         ("texts read", f"{cards['read']:,}"),
     ]
-    title = "the first unit of each category: how often it is active there and elsewhere, and the tokens it raises"
+    title = "the first unit of each: how often active there, elsewhere; tokens it raises"
     return Summary(f"explore: {made}", facts, [Table(columns, rows, title)], warnings)
