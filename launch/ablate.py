@@ -27,6 +27,8 @@ def main() -> None:
     from sparcom_jax.store.run import open_run
     from sparcom_jax.store.sets import open_sets
     from sparcom_jax.store.units import open_units
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     if _UNITS.value and (given := _CONFIG.flag_of(*OF_CORES)):
@@ -35,6 +37,7 @@ def main() -> None:
     run.require_complete()
     units = open_units(run, _UNITS.value) if _UNITS.value else cores(open_sets(run, study.name_of_sets), study.ablate)
     ablate(model, run, units, Path(_OUTPUT.value), study.ablate, study.execution)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

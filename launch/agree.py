@@ -26,9 +26,12 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.analysis.agree import agree
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     agree(open_run(_RUN.value), Path(_OUTPUT.value), study.select, study.agree, set_name=study.name_of_sets)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

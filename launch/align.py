@@ -19,8 +19,11 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.analysis.align import align
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     align(open_run(_RUN.value), Path(_OUTPUT.value), _CONFIG.settings().align)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

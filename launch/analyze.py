@@ -17,8 +17,12 @@ _CONFIG = ConfigFlag(*WHOLE_STUDY, required=True)
 def main() -> None:
     """Runs the command."""
     from sparcom_jax.study import analyze
+    from sparcom_jax.summaries.screen import show
+    from sparcom_jax.summaries.studies import summary_of_all
 
-    print(analyze(_CONFIG.settings(), Path(_OUTPUT.value)))
+    page = analyze(_CONFIG.settings(), Path(_OUTPUT.value))
+    show(summary_of_all(f"analyze: {_OUTPUT.value}", Path(_OUTPUT.value) / "results", page))
+    print(page)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,14 @@ def main() -> None:
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.store.run import open_run
     from sparcom_jax.store.units import open_units
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     model, run = open_model(_MODEL.value), open_run(_RUN.value)
     run.require_complete()
     answer(model, run, open_units(run, _UNITS.value), Path(_OUTPUT.value), study.answer, study.ablate, study.execution)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

@@ -19,9 +19,12 @@ def main() -> None:
     from sparcom_jax.attribution.attribute import attribute
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.runs import attributed
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
-    attribute(open_model(_MODEL.value), open_run(_RUN.value), study.attribute, study.execution)
+    made = attribute(open_model(_MODEL.value), open_run(_RUN.value), study.attribute, study.execution)
+    show(attributed(made))
     print(f"{_RUN.value}/attribution/{study.attribute.method}")
 
 

@@ -3,6 +3,8 @@
 launch/capture.py --model=MODEL_DIR --instructions=hexainst|FILE.jsonl --output=RUN [--config=configs/NAME.py]
 """
 
+import time
+
 from absl import flags
 
 from sparcom_jax.command import run_command
@@ -27,11 +29,16 @@ def main() -> None:
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.engine.processes import join_processes
     from sparcom_jax.instructions.rows import load_instructions
+    from sparcom_jax.store.run import count_done
+    from sparcom_jax.summaries.runs import captured
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     join_processes(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    capture(open_model(_MODEL.value), load_instructions(_INSTRUCTIONS.value), _OUTPUT.value, study.capture,
-            study.identify, study.execution)  # fmt: skip
+    model, instructions = open_model(_MODEL.value), load_instructions(_INSTRUCTIONS.value)
+    before, begun = count_done(_OUTPUT.value), time.monotonic()
+    run = capture(model, instructions, _OUTPUT.value, study.capture, study.identify, study.execution)
+    show(captured(run, before, time.monotonic() - begun))
     print(_OUTPUT.value)
 
 

@@ -20,10 +20,13 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.analysis.compare import compare
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     base, tuned = open_run(_BASE.value), open_run(_TUNED.value)
     compare(base, tuned, Path(_OUTPUT.value), study.compare, set_name=study.name_of_sets)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

@@ -20,9 +20,12 @@ def main() -> None:
     import jax
 
     from sparcom_jax.convert.model_dir import convert
+    from sparcom_jax.summaries.models import converted
+    from sparcom_jax.summaries.screen import show
 
     jax.config.update("jax_platforms", "cpu")  # reads and writes files; an accelerator has no part in it
-    convert(_SOURCE.value, _OUTPUT.value, dtype=_DTYPE.value, adapter=_ADAPTER.value)
+    model = convert(_SOURCE.value, _OUTPUT.value, dtype=_DTYPE.value, adapter=_ADAPTER.value)
+    show(converted(model, _OUTPUT.value))
     print(_OUTPUT.value)
 
 

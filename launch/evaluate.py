@@ -19,9 +19,12 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.analysis.evaluate import evaluate
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     evaluate(open_run(_RUN.value), Path(_OUTPUT.value), study.evaluate, set_name=study.name_of_sets)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

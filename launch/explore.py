@@ -26,14 +26,19 @@ def main() -> None:
     from sparcom_jax.explore.explore import explore
     from sparcom_jax.store.run import open_run
     from sparcom_jax.store.units import open_units
+    from sparcom_jax.summaries.runs import explored
+    from sparcom_jax.summaries.screen import show
 
     study, run = _CONFIG.settings(), open_run(_RUN.value)
     run.require_complete()
     units = open_units(run, _UNITS.value)
-    explore(open_model(_MODEL.value), run, units, study.explore, study.execution, set_name=study.name_of_sets)
-    print(f"{_RUN.value}/explored/{_UNITS.value}.json")
+    cards = explore(open_model(_MODEL.value), run, units, study.explore, study.execution, set_name=study.name_of_sets)
     if _OUTPUT.value:
         write_cards(run, _UNITS.value, Path(_OUTPUT.value))
+    made = f"{_RUN.value}/explored/{_UNITS.value}.json"
+    show(explored(made, cards))
+    print(made)
+    if _OUTPUT.value:
         print(_OUTPUT.value)
 
 

@@ -11,6 +11,8 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.build import build, write_rows
 from sparcom_jax.instructions.card import make_card, render
 from sparcom_jax.instructions.rows import HEXAINST, load_instructions
+from sparcom_jax.summaries.instructions import judged
+from sparcom_jax.summaries.screen import show
 
 _CHECK = flags.DEFINE_string("check", None, "instruction file to judge, or hexainst; exit 1 where it breaks a rule")
 _RUN_CODE = flags.DEFINE_bool(
@@ -29,7 +31,8 @@ def main() -> None:
         raise InputError("give either --check=FILE or --sources=DIR with --output=FILE")
     if _CHECK.value is not None:
         card = make_card(load_instructions(_CHECK.value), _RUN_CODE.value or _CHECK.value == HEXAINST)
-        print(render(card))
+        print(render(card), flush=True)
+        show(judged(_CHECK.value, card))
         raise SystemExit(1 if card.faults else 0)
     if _OUTPUT.value is None:
         raise InputError("--sources needs --output=FILE")
@@ -40,7 +43,9 @@ def main() -> None:
         print(f"{file.path}: {what}")
     for note in built.notes:
         print(note)
-    print(f"\n{render(make_card(load_instructions(_OUTPUT.value), _RUN_CODE.value))}")
+    card = make_card(load_instructions(_OUTPUT.value), _RUN_CODE.value)
+    print(f"\n{render(card)}", flush=True)
+    show(judged(_OUTPUT.value, card))
     print(_OUTPUT.value)
 
 

@@ -20,9 +20,12 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.identify.select import identify
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.runs import identified
+    from sparcom_jax.summaries.screen import show
 
     name = _CONFIG.settings().set_name
     sets = identify(open_run(_RUN.value), name=name, **_CONFIG.given("identify"))
+    show(identified(sets))
     print(f"{_RUN.value}/sets/{sets.name}")
 
 

@@ -19,9 +19,13 @@ _ONLY = flags.DEFINE_list("only", [], "patterns of their names, such as *-effect
 def main() -> None:
     """Runs the command."""
     from sparcom_jax.report.page import report
+    from sparcom_jax.summaries.screen import show
+    from sparcom_jax.summaries.studies import summary_of_all
 
     figures = Path(_FIGURES.value) if _FIGURES.value else None
-    print(report(Path(_RESULTS.value), Path(_OUTPUT.value), figures, preset=_PRESET.value, only=_ONLY.value))
+    page = report(Path(_RESULTS.value), Path(_OUTPUT.value), figures, preset=_PRESET.value, only=_ONLY.value)
+    show(summary_of_all(f"report: {page}", Path(_RESULTS.value), page))
+    print(page)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,12 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.select.select import select
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.runs import chosen
+    from sparcom_jax.summaries.screen import show
 
-    study = _CONFIG.settings()
-    made = select(open_run(_RUN.value), study.select, name=_NAME.value or "", set_name=study.name_of_sets)
+    study, run = _CONFIG.settings(), open_run(_RUN.value)
+    made = select(run, study.select, name=_NAME.value or "", set_name=study.name_of_sets)
+    show(chosen(run, made))
     for units in made:
         print(f"{_RUN.value}/units/{units.name}")
 

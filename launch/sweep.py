@@ -24,9 +24,12 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.analysis.sweep import sweep
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     sweep(open_run(_RUN.value), Path(_OUTPUT.value), study.identify, study.sweep)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

@@ -26,10 +26,13 @@ def main() -> None:
     from sparcom_jax.causal.transfer import transfer
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.store.run import open_run
+    from sparcom_jax.summaries.results import summary_of
+    from sparcom_jax.summaries.screen import show
 
     study = _CONFIG.settings()
     model, run, units_run = open_model(_MODEL.value), open_run(_RUN.value), open_run(_UNITS_RUN.value)
     transfer(model, run, units_run, _UNITS.value, Path(_OUTPUT.value), study.ablate, study.execution)
+    show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 
 

@@ -26,6 +26,8 @@ def main() -> None:
     """Runs the command."""
     from sparcom_jax.convert.model_dir import open_model
     from sparcom_jax.instructions.rows import load_instructions
+    from sparcom_jax.summaries.models import verified
+    from sparcom_jax.summaries.screen import show
 
     try:
         from sparcom_jax.verify.verify import render, verify
@@ -33,9 +35,10 @@ def main() -> None:
         raise InputError(f"verifying needs torch: pip install torch ({error})") from error
     outcome = verify(open_model(_MODEL.value), Path(_SOURCE.value), load_instructions(_INSTRUCTIONS.value),
                      _COUNT.value, _DTYPE.value)  # fmt: skip
-    print(render(outcome))
+    print(render(outcome), flush=True)
     if _OUTPUT.value:
         Path(_OUTPUT.value).write_text(json.dumps(outcome.to_json(), indent=1) + "\n")
+    show(verified(_MODEL.value, outcome.to_json()))
     raise SystemExit(1 if outcome.faults else 0)
 
 

@@ -3,8 +3,11 @@
 import contextlib
 import io
 import os
+import re
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,13 @@ from ml_collections.config_flags import config_path
 
 from sparcom_jax.config_flag import ConfigFlag
 from sparcom_jax.errors import InputError
+from sparcom_jax.printable import printable
 from sparcom_jax.shipped import shipped
 
 HELP = ("help", "helpshort", "helpfull", "helpxml", "?")
 INTERRUPTED = 130
+LEAST_COLUMNS = 36
+"""Of a meaning that stands beside its flag."""
 
 flags.disclaim_key_flags()  # what is defined here is the launcher's flag
 
@@ -99,8 +105,23 @@ def _show_help(names: list[str], config: ConfigFlag | None) -> None:
             with contextlib.suppress(SystemExit):  # with exit code 1
                 flags.FLAGS[name].parse("true")
             if config and name != "helpxml":
-                print(f"\n{config.help()}")
+                told = config.help()
+                print(f"\n{_wrapped(told, shutil.get_terminal_size().columns) if sys.stdout.isatty() else told}")
             raise SystemExit(0)
+
+
+def _wrapped(help_of_config: str, columns: int) -> str:
+    """The help of a config for a terminal: what goes on stands below where it begins, or is indented."""
+    lines = []
+    for line in help_of_config.splitlines():
+        flag = re.match(r"  \S+ +", line)
+        indent = len(flag[0]) if flag and columns - len(flag[0]) >= LEAST_COLUMNS else 6
+        if flag and indent == 6:
+            lines.append(flag[0].rstrip())
+            line = f"{'':6}{line[len(flag[0]) :]}"
+        lines += textwrap.wrap(line, columns, subsequent_indent=" " * indent, break_on_hyphens=False,
+                               break_long_words=False)  # fmt: skip
+    return "\n".join(lines)
 
 
 def _refuse_foreign(names: list[str]) -> None:
@@ -165,5 +186,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def _stop(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     raise SystemExit(2)

@@ -14,7 +14,7 @@ from runpy import run_path
 
 from absl import flags
 
-from sparcom_jax.config_flag import ConfigFlag
+from sparcom_jax.config_flag import ConfigFlag, is_switch
 from sparcom_jax.errors import InputError
 from sparcom_jax.shipped import commands, shipped
 
@@ -147,7 +147,10 @@ _sparcom() {{
     elif [[ $PREFIX == {fields}* ]]; then
         _describe -o field fields -S ''
     else
-        _describe -o flag flags -S ''
+        # After a flag that takes no value comes a blank.
+        setopt localoptions extendedglob
+        local -a open=(${{(M)flags:#--[^:]#[=.]:*}}) whole=(${{flags:#--[^:]#[=.]:*}})
+        _describe -o flag open -S '' -- whole
     fi
 }}
 if [[ $funcstack[1] == _sparcom ]]; then
@@ -170,10 +173,15 @@ def _fish(first: Meanings, launchers: Mapping[str, Meanings]) -> str:
 
 
 def _of_fish(word: str) -> str:
-    """How fish is told of a word: a command, or a flag, which takes a file or nothing."""
+    """How fish is told of a word: a command, or a flag, which takes a file or nothing.
+
+    fish may put a blank before a value, which a field that is true or false does not take: such is completed as true.
+    """
     if not word.startswith("-"):
         return f"-a {word}"
-    return f"-l {word.removeprefix('--').removesuffix('=')}{' -r -F' if word.endswith('=') else ''}"
+    name = word.removeprefix("--").removesuffix("=")
+    switch = word.startswith(FIELDS) and is_switch(name.removeprefix("config."))
+    return f"-l {name}{' -r -F' if word.endswith('=') and not switch else ''}"
 
 
 FISH = """\

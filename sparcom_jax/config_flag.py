@@ -72,6 +72,11 @@ def fields_of(section: str) -> dict[str, str]:
     return {path.partition(".")[2]: path for path in Part(section).paths}
 
 
+def is_switch(path: str) -> bool:
+    """Whether a field is true or false; such a flag takes no value apart from it."""
+    return isinstance(_look_up(DEFAULTS, path), bool)
+
+
 class ConfigFlag:
     """The flag `--config` of a command, and short flags for some fields; one that is given wins over the config."""
 

@@ -18,12 +18,16 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.selection import Selection
+from sparcom_jax.printable import printable
 from sparcom_jax.results.reader import find_summaries, unreadable
 from sparcom_jax.results.summary import kind_made_of, made_of
+from sparcom_jax.select.settings import WITH_RULE
 from sparcom_jax.stages import read_marker
 from sparcom_jax.store.explored import explored_names
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.schema import SCHEMA_VERSION
+from sparcom_jax.store.units import units_path
+from sparcom_jax.units.groups import TARGETS
 
 STEPS = ("train", "convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree", "explore",
          "ablate", "compare")  # fmt: skip
@@ -74,7 +78,8 @@ def _of_run(run: Run) -> Iterator[str]:
         ("done", _done(run)),
     ]
     if tokens:
-        fields.append(("tokens", f"{tokens.fed:,} fed, {tokens.counted:,} of them counted"))
+        truncated = f"; {len(instructions.truncated):,} texts are cut off" if instructions.truncated else ""
+        fields.append(("tokens", f"{tokens.fed:,} fed, {tokens.counted:,} of them counted{truncated}"))
     versions = ", ".join(
         f"{name} {manifest.versions[name]}" for name in ("sparcom_jax", "jax") if name in manifest.versions
     )
@@ -84,7 +89,7 @@ def _of_run(run: Run) -> Iterator[str]:
     ]
     yield from _aligned(fields)
     yield from _listed("sets", ("name", "selector", "cut at", "ties", "groups"), _sets(run))
-    yield from _listed("units", ("name", "selector", "size", "half", "groups"), _units(run))
+    yield from _listed("units", ("name", "selector", "size", "each has", "chosen by", "groups"), _units(run))
     yield from _listed("attributions", ("method", "steps", "instructions", "groups", ""), _attributions(run))
     yield from _listed("explored", ("units",), ((name,) for name in explored_names(run)))
 
@@ -103,14 +108,8 @@ def _by_category(run: Run) -> str:
     return first_of((f"{name} {size:,}" for name, size in zip(run.categories, sizes, strict=True)), LONGEST_LIST)
 
 
-def _count_done(run: Run) -> int:
-    """How many instructions are done."""
-    begun = all(run.store.read(name) is not None for name in ("instructions.jsonl", "instruction/done/zarr.json"))
-    return int(np.count_nonzero(run.done)) if begun else 0
-
-
 def _done(run: Run) -> str:
-    done, count = _count_done(run), run.manifest.instructions.count
+    done, count = run.count_done(), run.manifest.instructions.count
     left = "" if done == count else "; run the same capture command again to finish it"
     return f"{done:,} of {count:,}{left}"
 
@@ -130,9 +129,21 @@ def _units(run: Run) -> Iterator[Row]:
     for name, made in _below(run, "units"):
         size = [str(made["size"])] if made.get("size") else []
         size += [f"{field} {made[field]}" for field in ("expert_size", "share", "q") if made.get(field)]
-        half = made.get("half")
+        half, usual = made.get("half"), "its rule" if made.get("selector") in WITH_RULE else "default"
         chosen_by = f"{len(half):,} of {run.manifest.instructions.count:,}" if isinstance(half, list) else "all"
-        yield name, _text(made, "selector"), ", ".join(size) or "its own", chosen_by, _groups(made)
+        has = ", ".join(_counted(run, name, made)) or "-"
+        yield name, _text(made, "selector"), ", ".join(size) or usual, has, chosen_by, _groups(made)
+
+
+def _counted(run: Run, name: str, made: Mapping[str, Any]) -> Iterator[str]:
+    """How many neurons, and experts, the categories have: of one number if all have as many."""
+    for target, groups in TARGETS.items():
+        if of := [group for group in groups if group in made.get("groups", ())]:
+            # Bits beyond the last unit are 0.
+            masks = (run.read(f"{units_path(name)}/{group}/mask") for group in of)
+            counts = sum(np.bitwise_count(mask).reshape(len(mask), -1).sum(axis=1, dtype=np.int64) for mask in masks)
+            least, most = int(np.min(counts)), int(np.max(counts))
+            yield f"{target} {least:,}" if least == most else f"{target} {least:,} to {most:,}"
 
 
 def _attributions(run: Run) -> Iterator[Row]:
@@ -185,7 +196,8 @@ def _of_study(path: Path) -> Iterator[str]:
     title = f"stages ({begun - left:,} of the {begun:,} that were begun are finished)"
     yield from _listed(title, ("step", "finished", "unfinished"), rows)
     runs = sorted(found.parent for found in (path / "runs").glob("*/zarr.json"))
-    yield from _listed("runs", ("name", "done", "sets", "units", "attributions"), map(_run_in_brief, runs))
+    header = ("name", "done", "sets", "units", "attributions", "explored")
+    yield from _listed("runs", header, map(_run_in_brief, runs))
     kinds: dict[str, list[str]] = {}
     for place, summary in find_summaries(path / "results"):
         kinds.setdefault(summary["kind"], []).append(place.as_posix())
@@ -197,9 +209,10 @@ def _of_study(path: Path) -> Iterator[str]:
 def _run_in_brief(path: Path) -> Row:
     try:
         run = open_run(path)
-        done = f"{_count_done(run):,} of {run.manifest.instructions.count:,}"
+        done = f"{run.count_done():,} of {run.manifest.instructions.count:,}"
         kinds = ("sets", "units", "attribution")
         made = [first_of((name for name, _ in _below(run, kind)), LONGEST_LIST) or "-" for kind in kinds]
+        made.append(first_of(explored_names(run), LONGEST_LIST) or "-")
     except InputError as error:
         return path.name, str(error)
     return path.name, done, *made
@@ -229,6 +242,7 @@ def _listed(title: str, header: Row, rows: Iterable[Row]) -> list[str]:
 
 def _aligned(rows: Sequence[Row]) -> list[str]:
     """Rows of text in columns; the last cell of a row is of any width."""
+    rows = [tuple(map(printable, row)) for row in rows]
     width = [max((len(row[at]) for row in rows if at < len(row) - 1), default=0) for at in range(max(map(len, rows)))]
     return ["  ".join(f"{cell:<{width[at]}}" if at < len(row) - 1 else cell for at, cell in enumerate(row)).rstrip()
             for row in rows]  # fmt: skip

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "progress", "shares", "strict_json", "version"}
+BASE = {"errors", "printable", "progress", "shares", "strict_json", "version"}
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
-    "progress": set(),
+    "printable": set(),
+    "progress": {"printable"},
     "shares": set(),
     "strict_json": {"errors"},
     "docstrings": set(),
     "resampling": set(),
     "shipped": set(),
     "config_flag": {"docstrings", "errors", "settings", "shipped"},
-    "command": {"config_flag", "errors", "shipped"},
+    "command": {"config_flag", "errors", "printable", "shipped"},
     "completion": {"config_flag", "errors", "shipped"},
-    "status": BASE | {"capture", "engine", "identify", "results", "stages", "store"},
+    "status": BASE | {"capture", "engine", "identify", "results", "select", "stages", "store", "units"},
     "console": {"completion", "errors", "shipped", "status", "version"},
     "models": BASE,
     "units": BASE | {"models"},
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "causal": BASE
     | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
     | {"select", "store", "units"},
+    "summaries": BASE | {"convert", "instructions", "results", "store", "units"},
     "report": BASE | {"results", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},

@@ -63,6 +63,13 @@ def test_sets_units_and_attributions(run: sj.Run) -> None:
     few = sj.SelectSettings(selector="difference", size=5, expert_size=1)
     sj.select(run, few)
     sj.select(run, sj.SelectSettings(selector="difference", share=0.05, half="all"), name="all")
+    sj.select(run, few, name="usual")
+    attributes = run.store.read_attributes("units/usual") or {}
+    run.store.write_group("units/usual", attributes | {"size": None, "expert_size": 0})
+    (cores,) = sj.select(run, sj.SelectSettings(selector="core", rho=0.3))
+    counts = [cores.counts(of) for of in (("mlp", "shared", "routed"), ("expert",))]
+    ranges = [f"{of.min()} to {of.max()}" if of.min() < of.max() else str(of.min()) for of in counts]
+    core = [f"neurons {ranges[0]}, experts {ranges[1]}"]
     write_explored(run, "all", {"cards": []})
     shown = status(run.location)
     groups = "mlp, shared, routed, expert"
@@ -71,8 +78,10 @@ def test_sets_units_and_attributions(run: sj.Run) -> None:
         ["strict", "threshold", "threshold 0.9", "drop", groups],
     ]
     assert table(shown, "units") == [
-        ["all", "difference", "share 0.05", "all", groups],
-        ["difference", "difference", "5, expert_size 1", "36 of 72", groups],
+        ["all", "difference", "share 0.05", "neurons 6, experts 1", "all", groups],
+        ["core", "core", "its rule", *core, "36 of 72", groups],
+        ["difference", "difference", "5, expert_size 1", "neurons 5, experts 1", "36 of 72", groups],
+        ["usual", "difference", "default", "neurons 5, experts 1", "36 of 72", groups],
     ]
     assert table(shown, "attributions") == [["gradient", "1", "4 of each category", groups]]
     assert table(shown, "explored") == [["all"]]
@@ -139,8 +148,8 @@ def test_a_study(tmp_path: Path) -> None:
         ["compare", "a-base-a-tuned"],
     ]  # fmt: skip
     base, broken, tuned = table(shown, "runs")
-    assert base == ["base", "18 of 18", "excess", "-", "gradient"]
-    assert tuned == ["tuned", "18 of 18", "excess", "-", "-"]
+    assert base == ["base", "18 of 18", "excess", "-", "gradient", "auroc"]
+    assert tuned == ["tuned", "18 of 18", "excess", "-", "-", "-"]
     assert broken[0] == "broken"
     assert str(study / "runs/broken") in broken[1]
     assert [kind for kind, _ in table(shown, "results")] == ["evaluate", "compare", "ablate", "align", "explore"]
@@ -227,3 +236,17 @@ def test_the_command_needs_no_jax(run: sj.Run, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"error: {tmp_path}: not a run, a study or results")
+
+
+def test_what_a_terminal_would_act_on_is_written_as_an_escape(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LABELS, categories=("\x1b[31mred", "a\nb", "\u202eabc"))
+    shown = status(run.location)
+    assert "(\\x1b[31mred 24, a\\nb 24, \\u202eabc 24)" in shown
+    assert all(one.isprintable() or one == "\n" for one in shown)
+
+
+def test_texts_that_are_cut_off_are_counted(run: sj.Run) -> None:
+    manifest = run.manifest
+    cut = replace(manifest, instructions=replace(manifest.instructions, truncated={"i0": 3, "i4": 9}))
+    run.store.write_group(attributes=cut.to_json())
+    assert fields(status(run.location))["tokens"].endswith(" of them counted; 2 texts are cut off")

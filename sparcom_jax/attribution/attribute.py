@@ -1,7 +1,7 @@
 """What each unit contributes to the likelihood of the reference responses, text by text, into the run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -95,11 +95,11 @@ def attribute(
                 block = slice(start, min(start + size, len(rows)))
                 if was[block].all():
                     continue
-                writing = [arrays[name][block].write(values) for name, values in blocks.of(bins, block).items()]
+                made = blocks.of(bins, block, bar.advance)
+                writing = [arrays[name][block].write(values) for name, values in made.items()]
                 for future in writing:
                     finished(future, run.location)
                 finished(done[block].write(np.uint8(1)), run.location)
-                bar.advance(block.stop - block.start)
         store.write_group(path, {**attributes, "complete": True})
     return open_attribution(run, settings.method)
 
@@ -168,12 +168,13 @@ class Values:
     path: tuple[float, ...]
     groups: dict[str, Group]
 
-    def of(self, bins: Sequence[Bin], rows: slice) -> dict[str, np.ndarray]:
+    def of(self, bins: Sequence[Bin], rows: slice, advance: Callable[[int], object]) -> dict[str, np.ndarray]:
         """The values of one block, group -> `[rows, *units]` float32.
 
         Args:
           bins: its batches.
           rows: its instructions.
+          advance: told of every batch, how many instructions it has.
 
         Raises:
           InputError: a likelihood, or a value, of an instruction is not finite.
@@ -188,6 +189,7 @@ class Values:
             at = np.asarray(found.texts, int) - rows.start
             for name, of_group in found.values.items():
                 values[name][at] = np.moveaxis(of_group, 1, 0)[: len(at)]
+            advance(len(at))
         for name, of_group in values.items():
             whole = np.isfinite(of_group).all(axis=tuple(range(1, of_group.ndim)))
             if lacking := [self.names[rows.start + row] for row in np.flatnonzero(~whole)]:

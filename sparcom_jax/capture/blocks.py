@@ -1,6 +1,6 @@
 """The statistics of a block of instructions, on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -29,12 +29,13 @@ class Blocks:
     names: Sequence[str]
     kept: Kept
 
-    def statistics(self, bins: Sequence[Bin], rows: slice) -> dict[str, np.ndarray]:
+    def statistics(self, bins: Sequence[Bin], rows: slice, advance: Callable[[int], object]) -> dict[str, np.ndarray]:
         """Captures one block.
 
         Args:
           bins: its batches.
           rows: its instructions.
+          advance: told of every batch, how many instructions it has.
 
         Returns:
           Array name -> `[rows, ...]`.
@@ -55,4 +56,5 @@ class Blocks:
                     if name not in results:
                         results[name] = np.zeros((rows.stop - rows.start, *by_text.shape[1:]), values.dtype)
                     results[name][at] = by_text[: len(at)]
+            advance(len(at))
         return results

@@ -124,8 +124,9 @@ def capture(
             blocks = Blocks(placed(), texts, names, kept)
             with progress("capture", len(texts.ids), "instructions", int(writer.done.sum())) as bar:
                 for rows in own:
-                    writer.write(rows, blocks.statistics(plan.blocks[rows.start // rows_per_block], rows), bar)
-                writer.finish(bar)
+                    bins = plan.blocks[rows.start // rows_per_block]
+                    writer.write(rows, blocks.statistics(bins, rows, bar.advance))
+                writer.finish()
         if left := int((~writer.read_done()).sum()):
             say(f"{output}: the share of this process is done; {left} instructions are left to the others")
     return open_run(output)

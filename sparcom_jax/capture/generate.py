@@ -48,6 +48,18 @@ class Continuations(NamedTuple):
     length: UInt32[np.ndarray, "I"]
 
 
+class Edited(NamedTuple):
+    """A model that does not stay as it is.
+
+    Attributes:
+      edits: interventions with one variant, at all tokens of prompt and continuation.
+      when: what they do to the model, for an error.
+    """
+
+    edits: Edits
+    when: str
+
+
 class GenerateSettings(NamedTuple):
     """How texts are continued.
 
@@ -114,10 +126,9 @@ def generate(
     if own := own_blocks(done, block):
         with progress("generate", rows, "instructions", int(done.sum())) as bar:
             for part in own:
-                made = continue_block(model(), prompts, names, part, settings)
+                made = continue_block(model(), prompts, names, part, settings, bar.advance)
                 finished(tokens[part].write(made.token), store.location)
                 finished(lengths[part].write(made.length), store.location)
-                bar.advance(part.stop - part.start)
     length = _wait_for_all(lengths, store.location)
     token = np.asarray(finished(tokens.read(), store.location))
     return extended(prompts, [row[:count] for row, count in zip(token, length, strict=True)])
@@ -172,8 +183,8 @@ def continue_block(
     names: Sequence[str],
     part: slice,
     settings: GenerateSettings,
-    edits: Edits | None = None,
-    when: str = "",
+    advance: Callable[[int], object],
+    edited: Edited | None = None,
 ) -> Continuations:
     """Continues the texts of one block.
 
@@ -183,8 +194,8 @@ def continue_block(
       names: what they are called.
       part: the block.
       settings: how far, and in which batches.
-      edits: interventions with one variant, at all tokens of prompt and continuation; None for the model as it is.
-      when: what they do to the model, for an error.
+      advance: told of every batch, how many texts it has.
+      edited: what becomes of the model; None: it stays as it is.
 
     Raises:
       InputError: logits, or what leads to them, are not finite.
@@ -192,14 +203,15 @@ def continue_block(
     count, placement = part.stop - part.start, model.placement
     made = Continuations(np.zeros((count, settings.new_tokens), np.int32), np.zeros(count, np.uint32))
     step = partial(generate_step, model.config, new_tokens=settings.new_tokens, stop=settings.stop, placement=placement,
-                   edited=edits is not None)  # fmt: skip
-    extra = None if edits is None else placement.put(edits, EDIT_SPECS)
+                   edited=edited is not None)  # fmt: skip
+    extra = placement.put(edited.edits, EDIT_SPECS) if edited else None
     bins = alike(prompts.lengths, part.start, count, settings.batch_tokens)
     fed = feeds(prompts, bins, placement.data, prompts.counting)
-    for found in finite_sweep(model, fed, step, names, extra, when):
+    for found in finite_sweep(model, fed, step, names, extra, edited.when if edited else ""):
         at = np.asarray(found.texts) - part.start
         token, length = found.values
         made.token[at], made.length[at] = token[: len(at)], length[: len(at)]
+        advance(len(at))
     return made
 
 

@@ -12,7 +12,6 @@ import tensorstore as ts
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.step import Kept
 from sparcom_jax.instructions.rows import InstructionSet
-from sparcom_jax.progress import Progress
 from sparcom_jax.store.arrays import Store, finished
 from sparcom_jax.store.schema import vector
 from sparcom_jax.units.groups import Group
@@ -56,29 +55,27 @@ class BlockWriter:
         """Which instructions are done by now, this and the other processes' together, `[I]` bool."""
         return np.asarray(finished(self._arrays[DONE].read(), self._location)) > 0
 
-    def write(self, rows: slice, results: dict[str, np.ndarray], bar: Progress) -> None:
+    def write(self, rows: slice, results: dict[str, np.ndarray]) -> None:
         """Begins to write a block, and waits for an earlier one where too many are being written.
 
         Args:
           rows: the instructions.
           results: array name -> `[rows, ...]`.
-          bar: told of each block that is durable.
         """
         self._writing.append((rows, [self._arrays[name][rows].write(values) for name, values in results.items()]))
         if len(self._writing) >= BLOCKS_IN_FLIGHT:
-            self._finish(bar)
+            self._finish()
 
-    def finish(self, bar: Progress) -> None:
+    def finish(self) -> None:
         """Waits until all is durable."""
         while self._writing:
-            self._finish(bar)
+            self._finish()
 
-    def _finish(self, bar: Progress) -> None:
+    def _finish(self) -> None:
         rows, futures = self._writing.popleft()
         for future in futures:
             finished(future, self._location)
         finished(self._arrays[DONE][rows].write(np.uint8(1)), self._location)
-        bar.advance(rows.stop - rows.start)
 
 
 def rows_of_a_block(groups: list[Group], kept: Kept) -> int:

@@ -31,7 +31,7 @@ from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.identify.rate import mean_rates
-from sparcom_jax.progress import say
+from sparcom_jax.progress import progress, say
 from sparcom_jax.resampling import bootstrap_weights, one_hot
 from sparcom_jax.results.ablation import ABLATION_TABLES
 from sparcom_jax.results.files import start_results, write_summary
@@ -115,7 +115,8 @@ def act_on(
     donor = partial(_donor, settings.seed, measured_on, values.variants) if isinstance(values, Donors) else None
     first = intervention.first_layer(units)
     likelihood = Likelihood(placed, measured_on.texts, measured_on.names, execution.batch_tokens, donor, first)
-    baseline = likelihood.mean_nll(intervention.edits({}), UNTOUCHED)
+    with progress("untouched model", len(measured_on.names), "responses") as bar:
+        baseline = likelihood.mean_nll(intervention.edits({}), UNTOUCHED, bar.advance)
     bins, absent = _bins(run, units)
     found = Passes(likelihood.mean_nll, units, measured_on, intervention, bins).run(parts)
     weights = _weights(measured_on, len(run.categories), settings)

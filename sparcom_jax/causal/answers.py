@@ -5,13 +5,14 @@ Axis legend: C categories, S instructions that are asked.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.capture.generate import GenerateSettings, continue_block, require_steady_angles
+from sparcom_jax.capture.generate import Edited, GenerateSettings, continue_block, require_steady_angles
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
 from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.likelihood import UNTOUCHED
@@ -33,7 +34,6 @@ from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.instructions.answers import are_right, is_settled
-from sparcom_jax.models.edits import Edits
 from sparcom_jax.progress import progress
 from sparcom_jax.resampling import bootstrap_weights, category_means, interval, one_hot
 from sparcom_jax.results.answers import ANSWER_TABLES, ANSWER_TEXTS, ANSWERS
@@ -126,13 +126,16 @@ def answer(
     how = GenerateSettings(settings.new_tokens, model.stop_token_ids(), execution.batch_tokens, len(names))
     asked = [run.instructions[row] for row in rows]
 
-    def ask(edits: Edits, when: str) -> tuple[np.ndarray, list[str]]:
-        made = continue_block(placed, prompts, names, slice(0, len(names)), how, edits, when)
+    def ask(advance: Callable[[int], object], edited: Edited) -> tuple[np.ndarray, list[str]]:
+        made = continue_block(placed, prompts, names, slice(0, len(names)), how, advance, edited)
         texts = [reader.tokenizer.decode(token[:length], skip_special_tokens=True).strip()
                  for token, length in zip(made.token, made.length, strict=True)]  # fmt: skip
         return np.asarray(are_right(asked, texts)), texts
 
-    found = list(_ask_all(ask, run, units, Intervention(run.groups, ablation, None), settings.draws))
+    rounds = 1 + len(targets) * len(units.categories) * (1 + settings.draws)
+    with progress("answer", rounds * len(names), "answers") as bar:
+        intervention = Intervention(run.groups, ablation, None)
+        found = list(_ask_all(partial(ask, bar.advance), run, units, intervention, settings.draws))
     category = run.category[rows]
     write_table(output, ANSWERS, _rows(run.categories, category, found, ablation.seed))
     write_table(output, ANSWER_TEXTS, _texts(run, rows, found))
@@ -165,7 +168,7 @@ def _settled(run: Run, eligible: Int64[np.ndarray, "_"], settings: AnswerSetting
 
 
 def _ask_all(
-    ask: Callable[[Edits, str], tuple[np.ndarray, list[str]]],
+    ask: Callable[[Edited], tuple[np.ndarray, list[str]]],
     run: Run,
     units: UnitSet,
     intervention: Intervention,
@@ -177,20 +180,16 @@ def _ask_all(
         {group: mask[0] for group, mask in units.mask.items()}
     )  # fmt: skip
     control = "random_matched" if matched else "random"
-    with progress("answer", 1 + len(targets) * len(units.categories) * (1 + draws), "rounds of answers") as bar:
-        yield Answered("", NOTHING_OFF, 0, "", *ask(intervention.edits({}), UNTOUCHED))
-        bar.advance()
-        for target, groups in targets.items():
-            for index, name in enumerate(units.categories):
-                own = units_of(units, groups, index)
-                when = f" with the {units.selector} {target} of {name} switched off"
-                yield Answered(target, units.selector, 0, name, *ask(intervention.edits(own, index), when))
-                bar.advance()
-                random = np.random.default_rng([seed, index, list(TARGETS).index(target)])
-                for draw, drawn in enumerate(random_units(own, bins, draws, random), 1):
-                    when = f" with {control} {target} (draw {draw}) in the place of {name} switched off"
-                    yield Answered(target, control, draw, name, *ask(intervention.edits(drawn, index), when))
-                    bar.advance()
+    yield Answered("", NOTHING_OFF, 0, "", *ask(Edited(intervention.edits({}), UNTOUCHED)))
+    for target, groups in targets.items():
+        for index, name in enumerate(units.categories):
+            own = units_of(units, groups, index)
+            when = f" with the {units.selector} {target} of {name} switched off"
+            yield Answered(target, units.selector, 0, name, *ask(Edited(intervention.edits(own, index), when)))
+            random = np.random.default_rng([seed, index, list(TARGETS).index(target)])
+            for draw, drawn in enumerate(random_units(own, bins, draws, random), 1):
+                when = f" with {control} {target} (draw {draw}) in the place of {name} switched off"
+                yield Answered(target, control, draw, name, *ask(Edited(intervention.edits(drawn, index), when)))
 
 
 def _rows(categories: Sequence[str], category: np.ndarray, found: Sequence[Answered], seed: int

@@ -4,7 +4,7 @@ Axis legend: S token slots of a batch, R texts of a batch, V vocabulary, I instr
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault
+from sparcom_jax.progress import progress
 
 UNTOUCHED = " with nothing switched off"
 LOGITS_BLOCK = 128
@@ -70,13 +71,16 @@ class Likelihood:
         if self._start:
             self._feeds = list(self._begun())
 
-    def mean_nll(self, edits: Edits, when: str) -> Float64[np.ndarray, "I"]:
+    def mean_nll(
+        self, edits: Edits, when: str, advance: Callable[[int], object] = lambda _: None
+    ) -> Float64[np.ndarray, "I"]:
         """Mean negative log likelihood of the counted tokens of each text, in nats per token.
 
         Args:
           edits: interventions; every field that the model has units for is set, so that all calls share one
             compilation.
           when: what they do to the model, for an error.
+          advance: told of every batch, how many texts it has.
 
         Raises:
           InputError: the likelihood of a text, or what leads to it, is not finite.
@@ -86,17 +90,20 @@ class Likelihood:
         sums = np.zeros(len(self._texts.ids))
         for found in finite_sweep(self._model, self._feeds, step, self._names, placement.put(edits, EDIT_SPECS), when):
             sums[list(found.texts)] = found.values[: len(found.texts)]
+            advance(len(found.texts))
         return sums / self._texts.counted
 
     def _begun(self) -> Iterator[Feed]:
         """The batches, with the residual stream that the layer `_start` reads."""
         step = partial(stream_step, self._model.config, placement=self._model.placement, layer=self._start)
         found = finite_sweep(self._model, self._feeds, step, self._names, when=UNTOUCHED)
-        for feed in self._feeds:
-            streams = [one.values for one in itertools.islice(found, len(feed.bins))]
-            streams += [np.zeros_like(streams[0])] * (self._model.placement.data - len(streams))
-            stream: Any = np.stack(streams)
-            yield feed._replace(batch=feed.batch._replace(stream=stream))
+        with progress(f"layers before {self._start}", len(self._names), "texts") as bar:
+            for feed in self._feeds:
+                streams = [one.values for one in itertools.islice(found, len(feed.bins))]
+                streams += [np.zeros_like(streams[0])] * (self._model.placement.data - len(streams))
+                stream: Any = np.stack(streams)
+                yield feed._replace(batch=feed.batch._replace(stream=stream))
+                bar.advance(sum(len(one.texts) for one in feed.bins))
 
 
 @lru_cache(maxsize=64)

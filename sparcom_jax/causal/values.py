@@ -17,6 +17,7 @@ from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.step import Kept, capture_step
 from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.sweep import finite_sweep
+from sparcom_jax.progress import progress
 
 DONORS = 16
 """So many values of a neuron take turns at least, as many of each other category."""
@@ -218,11 +219,13 @@ def _statistics(
     """
     (bins,) = make_plan(texts.lengths, len(texts.ids), batch_tokens).blocks
     step = partial(capture_step, model.config, kept=Kept("product", values=True), placement=model.placement)
-    for found in finite_sweep(model, feeds(texts, bins, model.placement.data, texts.counting), step, names):
-        for row, number in enumerate(found.texts):
-            of_text = {}
-            for group, values in found.values.items():
-                total = values["value_sum"][:, row]
-                one = np.full(len(total), texts.counted[number])
-                of_text[group] = total, values["selected_count"][:, row] if group == "routed" else one
-            yield number, of_text
+    with progress("values of neurons", len(names), "texts") as bar:
+        for found in finite_sweep(model, feeds(texts, bins, model.placement.data, texts.counting), step, names):
+            for row, number in enumerate(found.texts):
+                of_text = {}
+                for group, values in found.values.items():
+                    total = values["value_sum"][:, row]
+                    one = np.full(len(total), texts.counted[number])
+                    of_text[group] = total, values["selected_count"][:, row] if group == "routed" else one
+                yield number, of_text
+            bar.advance(len(found.texts))

@@ -5,6 +5,8 @@ it stopped: a sweep keeps nothing.
 """
 
 import collections
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,8 +20,13 @@ from sparcom_jax.engine.model import PlacedModel
 from sparcom_jax.engine.placement import Step
 from sparcom_jax.models.batch import Shape
 from sparcom_jax.models.faults import require_finite
+from sparcom_jax.progress import compiling
 
 DTYPE_FLAG = "--config.execution.dtype"
+
+_called: "weakref.WeakSet[Step]" = weakref.WeakSet()
+"""Steps that have been called: the first call compiles them."""
+_of_called = threading.Lock()
 
 
 class BinResults(NamedTuple):
@@ -57,7 +64,7 @@ def sweep(
     def calls() -> Iterator[Callable[[], Any]]:
         for feed in feeds:
             running.append(feed.bins)
-            yield partial(step(feed.shape), model.params, feed.batch, extra)
+            yield partial(_call, step(feed.shape), model.params, feed.batch, extra)
 
     for values, fault in model.placement.run_ahead(calls()):
         bins = running.popleft()
@@ -65,6 +72,17 @@ def sweep(
         faults = np.asarray(fault).reshape(len(fault), -1, bins[0].shape.rows).min(axis=1)
         for device, one in enumerate(bins):
             yield BinResults(one.texts, jax.tree.map(lambda leaf, at=device: leaf[at], values), faults[device])
+
+
+def _call(step: Step, *arguments: Any) -> Any:
+    """Calls a step; the first time it is compiled, which whatever progress is shown is told."""
+    with _of_called:
+        first = step not in _called
+        _called.add(step)
+    if not first:
+        return step(*arguments)
+    with compiling():
+        return step(*arguments)
 
 
 def finite_sweep(

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.checks import check_rows, first_mention, is_checked, words_of
 from sparcom_jax.instructions.rows import InstructionSet
+from sparcom_jax.printable import printable
 
 LENGTH_BINS = {"short": (10, 29), "medium": (30, 79), "long": (80, 200)}
 BIN_SHARE = (0.3, 0.375)
@@ -220,7 +221,7 @@ def render(card: Card) -> str:
     checked = "with their code run" if card.code_was_run else "their code not run (--run_code runs it)"
     lines.append(f"responses at fault: {len(card.response_faults)}, {checked}")
     lines += ["", *(f"FAULT {fault}" for fault in card.faults), f"{len(card.faults)} faults"]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _category_card(rows: list[dict[str, Any]]) -> CategoryCard:

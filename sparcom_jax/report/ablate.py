@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparcom_jax.report import charts, marks
-from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.markup import how_made, paragraph, settings, table
 from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
 from sparcom_jax.results.ablation import ABLATION, BASELINE, DOSES, EFFECTS, SELECTIVITY, SUFFICIENCY
+from sparcom_jax.results.numbers import interval, mean, number
 from sparcom_jax.results.reader import Number, Result, Row
 
 CHANGE = "change of NLL (nats per token)"

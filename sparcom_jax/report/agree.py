@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import mean, number, paragraph, settings, table
+from sparcom_jax.report.markup import paragraph, settings, table
 from sparcom_jax.report.parts import Choice, Figure, Part
+from sparcom_jax.results.numbers import mean, number
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import AGREEMENT
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import how_made, mean, paragraph, settings, title_of
+from sparcom_jax.report.markup import how_made, paragraph, settings, title_of
 from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
+from sparcom_jax.results.numbers import mean
 from sparcom_jax.results.reader import Result
 from sparcom_jax.results.summary import ALIGNED
 from sparcom_jax.results.tables import ALIGNMENT

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table
+from sparcom_jax.report.markup import how_made, paragraph, settings, table
 from sparcom_jax.report.parts import Choice, Figure, Part
 from sparcom_jax.results.answers import ANSWERS
+from sparcom_jax.results.numbers import interval, mean, number
 from sparcom_jax.results.reader import Result, Row
 
 

@@ -3,20 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import (
-    code,
-    heading,
-    how_made,
-    interval,
-    mean,
-    paragraph,
-    settings,
-    table,
-    text,
-    title_of,
-)
+from sparcom_jax.report.markup import code, heading, how_made, paragraph, settings, table, text, title_of
 from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
 from sparcom_jax.results.columns import Table
+from sparcom_jax.results.numbers import interval, mean
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,

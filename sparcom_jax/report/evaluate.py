@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparcom_jax.report import charts, marks
-from sparcom_jax.report.markup import how_made, interval, mean, number, paragraph, settings, table, title_of
+from sparcom_jax.report.markup import how_made, paragraph, settings, table, title_of
 from sparcom_jax.report.parts import Choice, Figure, Headlines, Part
+from sparcom_jax.results.numbers import interval, mean, number
 from sparcom_jax.results.reader import Number, Result, Row
 from sparcom_jax.results.tables import COMBINATIONS, CONTRASTS, DEPTH, OVERLAP, UNIQUENESS
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from sparcom_jax.report import charts, marks
-from sparcom_jax.report.markup import mean, paragraph, table
+from sparcom_jax.report.markup import paragraph, table
 from sparcom_jax.report.parts import Choice, Figure, Part
+from sparcom_jax.results.numbers import mean
 from sparcom_jax.results.reader import Number, Result, Row
 from sparcom_jax.results.tables import ROUTING, ROUTING_DISTANCE
 

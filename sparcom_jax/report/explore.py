@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sparcom_jax.report.markup import code, number, paragraph, script_json, settings, slug, text, wide
+from sparcom_jax.report.markup import code, paragraph, script_json, settings, slug, text, wide
 from sparcom_jax.report.parts import Part
+from sparcom_jax.results.numbers import number
 from sparcom_jax.results.reader import Result
 from sparcom_jax.results.tables import CARD_CATEGORIES, CARD_UNITS
 

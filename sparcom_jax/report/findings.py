@@ -5,9 +5,10 @@ from typing import Any
 
 from sparcom_jax.report import marks
 from sparcom_jax.report.manifest import model_name
-from sparcom_jax.report.markup import GROUPS, interval, mean, number
+from sparcom_jax.report.markup import GROUPS
 from sparcom_jax.report.parts import Finding
 from sparcom_jax.results.ablation import BASELINE, EFFECTS, SELECTIVITY
+from sparcom_jax.results.numbers import interval, mean, number
 from sparcom_jax.results.reader import Number, Result, Row
 from sparcom_jax.results.tables import CATEGORY_OVERLAP, CONTRASTS, ROUTING, UNITS
 

@@ -7,9 +7,10 @@ from sparcom_jax.report.commands import SECTION, overrides
 from sparcom_jax.report.findings import findings
 from sparcom_jax.report.manifest import model_name
 from sparcom_jax.report.marks import SIGNIFICANT
-from sparcom_jax.report.markup import mean, number, render, text
+from sparcom_jax.report.markup import render, text
 from sparcom_jax.report.parts import Figure, Finding
 from sparcom_jax.results.ablation import BASELINE
+from sparcom_jax.results.numbers import mean, number
 from sparcom_jax.results.reader import Number, Result
 from sparcom_jax.results.summary import kind_made_of, made_of
 

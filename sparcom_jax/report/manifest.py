@@ -6,7 +6,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from sparcom_jax.report import commands
-from sparcom_jax.report.markup import number, settings, table, text, wide
+from sparcom_jax.report.markup import settings, table, text, wide
+from sparcom_jax.results.numbers import number
 from sparcom_jax.results.reader import Result
 
 FIELDS = {

@@ -3,13 +3,12 @@
 import hashlib
 import html
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparcom_jax.report.parts import Choice, Figure, Part
-from sparcom_jax.results.reader import Number
+from sparcom_jax.results.numbers import UNDEFINED, Digits, number
 from sparcom_jax.results.summary import made_of
 
 GROUPS = {
@@ -18,42 +17,8 @@ GROUPS = {
     "routed": "routed-expert neurons",
     "expert": "routed experts",
 }
-UNDEFINED = "\N{EN DASH}"
 
 _JSON_ESCAPES = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"})
-
-
-class Digits(str):
-    """Text of numbers, which tables align to the right."""
-
-
-def number(value: Number | None) -> Digits:
-    """A number with 3 significant digits; whole numbers in full.
-
-    Args:
-      value: None where it is not defined.
-
-    Returns:
-      For example `0.0123` or `12,345`.
-    """
-    if value is None:
-        return Digits(UNDEFINED)
-    if isinstance(value, int) or abs(value) >= 999.5:
-        return Digits(f"{value:,.0f}")
-    if value == 0:
-        return Digits("0")
-    return Digits(f"{value:.2e}" if abs(value) < 1e-4 else f"{value:#.3g}".rstrip("."))
-
-
-def interval(low: Number | None, high: Number | None) -> Digits:
-    """An interval, `[low, high]`."""
-    return Digits(UNDEFINED if low is None or high is None else f"[{number(low)}, {number(high)}]")
-
-
-def mean(values: Iterable[Number | None]) -> Number | None:
-    """Mean of the values that are defined; None where there are none."""
-    defined = [value for value in values if value is not None]
-    return math.fsum(defined) / len(defined) if defined else None
 
 
 def text(value: object) -> str:

@@ -3,16 +3,17 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.results.columns import Column, Table
+from sparcom_jax.results.numbers import Number as Number
 from sparcom_jax.results.summary import RESULTS_VERSION, SUMMARY, fault, kind_made_of, made_of
 from sparcom_jax.results.tables import TABLES
 
-Number = int | float
 Row = dict[str, Any]
 """A row of a table: text, numbers, and None where a value is not defined."""
 
@@ -81,9 +82,28 @@ def find_results(root: Path) -> list[Result]:
             raise InputError(f"{root / place / SUMMARY}: {wrong}")
     if not found:
         raise InputError(f"{root}: no results (no {SUMMARY} written by {', '.join(TABLES)} below it)")
-    results = [_read(root, place, summary) for place, summary in found]
+    results = [_read(root, place, summary, [table for table in TABLES[summary["kind"]] if table.shown])
+               for place, summary in found]  # fmt: skip
     _require_one_version(results)
     return results
+
+
+def read_result(directory: Path, tables: Sequence[Table]) -> Result:
+    """Reads one result directory.
+
+    Args:
+      directory: where it lies; it is its own name, too.
+      tables: those that are read, of the ones that it has.
+
+    Raises:
+      InputError: there is no summary of a known kind, or it or a table is malformed or of another schema.
+    """
+    summary = _read_json(directory / SUMMARY)
+    if summary.get("kind") not in TABLES:
+        raise InputError(f"{directory / SUMMARY}: field kind is {summary.get('kind')!r}, none of {', '.join(TABLES)}")
+    if wrong := unreadable(summary):
+        raise InputError(f"{directory / SUMMARY}: {wrong}")
+    return _read(directory, Path(), summary, [table for table in tables if table in TABLES[summary["kind"]]])
 
 
 def find_summaries(root: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -122,13 +142,11 @@ def _require_one_version(results: list[Result]) -> None:
                                  f"{made['run']}; make the results of the earlier one again")  # fmt: skip
 
 
-def _read(root: Path, place: Path, summary: dict[str, Any]) -> Result:
+def _read(root: Path, place: Path, summary: dict[str, Any], wanted: Sequence[Table]) -> Result:
     directory, kind = root / place, summary["kind"]
     absent = summary["absent"] if kind == "compare" else {}
     tables = {
-        table: _read_table(directory, table, summary["categories"])
-        for table in TABLES[kind]
-        if table.shown and table.name not in absent
+        table: _read_table(directory, table, summary["categories"]) for table in wanted if table.name not in absent
     }
     return Result(kind, place.as_posix(), directory, summary, tables)
 

@@ -21,6 +21,8 @@ SELECTORS: dict[str, tuple[str, ...]] = {
 """By selector, the settings that it reads beside those that all read."""
 OF_COUNTS = ("auroc", "average_precision", "difference", "lape")
 """Those that read the counts of neurons, which a run that keeps sets does not have."""
+WITH_RULE = ("lape", "core", "unique", "general", "esft_gate", "esft_token")
+"""Those that have a rule of their own for how many units a category has, where no size is given."""
 OF_ALL = ("selector", "size", "share", "half", "seed")
 
 

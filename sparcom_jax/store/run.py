@@ -98,6 +98,11 @@ class Run:
         manifest = self.manifest.to_json()
         return {"run": self.location, "model": manifest["model"], "manifest": manifest}
 
+    def count_done(self) -> int:
+        """How many instructions are done, also of a run that has only begun."""
+        begun = all(self.store.read(name) is not None for name in ("instructions.jsonl", "instruction/done/zarr.json"))
+        return int(np.count_nonzero(self.read("instruction/done"))) if begun else 0
+
     def require_complete(self) -> None:
         """Refuses a run that is still being captured.
 
@@ -189,3 +194,11 @@ def open_run(location: str | Path) -> Run:
     if attributes is None or "groups" not in attributes:
         raise InputError(f"{location}: not a run (no zarr.json written by capture)")
     return Run(store, Manifest.from_json(attributes, f"{location}/zarr.json"))
+
+
+def count_done(location: str | Path) -> int:
+    """How many instructions of a run are done; 0 where there is no run yet."""
+    try:
+        return open_run(location).count_done()
+    except InputError:
+        return 0

@@ -181,8 +181,10 @@ def test_devices_that_share_a_model_say_the_same(moe: ModelDir, moe_run: sj.Run)
     shared = attribute_module.Values(place_model(moe, placement, "float32"), texts, [str(i) for i in range(9)],
                                      (1.0,), moe_run.groups)  # fmt: skip
     (bins,) = attribute_module.make_plan(texts.lengths, 9, 256).blocks
-    for name, found in shared.of(bins, slice(0, 9)).items():
+    advanced: list[int] = []
+    for name, found in shared.of(bins, slice(0, 9), advanced.append).items():
         np.testing.assert_allclose(found, values[name], rtol=0, atol=1e-4 * np.abs(values[name]).max(), err_msg=name)
+    assert sum(advanced) == 9
 
 
 class Killed(Exception):
@@ -201,11 +203,11 @@ def test_it_goes_on_after_a_kill_with_the_same_bits(
         open_attribution(runs[0], "gradient")
     once, made = attribute_module.Values.of, []
 
-    def dies(self: Any, bins: Any, rows: slice) -> Any:
+    def dies(self: Any, bins: Any, rows: slice, advance: Any) -> Any:
         if len(made) == 2:
             raise Killed
         made.append(rows)
-        return once(self, bins, rows)
+        return once(self, bins, rows, advance)
 
     monkeypatch.setattr(attribute_module.Values, "of", dies)
     with pytest.raises(Killed):

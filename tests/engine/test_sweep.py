@@ -1,5 +1,7 @@
 """A sweep: every text once, at its own row, whatever the batches, their shapes and the devices."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from sparcom_jax.batches.packing import Bin, feeds
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.engine import sweep as sweep_module
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import Placement, Step, make_placement, one_device
 from sparcom_jax.engine.processes import own_blocks
@@ -58,6 +61,24 @@ def test_every_text_comes_out_once(kind: str, llama: ModelDir) -> None:
         assert not one.values["sum"][len(one.texts) :].any() or (one.values["sum"][len(one.texts) :] == 10).all()
     expected = {text: int(ids.sum()) + 10 for text, ids in enumerate(read.ids)}
     assert found == {text: (total, 3 if total % 2 else ALL_FINITE) for text, total in expected.items()}
+
+
+def test_the_first_call_of_a_step_is_told_as_its_compilation(llama: ModelDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    @contextmanager
+    def compiling() -> Iterator[None]:
+        told.append("begun")
+        yield
+        told.append("ended")
+
+    monkeypatch.setattr(sweep_module, "compiling", compiling)
+    placement = one_device()
+    placed, read, made = place_model(llama, placement, "float32"), texts(), sums(placement, llama.config)
+    steps = {shape: made(shape) for shape in (SMALL, LARGE)}
+    for _ in range(2):
+        assert len(list(sweep(placed, feeds(read, BINS, 1, read.counting), steps.__getitem__, jnp.int32(0)))) == 5
+    assert sorted(told) == ["begun"] * 2 + ["ended"] * 2
 
 
 def test_faults_name_the_texts(llama: ModelDir) -> None:

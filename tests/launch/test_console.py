@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sparcom_jax as sj
+from sparcom_jax.config_flag import is_switch
 from sparcom_jax.shipped import docstring, shipped
 from sparcom_jax.version import VERSION
 from tests.synthetic import make_run
@@ -228,24 +229,74 @@ def test_bash_completes_commands_flags_fields_and_configs(scripts: dict[str, Pat
     assert answers[11:] == [["bash", "zsh", "fish"], ["capture"], []]
 
 
-def test_bash_itself_completes_at_its_prompt(scripts: dict[str, Path], tmp_path: Path) -> None:
-    """With a terminal: a flag without a blank after it, and then the name of a file."""
-    (tmp_path / "model-directory").mkdir()
-    keys = "sparcom capture --mod\tmodel-d\t\x01echo \r exit\r"
+def typed(shell: list[str], keys: str, home: Path) -> str:
+    """What stands on a terminal after keys were typed at the prompt of a shell."""
     program = ("import pty, os, sys\n"
                "pid, terminal = pty.fork()\n"
-               "if pid == 0: os.execvp('bash', ['bash', '--rcfile', sys.argv[1], '-i'])\n"
+               "if pid == 0: os.execvp(sys.argv[2], sys.argv[2:])\n"
                "os.read(terminal, 100)\n"
-               "os.write(terminal, sys.argv[2].encode())\n"
+               "os.write(terminal, sys.argv[1].encode())\n"
                "out = b''\n"
                "try:\n"
                "    while part := os.read(terminal, 1000): out += part\n"
                "except OSError: pass\n"
                "sys.stdout.buffer.write(out)\n")  # fmt: skip
-    environment = os.environ | {"TERM": "dumb", "INPUTRC": "/dev/null", "HOME": str(tmp_path), "HISTFILE": ""}
-    done = subprocess.run([sys.executable, "-c", program, str(scripts["bash"]), keys], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=60, env=environment)  # fmt: skip
-    assert "\nsparcom capture --model=model-directory/" in done.stdout.replace("\r", ""), done.stdout
+    environment = os.environ | {"TERM": "dumb", "INPUTRC": "/dev/null", "HOME": str(home), "ZDOTDIR": str(home),
+                                "HISTFILE": ""}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program, keys, *shell], cwd=home, capture_output=True, text=True,
+                          timeout=60, env=environment)  # fmt: skip
+    return done.stdout.replace("\r", "")
+
+
+def test_bash_itself_completes_at_its_prompt(scripts: dict[str, Path], tmp_path: Path) -> None:
+    """With a terminal: a flag without a blank after it, and then the name of a file."""
+    (tmp_path / "model-directory").mkdir()
+    keys = "sparcom capture --mod\tmodel-d\t\x01echo \r exit\r"
+    shown = typed(["bash", "--rcfile", str(scripts["bash"]), "-i"], keys, tmp_path)
+    assert "\nsparcom capture --model=model-directory/" in shown, shown
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+def test_zsh_itself_completes_at_its_prompt(scripts: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "model-directory").mkdir()
+    rc = ["autoload -U compinit", "compinit -u -D", "bindkey -e", f"source {scripts['zsh']}",
+          "sparcom() { print -r -- called: $* }", "PS1='% '"]  # fmt: skip
+    (tmp_path / ".zshrc").write_text("\n".join(rc) + "\n")
+    asked = {
+        "capture --mod\tmodel-d\t": "capture --model=model-directory",
+        "capture --config.capture.max\t3": "capture --config.capture.max_tokens=3",
+        "analyze --config=llama2\t": "analyze --config=llama2_7b",
+        "identify --poo\t--run=x": "identify --pool --run=x",
+        "comple\tfi\t": "completion fish",
+    }
+    lines = "".join(f"sparcom {keys}\r" for keys in asked)
+    shown = typed(["zsh", "-i"], f"{lines}exit\r", tmp_path).splitlines()
+    assert [line.rstrip("/") for line in shown if line.startswith("called: ")] == [
+        f"called: {wanted}" for wanted in asked.values()
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
+def test_fish_completes_commands_flags_fields_and_configs(scripts: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "model-directory").mkdir()
+    asked = {
+        "": [*COMMANDS, "help"],
+        "ca": ["capture"],
+        "capture --mo": ["--model"],
+        "capture --model=mod": ["--model=model-directory/"],
+        "capture --config.capture.max": ["--config.capture.max_tokens"],
+        "identify --config.identify.po": ["--config.identify.pool"],
+        "analyze --config=llama": ["--config=llama2_7b", "--config=llama31_8b"],
+        "status mod": ["model-directory/"],
+        "completion ": ["bash", "fish", "zsh"],
+        "help ca": ["capture"],
+    }
+    program = "\n".join([f"source {scripts['fish']}", *(f"complete -C 'sparcom {words}'; echo ---" for words in asked)])
+    done = subprocess.run(["fish", "--no-config", "-c", program], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, env=os.environ | {"HOME": str(tmp_path)})  # fmt: skip
+    answers = [part.strip("\n").splitlines() for part in done.stdout.split("---\n")[:-1]]
+    for (words, wanted), answer in zip(asked.items(), answers, strict=True):
+        assert sorted(line.split("\t")[0] for line in answer) == sorted(wanted), words
 
 
 def test_the_scripts_are_sound(scripts: dict[str, Path]) -> None:
@@ -263,6 +314,10 @@ def test_zsh_and_fish_are_told_the_same(scripts: dict[str, Path], completions: d
         assert arrays is not None
         assert {*re.findall(r"'(--[^:']+):", f"{arrays[1]} {arrays[2]}")} == {*offered}
         named = re.findall(rf"^complete .* '__sparcom_is {launcher}' -l (\S+)( -r)?", fish, re.MULTILINE)
-        assert {f"--{name}{'=' if value else ''}" for name, value in named} >= {*offered} - {"--config."}
+        fields = [one for one in offered if one.startswith("--config.") and one != "--config."]
+        switches = {one for one in fields if is_switch(one.removeprefix("--config.").removesuffix("="))}
+        found = {f"--{name}{'=' if value or f'--{name}=' in switches else ''}" for name, value in named}
+        assert found >= {*offered} - {"--config."}
+        assert {f"--{name}=" for name, value in named if not value} >= switches
     assert re.findall(r"^        '(\w+):", zsh, re.MULTILINE) == [*COMMANDS, "help"]
     assert re.findall(r"__sparcom_first -a (\S+)", fish) == [*COMMANDS, "help"]

@@ -58,6 +58,9 @@ def launch(work: Path, launcher: str, *flags: str) -> subprocess.CompletedProces
 def done(work: Path, launcher: str, *flags: str) -> str:
     result = launch(work, launcher, *flags)
     assert result.returncode == 0, result.stderr
+    # The last thing that is said is the summary, in plain lines.
+    assert re.search(rf"^{launcher}: \D", result.stderr, re.MULTILINE), result.stderr
+    assert all(one.isprintable() or one == "\n" for one in result.stderr), result.stderr
     return result.stdout.strip()
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from sparcom_jax.report.markup import UNDEFINED, number
+from sparcom_jax.results.numbers import UNDEFINED, number
 
 
 @pytest.mark.parametrize(

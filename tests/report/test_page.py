@@ -17,9 +17,10 @@ from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.document import script_hash
 from sparcom_jax.report.marks import ABOVE, BELOW
-from sparcom_jax.report.markup import interval, number, slug
+from sparcom_jax.report.markup import slug
 from sparcom_jax.report.page import report
 from sparcom_jax.report.questions import QUESTIONS
+from sparcom_jax.results.numbers import interval, number
 from tests.synthetic import make_run, write_sets
 from tests.synthetic_results import (
     ABLATE,

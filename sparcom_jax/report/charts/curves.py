@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 
 from sparcom_jax.report.charts.style import COLOURS, Data, Spec, by_category, in_panels, placed, places, scale
-from sparcom_jax.report.markup import number
+from sparcom_jax.results.numbers import number
 from sparcom_jax.results.reader import Row
 
 

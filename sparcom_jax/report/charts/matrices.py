@@ -18,7 +18,7 @@ from sparcom_jax.report.charts.style import (
     places,
     short,
 )
-from sparcom_jax.report.markup import number
+from sparcom_jax.results.numbers import number
 from sparcom_jax.results.reader import Row
 
 
