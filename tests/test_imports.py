@@ -42,7 +42,7 @@ MAY_IMPORT = {
     | {"batches", "capture", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
     | {"select", "store", "units"},
     "summaries": BASE | {"convert", "instructions", "results", "store", "units"},
-    "report": BASE | {"results", "units"},
+    "report": BASE | {"results", "settings", "units"},
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},
     "settings": BASE

@@ -46,14 +46,11 @@ import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.s
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
 from types import SimpleNamespace
 
-class Made(list):
-    name = ""
-
 def show(*arguments, **more):
     settings = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in arguments]
     settings = [one for one in settings if isinstance(one, dict)]
     print(json.dumps([*settings, *([more] if more else [])]))
-    return Made()
+    sys.exit()  # what a launcher says of what was made has nothing to say here
 
 for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "evaluate"),
                      ("analysis.sweep", "sweep"),
