@@ -61,7 +61,7 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("explore.explore", "explore"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sparcom_jax.convert.model_dir.open_model = lambda path: None
-sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None)
+sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None, count_done=lambda: 0)
 sparcom_jax.store.sets.open_sets = lambda run, name: name
 sparcom_jax.causal.targets.cores = lambda sets, settings: {"set": sets, "rho": settings.rho}
 sparcom_jax.store.units.open_units = lambda run, name: {"units": name}
