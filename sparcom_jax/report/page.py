@@ -24,7 +24,7 @@ SECTIONS = {
 """By kind of results: what makes its sections."""
 
 
-def report(results: Path, output: Path, figures: Path | None = None) -> Path:
+def report(results: str | Path, output: str | Path, figures: str | Path | None = None) -> Path:
     """Writes the report of all results below a directory.
 
     The same results give the same page, byte by byte.
@@ -40,10 +40,11 @@ def report(results: Path, output: Path, figures: Path | None = None) -> Path:
     Raises:
       InputError: there are no results, one of them is malformed, or nothing can be written.
     """
+    results, output = Path(results), Path(output)
     sections = [SECTIONS[result.kind](result) for result in find_results(results)]
     write_whole(output, document(_parts(sections)).encode("utf-8", "xmlcharrefreplace"))
     if figures is not None:
-        write_figures(sections, figures)
+        write_figures(sections, Path(figures))
     return output
 
 
