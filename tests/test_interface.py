@@ -69,6 +69,13 @@ def test_signatures_are_typed(name: str) -> None:
     assert inspect.getdoc(function)
 
 
+def test_the_tour_names_what_there_is() -> None:
+    tour = str(sj.__doc__).split("\n\n")[2]
+    called = [node.attr for node in ast.walk(ast.parse(tour)) if isinstance(node, ast.Attribute)
+              and isinstance(node.value, ast.Name) and node.value.id == "sj"]  # fmt: skip
+    assert {*STEPS} - {"compare", "attribute"} <= {*called} <= {*sj.__all__}
+
+
 def test_identify_takes_the_fields_of_a_selection_by_name() -> None:
     assert {field.name: field.type for field in fields(sj.Selection)} == SelectionFields.__annotations__
 

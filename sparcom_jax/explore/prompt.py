@@ -3,6 +3,7 @@
 Axis legend: T tokens of the prompt, L layers of a group, F neurons, K experts per token.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -85,7 +86,7 @@ def activations(
     step = partial(prompt_step, config, convention=settings.convention, places=tuple(places.items()),
                    placement=placement)  # fmt: skip
     (found,) = finite_sweep(placed, feeds(texts, bins, placement.data, texts.counting), step, [PROMPT])
-    told = {"model": str(model.path), "text": text, "settings": asdict(settings)}
+    told = {"model": str(model.path), "text": text, "settings": json.dumps(asdict(settings))}
     return _tree(found.values, {name: kept for name, (_, kept) in groups.items()}, texts, tokenizer, told)
 
 
@@ -125,7 +126,7 @@ def _tree(
     groups: Mapping[str, Group],
     texts: TokenizedSet,
     tokenizer: Any,
-    told: dict[str, Any],
+    told: dict[str, str],
 ) -> "xarray.DataTree":
     """What the step found, with names; its arrays are `[L, S, ...]`, of which the prompt fills the first T slots."""
     import xarray

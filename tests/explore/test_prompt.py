@@ -78,6 +78,7 @@ def test_activations_are_those_of_forward_hooks(name: str, convention: str, requ
     assert found.token_id.values.tolist() == ids.tolist()
     assert "".join(found.token.values[1:]) == TEXT
     assert found.token.values[0] == "<s>"
+    assert (found.attrs["text"], json.loads(found.attrs["settings"])["convention"]) == (TEXT, convention)
     kind = ("gate", "product").index(convention)
 
     def close(ours: Any, theirs: np.ndarray) -> None:
