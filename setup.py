@@ -17,6 +17,7 @@ RUNTIME = [
     "numpy>=2",
     "optax>=0.2.5",
     "orbax-checkpoint>=0.11.30,<0.13",
+    "pandas>=2.2",
     "rich>=13.7",
     "safetensors>=0.6",
     "scipy>=1.14",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sparcom_jax"
-BASE = {"errors", "printable", "progress", "shares", "strict_json", "version"}
+BASE = {"display", "errors", "printable", "progress", "shares", "strict_json", "version"}
 MAY_IMPORT = {
+    "display": set(),
     "errors": set(),
     "version": set(),
     "printable": set(),
@@ -35,7 +36,8 @@ MAY_IMPORT = {
     "select": BASE | {"resampling", "store", "units"},
     "capture": BASE | {"batches", "convert", "engine", "identify", "instructions", "models", "store", "units"},
     "results": BASE,
-    "explore": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "resampling", "store", "units"},
+    "explore": BASE
+    | {"batches", "capture", "causal", "convert", "engine", "instructions", "models", "resampling", "store", "units"},
     "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE
@@ -89,6 +91,7 @@ ONLY_WHERE_USED = (
     "ml_collections",
     "zarr",
     "xarray",
+    "pandas",
     "gguf",
     "scipy.stats",
     "torch",

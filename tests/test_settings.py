@@ -60,7 +60,7 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"),
                      ("explore.explore", "explore"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
-sparcom_jax.convert.model_dir.open_model = lambda path: None
+sys.modules["sparcom_jax.convert.model_dir"].open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None, count_done=lambda: 0)
 sparcom_jax.store.sets.open_sets = lambda run, name: name
 sparcom_jax.causal.targets.cores = lambda sets, settings: {"set": sets, "rho": settings.rho}

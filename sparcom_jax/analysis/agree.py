@@ -20,15 +20,15 @@ from sparcom_jax.results.tables import AGREEMENT, TABLES
 from sparcom_jax.select.flat import flat
 from sparcom_jax.select.select import choose
 from sparcom_jax.select.settings import SelectSettings
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET
 from sparcom_jax.units.groups import TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
 
 def agree(
-    run: Run,
-    output: Path,
+    run: Run | str | Path,
+    output: str | Path,
     selection: SelectSettings = SelectSettings(),
     settings: AgreeSettings = AgreeSettings(),
     *,
@@ -37,7 +37,7 @@ def agree(
     """Chooses the units of every category by several selectors, alike otherwise, and compares them pair by pair.
 
     Args:
-      run: a complete run.
+      run: a complete run, or its path or URL.
       output: directory of `agreement.csv` and of `summary.json`, written last.
       selection: how many units are chosen, and by which instructions (`OF_SELECT`); what else it says is for its own
         selector. Nothing is stored beside the run.
@@ -50,6 +50,7 @@ def agree(
     Raises:
       InputError: as `select`, or there are fewer than two selectors.
     """
+    run, output = as_run(run), Path(output)
     settings.check()
     chosen = SelectSettings(settings.selectors, **{field: getattr(selection, field) for field in OF_SELECT})
     made = choose(run, chosen, set_name)

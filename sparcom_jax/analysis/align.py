@@ -21,16 +21,16 @@ from sparcom_jax.select.attribution import less_others
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.attribution import Attribution, open_attribution
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 
 Row = dict[str, Any]
 
 
-def align(run: Run, output: Path, settings: AlignSettings = AlignSettings()) -> dict[str, Any]:
+def align(run: Run | str | Path, output: str | Path, settings: AlignSettings = AlignSettings()) -> dict[str, Any]:
     """Compares the frequency of units with their attribution, by group, layer and category.
 
     Args:
-      run: a complete run that keeps counts and has an attribution.
+      run: a complete run that keeps counts and has an attribution, or its path or URL.
       output: directory of the table (docs/tables.md lists its columns) and of `summary.json`, written last.
       settings: which attribution, and how many units at the top are compared.
 
@@ -40,6 +40,7 @@ def align(run: Run, output: Path, settings: AlignSettings = AlignSettings()) -> 
     Raises:
       InputError: the run is incomplete, keeps sets, or has no such attribution.
     """
+    run, output = as_run(run), Path(output)
     settings.check()
     run.require_complete()
     attribution = open_attribution(run, settings.method)

@@ -24,7 +24,7 @@ from sparcom_jax.results.tables import (
     TABLES,
     UNITS,
 )
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
 
 OF_ANY_TWO = (DEPTH_PROFILE, MATRIX_CORRELATION)
@@ -34,7 +34,12 @@ Rows = list[Sequence[object]]
 
 
 def compare(
-    base: Run, tuned: Run, output: Path, settings: CompareSettings = CompareSettings(), *, set_name: str = DEFAULT_SET
+    base: Run | str | Path,
+    tuned: Run | str | Path,
+    output: str | Path,
+    settings: CompareSettings = CompareSettings(),
+    *,
+    set_name: str = DEFAULT_SET,
 ) -> dict[str, Any]:
     """Compares two models over the same instructions, and writes the tables.
 
@@ -42,7 +47,7 @@ def compare(
     and by the pattern of their category tables. A table that does not apply is absent, and the summary says why.
 
     Args:
-      base: a complete run with sets.
+      base: a complete run with sets, or its path or URL.
       tuned: another, of the tuned model or of any other model.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
       settings: how to compare.
@@ -55,6 +60,7 @@ def compare(
       InputError: a run is incomplete or has no such sets, one of these is empty, the two do not compare, or a setting
         is out of range.
     """
+    base, tuned, output = as_run(base), as_run(tuned), Path(output)
     settings.check()
     for run in (base, tuned):
         run.require_complete()

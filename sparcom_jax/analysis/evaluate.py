@@ -39,13 +39,17 @@ from sparcom_jax.results.tables import (
     TABLES,
     UNIQUENESS,
 )
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET, Sets, open_sets
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 
 def evaluate(
-    run: Run, output: Path, settings: EvaluateSettings = EvaluateSettings(), *, set_name: str = DEFAULT_SET
+    run: Run | str | Path,
+    output: str | Path,
+    settings: EvaluateSettings = EvaluateSettings(),
+    *,
+    set_name: str = DEFAULT_SET,
 ) -> dict[str, Any]:
     """Measures generality and uniqueness of every category in every group of units, and writes the tables.
 
@@ -53,7 +57,7 @@ def evaluate(
     2 C I U (permutations + bootstraps) operations, so fewer draws are the way to a quick look at a large model.
 
     Args:
-      run: a complete run with sets.
+      run: a complete run with sets, or its path or URL.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
       settings: how to measure.
       set_name: which sets.
@@ -65,6 +69,7 @@ def evaluate(
       InputError: the run is incomplete or has no such set, the set of an instruction is empty, or a setting is out of
         range.
     """
+    run, output = as_run(run), Path(output)
     settings.check()
     run.require_complete()
     sets = open_sets(run, set_name)

@@ -21,13 +21,16 @@ from sparcom_jax.resampling import share
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import SWEEP, TABLES
 from sparcom_jax.select.cores import in_every_core, in_one_core
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import required_members
 from sparcom_jax.units.groups import EXPERT_GROUP
 
 
 def sweep(
-    run: Run, output: Path, selection: Selection = Selection(), settings: SweepSettings = SweepSettings()
+    run: Run | str | Path,
+    output: str | Path,
+    selection: Selection = Selection(),
+    settings: SweepSettings = SweepSettings(),
 ) -> dict[str, Any]:
     """Cuts the neurons of every instruction at each of several values, and says what the cores are then.
 
@@ -35,7 +38,7 @@ def sweep(
     paper's epsilon, an absolute threshold of the frequency, whose value is not known.
 
     Args:
-      run: a complete run that keeps counts.
+      run: a complete run that keeps counts, or its path or URL.
       output: directory of `sweep.csv` and of `summary.json`, written last.
       selection: how S(i) is chosen, but for the value: epsilon, or with the selector `threshold` the threshold.
       settings: the values, and what a core is.
@@ -46,6 +49,7 @@ def sweep(
     Raises:
       InputError: the run is incomplete or keeps sets, or a setting is out of range.
     """
+    run, output = as_run(run), Path(output)
     settings.check()
     swept = "threshold" if selection.selector == "threshold" else "epsilon"
     selections = [replace(selection, threshold=value) if swept == "threshold" else replace(selection, epsilon=value)

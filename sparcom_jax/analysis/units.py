@@ -7,16 +7,16 @@ from typing import Any
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import CARD_CATEGORIES, CARD_UNITS, TABLES
 from sparcom_jax.store.explored import open_explored
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 
 OF_TEXT = ("tokens", "activations", "at", "counted", "left_out")
 
 
-def write_cards(run: Run, name: str, output: Path) -> dict[str, Any]:
+def write_cards(run: Run | str | Path, name: str, output: str | Path) -> dict[str, Any]:
     """Writes the cards of a unit set as a result directory, with the tokens of instructions if its settings say so.
 
     Args:
-      run: the run that `explore` wrote them into.
+      run: the run that `explore` wrote them into, or its path or URL.
       name: of the unit set.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
 
@@ -26,6 +26,7 @@ def write_cards(run: Run, name: str, output: Path) -> dict[str, Any]:
     Raises:
       InputError: the run has no such cards.
     """
+    run, output = as_run(run), Path(output)
     explored = open_explored(run, name)
     start_results(output, "explore")
     cards, texts = explored["cards"], explored["settings"]["texts"]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sparcom_jax.batches.packing import Bin, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.capture.manifest import describe_devices, package_versions
 from sparcom_jax.causal.texts import require_model_of, texts_of
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import Placement, make_placement
@@ -33,7 +34,7 @@ from sparcom_jax.store.attribution import (
     value_array,
 )
 from sparcom_jax.store.lock import only_writer
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.schema import SCHEMA_VERSION
 from sparcom_jax.units.groups import Group
 
@@ -42,8 +43,8 @@ GRADIENT_BYTES = 256 << 20
 
 
 def attribute(
-    model: ModelDir,
-    run: Run,
+    model: ModelDir | str | Path,
+    run: Run | str | Path,
     settings: AttributeSettings = AttributeSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
 ) -> Attribution:
@@ -54,8 +55,8 @@ def attribute(
     helps. Run it again after a kill and it goes on where it stopped; the values come out the same bit by bit.
 
     Args:
-      model: the model that the run was captured from.
-      run: a complete run, whose instructions have responses.
+      model: the model that the run was captured from, or its directory.
+      run: a complete run, whose instructions have responses, or its path or URL.
       settings: how to attribute.
       execution: where and how the model runs.
 
@@ -66,6 +67,7 @@ def attribute(
       InputError: the run is incomplete, lacks responses, or was captured from another model; an attribution by this
         method was begun with something else; or a likelihood or a value is not finite.
     """
+    model, run = as_model(model), as_run(run)
     settings.check()
     execution.check()
     model.require_head("attribution")

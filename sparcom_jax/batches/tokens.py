@@ -228,6 +228,14 @@ def _encoded(
         yield from zip(encoded["input_ids"], encoded["offset_mapping"] if offsets else [[]] * len(part), strict=True)
 
 
+def token_text(tokenizer: Any, token: int) -> str:
+    """The text of a token, with the space that SentencePiece would leave out at the beginning of a text."""
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if isinstance(piece, str) and piece.startswith("▁"):
+        return piece.replace("▁", " ")
+    return str(tokenizer.decode([token]))
+
+
 def _span(offsets: list[tuple[int, int]], start: int, stop: int, before: int, length: int) -> tuple[int, int]:
     """The tokens that overlap the characters `start` to `stop`; special tokens have no characters."""
     own = [before + index for index, (a, b) in enumerate(offsets) if a < b and a < stop and b > start]

@@ -26,14 +26,14 @@ from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.step import Kept
 from sparcom_jax.capture.texts import texts_to_feed
 from sparcom_jax.capture.writer import BlockWriter, rows_of_a_block, write_rows
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.processes import own_blocks
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.identify.selection import Selection
-from sparcom_jax.instructions.rows import InstructionSet
+from sparcom_jax.instructions.rows import InstructionSet, as_instructions
 from sparcom_jax.progress import progress, say
 from sparcom_jax.store.arrays import Store
 from sparcom_jax.store.lock import only_writer
@@ -43,8 +43,8 @@ from sparcom_jax.units.groups import model_groups
 
 
 def capture(
-    model: ModelDir,
-    instructions: InstructionSet,
+    model: ModelDir | str | Path,
+    instructions: InstructionSet | str | Path,
     output: str | Path,
     settings: CaptureSettings = CaptureSettings(),
     selection: Selection = Selection(),
@@ -56,8 +56,8 @@ def capture(
     by bit. Each process of a distributed job captures its own blocks of instructions.
 
     Args:
-      model: a converted model.
-      instructions: the rows.
+      model: a converted model, or its directory.
+      instructions: the rows, their file, or `hexainst`.
       output: path or URL of the run.
       settings: how to capture.
       selection: how the neurons are cut where `settings.keep` is `sets`; of no effect where it is `counts`.
@@ -69,6 +69,7 @@ def capture(
     Raises:
       InputError: the input is at fault, or the output holds a run of something else.
     """
+    model, instructions = as_model(model), as_instructions(instructions)
     settings.check()
     execution.check()
     selection.check()

@@ -18,6 +18,7 @@ from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.subject import Subject, own_subject
 from sparcom_jax.causal.tables import write_tables
 from sparcom_jax.causal.targets import (
+    cores,
     require_enough_experts,
     require_experts_to_act_on,
     require_units_to_switch_off,
@@ -25,7 +26,7 @@ from sparcom_jax.causal.targets import (
 )
 from sparcom_jax.causal.texts import Scored, donor_rows, require_model_of, rows_beside, scored, texts_of
 from sparcom_jax.causal.values import Donors, Means, donor_of_slots, measure_donors, measure_means
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
@@ -35,16 +36,18 @@ from sparcom_jax.progress import progress, say
 from sparcom_jax.resampling import bootstrap_weights, one_hot
 from sparcom_jax.results.ablation import ABLATION_TABLES
 from sparcom_jax.results.files import start_results, write_summary
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
+from sparcom_jax.store.sets import Sets
+from sparcom_jax.store.units import as_units
 from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.units.unit_set import UnitSet
 
 
 def ablate(
-    model: ModelDir,
-    run: Run,
-    units: UnitSet,
-    output: Path,
+    model: ModelDir | str | Path,
+    run: Run | str | Path,
+    units: UnitSet | Sets | str,
+    output: str | Path,
     settings: AblationSettings = AblationSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
 ) -> dict[str, Any]:
@@ -56,9 +59,10 @@ def ablate(
     (`random_matched`). Effects are measured on the instructions that did not choose the units.
 
     Args:
-      model: the model that the run was captured from.
-      run: a complete run, whose instructions have responses.
-      units: what to switch off: the cores of a set (`select/cores.py`), or any other units that the run chose.
+      model: the model that the run was captured from, or its directory.
+      run: a complete run, whose instructions have responses, or its path or URL.
+      units: what to switch off: units that the run chose, or their name below `units/` of it; or sets, of which the
+        cores are switched off.
       output: directory of the tables (docs/tables.md lists their columns) and of `summary.json`, written last.
       settings: how to switch off and how to measure.
       execution: where and how the model runs.
@@ -71,8 +75,11 @@ def ablate(
         run, or were chosen by all that could be measured; there is nothing to switch off; or a likelihood is not
         finite.
     """
+    model, run = as_model(model), as_run(run)
+    settings.check()
     run.require_complete()
-    return act_on(model, run, own_subject(run, units), output, settings, execution)
+    chosen = cores(units, settings) if isinstance(units, Sets) else as_units(run, units)
+    return act_on(model, run, own_subject(run, chosen), Path(output), settings, execution)
 
 
 def act_on(

@@ -26,7 +26,7 @@ from sparcom_jax.causal.targets import (
     units_of,
 )
 from sparcom_jax.causal.texts import prompts_of, require_model_of, scored_rows
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
@@ -38,7 +38,8 @@ from sparcom_jax.progress import progress
 from sparcom_jax.resampling import bootstrap_weights, category_means, interval, one_hot
 from sparcom_jax.results.answers import ANSWER_TABLES, ANSWER_TEXTS, ANSWERS
 from sparcom_jax.results.files import start_results, write_summary, write_table
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
+from sparcom_jax.store.units import as_units
 from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
@@ -67,10 +68,10 @@ class Answered:
 
 
 def answer(
-    model: ModelDir,
-    run: Run,
-    units: UnitSet,
-    output: Path,
+    model: ModelDir | str | Path,
+    run: Run | str | Path,
+    units: UnitSet | str,
+    output: str | Path,
     settings: AnswerSettings = AnswerSettings(),
     ablation: AblationSettings = AblationSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
@@ -82,9 +83,9 @@ def answer(
     (`instructions/answers.py`).
 
     Args:
-      model: the model that the run was captured from.
-      run: a complete run.
-      units: what is switched off.
+      model: the model that the run was captured from, or its directory.
+      run: a complete run, or its path or URL.
+      units: what is switched off, or its name below `units/` of the run.
       output: directory of the tables and of `summary.json`, written last.
       settings: how answers are made.
       ablation: how units are switched off, and which instructions are asked: `how`, `alpha`, `experts`, `measured`,
@@ -97,6 +98,7 @@ def answer(
     Raises:
       InputError: as for `ablate`; or no answer can be settled, or a text grows too long.
     """
+    model, run, output = as_model(model), as_run(run), Path(output)
     settings.check()
     ablation = replace(ablation, keep=False, doses="")
     ablation.check()
@@ -105,6 +107,7 @@ def answer(
     run.require_complete()
     if ablation.how not in ("zero", "scale"):
         raise InputError(f"how {ablation.how} sets neurons to values of other texts; answers take zero or scale")
+    units = as_units(run, units)
     require_model_of(run, model)
     subject, targets = own_subject(run, units), targets_of(units)
     require_units_to_switch_off(run, units, targets)

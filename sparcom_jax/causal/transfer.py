@@ -6,18 +6,18 @@ from typing import Any
 from sparcom_jax.causal.ablate import act_on
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.subject import foreign_subject
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.units import open_units
 
 
 def transfer(
-    model: ModelDir,
-    run: Run,
-    units_run: Run,
+    model: ModelDir | str | Path,
+    run: Run | str | Path,
+    units_run: Run | str | Path,
     units: str,
-    output: Path,
+    output: str | Path,
     settings: AblationSettings = AblationSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
 ) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def transfer(
     Measured are instructions of `run` of which neither id nor text is that of one that chose the units.
 
     Args:
-      model: the model in which they are switched off, that `run` was captured from.
-      run: a complete run, whose instructions have responses.
-      units_run: the run that chose the units, of a model of the same architecture.
+      model: the model in which they are switched off, that `run` was captured from, or its directory.
+      run: a complete run, whose instructions have responses, or its path or URL.
+      units_run: the run that chose the units, of a model of the same architecture, or its path or URL.
       units: their name, below `units/` of it.
       output: directory of the tables, those of an ablation, and of `summary.json`.
       settings: how to switch off and how to measure.
@@ -40,7 +40,7 @@ def transfer(
     Raises:
       InputError: as for `ablate`; or the models differ in architecture, or the units lack a category of `run`.
     """
+    model, run, units_run = as_model(model), as_run(run), as_run(units_run)
     run.require_complete()
-    return act_on(
-        model, run, foreign_subject(run, units_run, open_units(units_run, units)), output, settings, execution
-    )
+    subject = foreign_subject(run, units_run, open_units(units_run, units))
+    return act_on(model, run, subject, Path(output), settings, execution)

@@ -18,11 +18,13 @@ from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.hf_config import read_config
 from sparcom_jax.convert.stacks import Stacks
 from sparcom_jax.convert.weights import SourceWeights, parameter_groups
+from sparcom_jax.display import Display
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, abstract_params
 from sparcom_jax.models.stored import stored_params
 from sparcom_jax.progress import progress, say
+from sparcom_jax.units.groups import model_groups, shapes
 
 MANIFEST = "sparcom.json"
 PARAMS = "params"
@@ -43,6 +45,21 @@ class ModelDir:
     path: Path
     config: DecoderConfig
     manifest: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+    def _shown(self) -> Display:
+        config, manifest = self.config, self.manifest
+        return Display(f"Model {self.path}", [
+            ("family", f"{config.family}, {manifest['parameters']:,} parameters in {self.dtype}"),
+            ("layers", f"{config.num_layers} of width {config.width:,}"),
+            ("groups", shapes(model_groups(config))),
+            ("source", str(manifest["source"])),
+        ])  # fmt: skip
 
     @property
     def dtype(self) -> str:
@@ -157,6 +174,15 @@ def open_model(path: str | Path) -> ModelDir:
         raise InputError(f"{path / MANIFEST}: schema_version is {version!r}, this version reads {SCHEMA_VERSION}; "
                          f"convert the checkpoint again")  # fmt: skip
     return ModelDir(path, replace(read_config(path).decoder, head=manifest["head"]), manifest)
+
+
+def as_model(model: ModelDir | str | Path) -> ModelDir:
+    """A converted model, which is opened where it is given by its directory.
+
+    Raises:
+      InputError: as `open_model`.
+    """
+    return model if isinstance(model, ModelDir) else open_model(model)
 
 
 def convert(

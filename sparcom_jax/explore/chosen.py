@@ -14,6 +14,7 @@ from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.units.groups import TARGETS, Group
 from sparcom_jax.units.names import unit_name
+from sparcom_jax.units.table import ranked
 from sparcom_jax.units.unit_set import UnitSet
 
 
@@ -50,14 +51,8 @@ def first_units(units: UnitSet, top: int) -> list[Chosen]:
     found: dict[tuple[str, tuple[int, ...]], dict[str, tuple[int, float]]] = {}
     for groups in TARGETS.values():
         for category, title in enumerate(units.categories):
-            scored = [
-                (-float(units.score[name][(category, *at)]), name, tuple(map(int, at)))
-                for name in groups if name in units.groups
-                for at in np.argwhere(units.mask[name][category])
-            ]  # fmt: skip
-            scored.sort(key=lambda one: one[0])
-            for rank, (score, name, at) in enumerate(scored[:top], 1):
-                found.setdefault((name, at), {})[title] = rank, -score
+            for rank, (name, at, score) in enumerate(ranked(units, category, groups, top), 1):
+                found.setdefault((name, at), {})[title] = rank, score
     order = {name: at for at, name in enumerate(units.groups)}
     places = sorted(found, key=lambda place: (order[place[0]], place[1]))
     return [Chosen(units.groups[name], at, found[name, at]) for name, at in places]

@@ -6,15 +6,16 @@ Axis legend: I instructions, C categories, n chosen units.
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.batches.tokens import TokenizedSet, token_text
 from sparcom_jax.capture.texts import captured_texts
 from sparcom_jax.causal.texts import require_model_of
-from sparcom_jax.convert.model_dir import ModelDir
+from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
@@ -31,17 +32,17 @@ from sparcom_jax.progress import progress, say
 from sparcom_jax.resampling import bootstrap_weights, category_means, interval, one_hot
 from sparcom_jax.store.attribution import attribution_path, open_attribution
 from sparcom_jax.store.explored import open_explored, write_explored
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET, open_sets, set_names
-from sparcom_jax.store.units import require_of_run
+from sparcom_jax.store.units import as_units, require_of_run
 from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 
 
 def explore(
-    model: ModelDir,
-    run: Run,
-    units: UnitSet,
+    model: ModelDir | str | Path,
+    run: Run | str | Path,
+    units: UnitSet | str,
     settings: ExploreSettings = ExploreSettings(),
     execution: ExecutionSettings = ExecutionSettings(),
     *,
@@ -54,9 +55,9 @@ def explore(
     instructions hold (docs/method.md, "Single units"). The values are those that the capture counted.
 
     Args:
-      model: the model that the run was captured from.
-      run: a complete run that keeps counts.
-      units: a unit set that is stored beside it.
+      model: the model that the run was captured from, or its directory.
+      run: a complete run that keeps counts, or its path or URL.
+      units: a unit set that is stored beside it, or its name.
       settings: which units, and what is on a card.
       execution: where and how the model runs.
       set_name: the sets by which neighbours are found; without such a set cards have none, and it says so.
@@ -68,9 +69,11 @@ def explore(
       InputError: the run is incomplete, keeps sets, or was captured from another model; the units are of another run,
         not stored, or none; or numbers are not finite.
     """
+    model, run = as_model(model), as_run(run)
     settings.check()
     execution.check()
     run.require_complete()
+    units = as_units(run, units)
     require_model_of(run, model)
     require_of_run(run, units)
     chosen = first_units(units, settings.top)
@@ -86,7 +89,7 @@ def explore(
                          compute_dtype(execution.dtype, model.dtype))  # fmt: skip
     seen = _read(placed, run, texts, rows, chosen, execution.batch_tokens)
     tokenizer = model.tokenizer()
-    text_of = cache(partial(_text_of, tokenizer))
+    text_of = cache(partial(token_text, tokenizer))
     cards = [
         {
             "unit": one.name,
@@ -222,11 +225,3 @@ def _add_attribution(cards: list[Card], chosen: Sequence[Chosen], run: Run) -> N
     means = category_means(values, one_hot(attribution.category[None], len(run.categories)))[0]
     for card, of_category in zip(cards, means.T, strict=True):
         card["attribution"] = {name: rounded(value) for name, value in zip(run.categories, of_category, strict=True)}
-
-
-def _text_of(tokenizer: Any, token: int) -> str:
-    """The text of a token, with the space that SentencePiece would leave out at the beginning of a text."""
-    piece = tokenizer.convert_ids_to_tokens(token)
-    if isinstance(piece, str) and piece.startswith("▁"):
-        return piece.replace("▁", " ")
-    return str(tokenizer.decode([token]))

@@ -1,6 +1,7 @@
-"""The compiled step of an exploration: what chosen units do at every token of a batch.
+"""The compiled steps of an exploration: what chosen units, or all, do at every token of a batch.
 
-Axis legend: S token slots of a batch, L layers, F neurons, n chosen units of a group, M entries of the dispatch.
+Axis legend: S token slots of a batch, L layers, F neurons, K experts per token, n chosen units of a group, M entries of
+the dispatch.
 """
 
 from functools import lru_cache
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int, Int32
 
+from sparcom_jax.capture.statistics import Statistics
 from sparcom_jax.engine.placement import Placement, Step
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.collectives import sum_over
@@ -73,6 +75,72 @@ def probe_step(config: DecoderConfig, shape: Shape, convention: str, placement: 
         return values, first_fault(output.finite, batch.row, shape.rows)
 
     return placement.compile(step, config, P(), (P(), P()))
+
+
+@lru_cache(maxsize=8)
+def prompt_step(
+    config: DecoderConfig,
+    shape: Shape,
+    convention: str,
+    places: tuple[tuple[str, tuple[int, ...]], ...],
+    placement: Placement,
+) -> Step:
+    """The compiled step that keeps whole activations, of a batch of few tokens.
+
+    Args:
+      config: the model.
+      shape: of the batch.
+      convention: which activation of neurons, as in a capture.
+      places: by group of neurons, the indices of the layers that are kept.
+      placement: where the model lies.
+
+    Returns:
+      A function of (params, batches, None), which gives by group `activation` `[data, L, S, F]`, of routed neurons
+      `[data, L, S, K, F]` with `expert` and `weight` `[data, L, S, K]`, and the first fault of each text as each device
+      that shares the model sees it, `[data, model, R]`.
+    """
+    experts = config.experts.count // placement.model if config.experts else 0
+    kept = dict(places)
+    statistics = Statistics(shape.rows, experts, convention, False, placement.kernels.counting)
+
+    def routed(tap: RoutedTap) -> dict[str, Array]:
+        first = 0 if placement.axis is None else jax.lax.axis_index(placement.axis) * experts
+        own = jnp.take(tap.chosen, tap.slot, axis=0, mode="fill", fill_value=-1)
+        choice = jnp.argmax(own == (tap.expert + first)[:, None], axis=1)
+        activation = getattr(tap, convention)
+        # Unused entries belong to no slot.
+        whole = jnp.zeros((*tap.chosen.shape, activation.shape[1]), activation.dtype)
+        whole = whole.at[tap.slot, choice].set(activation, mode="drop")
+        return {"activation": sum_over(whole, placement.axis), "expert": tap.chosen, "weight": tap.weight}
+
+    def step(params: Params, batch: Batch, nothing: None) -> tuple[dict[str, Any], Int32[Array, "1 R"]]:
+        del nothing
+
+        def reduce(taps: LayerTaps) -> dict[str, Any]:
+            found: dict[str, Any] = {
+                name: routed(tap) if isinstance(tap, RoutedTap) else {"activation": getattr(tap, convention)}
+                for name, tap in taps.items()
+                if name in kept
+            }
+            return found | {"finite": statistics.finite(taps, batch)}
+
+        with jax.default_matmul_precision("highest"):
+            output = bind(config, params)(batch, shape, reduce=reduce, compute=placement.compute)
+        # As in a capture: what is not finite in the last layer's activations shows in no stream.
+        fault = first_fault(jnp.concatenate([output.finite, output.taps["finite"][-1:]]), batch.row, shape.rows)
+        values = {
+            name: {
+                array: of[jnp.asarray(layers)].astype(jnp.int32 if array == "expert" else jnp.float32)
+                for array, of in output.taps[name].items()
+            }
+            for name, layers in kept.items()
+        }
+        return values, fault[None]
+
+    of_neurons = {"activation": P(None, None, "model")}
+    whole = {"activation": P(), "expert": P(), "weight": P()}
+    specs = {name: whole if name == "routed" else of_neurons for name in kept}
+    return placement.compile(step, config, None, (specs, P("model")))
 
 
 def _columns(activation: Float[Array, "S F"], neuron: Int[Array, "n"], axis: str | None) -> Float[Array, "S n"]:

@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
@@ -13,11 +14,11 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.identify.rows import rows_of
 from sparcom_jax.identify.score import Scores, cut_count, cut_excess, exactly, exceeding, excess, reaching
-from sparcom_jax.identify.selection import Selection, share_of
+from sparcom_jax.identify.selection import Selection, SelectionFields, share_of
 from sparcom_jax.identify.writer import SetWriter
 from sparcom_jax.progress import progress, say
 from sparcom_jax.shares import least_whole_of_each
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.schema import MAX_COUNT, require_name
 from sparcom_jax.store.sets import SetManifest, Sets, open_sets, sets_path
 from sparcom_jax.units.bits import unpack
@@ -28,16 +29,17 @@ Means = Float[np.ndarray, "_"]
 Rates = Float64[np.ndarray, "*units"]
 
 
-def identify(run: Run, *, name: str = "", **fields: Any) -> Sets:
+def identify(run: Run | str | Path, *, name: str = "", **fields: Unpack[SelectionFields]) -> Sets:
     """Finds the instruction-specific neurons and experts of every instruction, and the membership of each category.
 
     Reads the run in chunks of bounded size. A set of the same name is replaced, which is said if it was another. Where
     the capture kept sets of neurons instead of counts, they are taken over as they are.
 
     Args:
-      run: a complete run.
+      run: a complete run, or its path or URL.
       name: name of the set, below `sets/`; that of the selector by default.
-      **fields: fields of `Selection`; those of neurons are by default the ones that the capture cut by, where it did.
+      **fields: the fields of `Selection`: `selector`, `epsilon`, `threshold`, `ties`, `pool`, `expert_per_layer` and
+        `expert_epsilon`; those of neurons are by default the ones that the capture cut by, where it did.
 
     Returns:
       The sets, as written to the store.
@@ -45,6 +47,7 @@ def identify(run: Run, *, name: str = "", **fields: Any) -> Sets:
     Raises:
       InputError: the run is incomplete, or a setting is out of range or not the one that the capture cut by.
     """
+    run = as_run(run)
     kept = run.selection or {}
     selection = Selection(**{**kept, **fields})
     selection.check()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.shares import least_whole
@@ -99,6 +99,18 @@ class Selection:
     def cut_together(self, neurons: Sequence[Group]) -> list[list[Group]]:
         """The neuron groups, those in one list that are cut together."""
         return [list(neurons)] if self.pool else [[group] for group in neurons]
+
+
+class SelectionFields(TypedDict, total=False):
+    """The fields of `Selection`, any of which `identify` takes by name."""
+
+    selector: str
+    epsilon: float
+    threshold: float
+    ties: str
+    pool: bool
+    expert_per_layer: int
+    expert_epsilon: float
 
 
 def share_of(share: float, groups: Sequence[Group]) -> int:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sparcom_jax.display import Display, counts
 from sparcom_jax.errors import InputError
 from sparcom_jax.strict_json import loads, require_plain
 
@@ -28,6 +30,21 @@ class InstructionSet:
     source: str
     rows: list[dict[str, Any]]
     categories: list[str]
+
+    def __repr__(self) -> str:
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+    def _shown(self) -> Display:
+        sizes = Counter(row["category"] for row in self.rows)
+        answered = sum(row.get("response") is not None for row in self.rows)
+        by_category = counts(self.categories, [sizes[name] for name in self.categories])
+        return Display(f"InstructionSet {self.source}", [
+            ("instructions", f"{len(self.rows):,} ({by_category})"),
+            ("responses", f"{answered:,}"),
+        ])  # fmt: skip
 
     @property
     def digest(self) -> str:
@@ -72,6 +89,15 @@ def load_instructions(source: str | Path) -> InstructionSet:
     if len(categories) > MAX_CATEGORIES:
         raise InputError(f"{source}: {len(categories)} categories, at most {MAX_CATEGORIES} can be stored")
     return InstructionSet(str(source), rows, categories)
+
+
+def as_instructions(instructions: InstructionSet | str | Path) -> InstructionSet:
+    """Instructions, which are read where they are given by their file, or as `hexainst`.
+
+    Raises:
+      InputError: as `load_instructions`.
+    """
+    return instructions if isinstance(instructions, InstructionSet) else load_instructions(instructions)
 
 
 def load_hexainst() -> InstructionSet:

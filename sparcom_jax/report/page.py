@@ -16,7 +16,12 @@ from sparcom_jax.results.reader import Result, find_results
 
 
 def report(
-    results: Path, output: Path, figures_to: Path | None = None, *, preset: str = "text", only: Sequence[str] = ()
+    results: str | Path,
+    output: str | Path,
+    figures_to: str | Path | None = None,
+    *,
+    preset: str = "text",
+    only: Sequence[str] = (),
 ) -> Path:
     """Writes the report of all results below a directory.
 
@@ -35,13 +40,14 @@ def report(
     Raises:
       InputError: there are no results, one of them is malformed, no figure is named so, or nothing can be written.
     """
+    results, output = Path(results), Path(output)
     found = sorted(find_results(results), key=lambda result: -result.parameters)  # the largest model is shown first
     answered = {one: _answers(one, found) for one in QUESTIONS}
     answered = {one: answers for one, answers in answered.items() if answers or _headlines(one, found)}
     if figures_to is not None:
         shown = [(result, part) for answers in answered.values() for result, parts in answers
                  for part in figures(parts)]  # fmt: skip
-        write_figures(shown, figures_to, preset, only)
+        write_figures(shown, Path(figures_to), preset, only)
     write_whole(output, document(_parts(found, answered)).encode("utf-8", "xmlcharrefreplace"))
     return output
 

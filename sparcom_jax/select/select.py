@@ -1,6 +1,7 @@
 """The units of every category, by any selector: scored in one pass over a run, chosen, and stored beside it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sparcom_jax.select.sample import Sample
 from sparcom_jax.select.settings import SELECTORS, SelectSettings
 from sparcom_jax.shares import least_whole
 from sparcom_jax.store.attribution import open_attribution
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET, open_sets
 from sparcom_jax.store.units import open_units, origin_of, write_units
 from sparcom_jax.units.groups import EXPERT_GROUP, NEURON_GROUPS
@@ -29,14 +30,18 @@ USUAL_SIZE, USUAL_EXPERTS = 400, 8
 
 
 def select(
-    run: Run, settings: SelectSettings = SelectSettings(), *, name: str = "", set_name: str = DEFAULT_SET
+    run: Run | str | Path,
+    settings: SelectSettings = SelectSettings(),
+    *,
+    name: str = "",
+    set_name: str = DEFAULT_SET,
 ) -> list[UnitSet]:
     """Chooses the units of every category by one or several selectors, in one pass over the run, and stores them.
 
     A unit set of the same name is replaced.
 
     Args:
-      run: a complete run.
+      run: a complete run, or its path or URL.
       settings: how to choose.
       name: name of the units, below `units/`; that of the selector by default. Only where there is one selector.
       set_name: the sets whose cores are taken by `core`, `unique` and `general`.
@@ -48,6 +53,7 @@ def select(
       InputError: the run is incomplete or has not what a selector reads, a setting is at fault, or a category has not
         as many units as asked for.
     """
+    run = as_run(run)
     if name and len(settings.selectors) > 1:
         raise InputError(f"name {name!r} is for one selector, but {settings.selector} are several")
     stored = [name or selector for selector in settings.selectors]

@@ -67,6 +67,12 @@ class Store:
         """All files below the root."""
         return [name.decode() for name in finished(self._kv.list(), self.location)]
 
+    def group_names(self, parent: str) -> list[str]:
+        """Names of the Zarr groups right below another."""
+        within = ts.KvStore.KeyRange(f"{parent}/", _after(f"{parent}/"))
+        found = (name.decode().split("/") for name in finished(self._kv.list(within), self.location))
+        return sorted({parts[1] for parts in found if len(parts) == 3 and parts[2] == "zarr.json"})
+
     def delete_prefix(self, prefix: str) -> None:
         """Deletes every file whose name starts with `prefix`."""
         finished(self._kv.delete_range(ts.KvStore.KeyRange(prefix, _after(prefix))), self.location)

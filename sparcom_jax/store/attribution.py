@@ -16,6 +16,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run
 from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, unit_array, vector
+from sparcom_jax.store.shown import show_attribution
 from sparcom_jax.units.groups import Group
 
 BLOCK_BYTES = 256 << 20
@@ -69,6 +70,12 @@ class Attribution:
         self.method = method
         self.attributes = attributes
         self.groups = {name: run.groups[name] for name in attributes["groups"]}
+
+    def __repr__(self) -> str:
+        return show_attribution(self).text()
+
+    def _repr_html_(self) -> str:
+        return show_attribution(self).html()
 
     @cached_property
     def rows(self) -> Int64[np.ndarray, "A"]:

@@ -1,10 +1,11 @@
 """The cards of units that are stored beside a run, `RUN/explored/NAME.json`: what single units do."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.schema import SCHEMA_VERSION
 from sparcom_jax.strict_json import loads
 
@@ -35,12 +36,13 @@ def explored_names(run: Run) -> list[str]:
     return sorted(name.removesuffix(".json") for name in found if name.endswith(".json"))
 
 
-def open_explored(run: Run, name: str) -> dict[str, Any]:
+def open_explored(run: Run | str | Path, name: str) -> dict[str, Any]:
     """The cards of a unit set, below `cards`, and what they were made from.
 
     Raises:
       InputError: the run has none, or they were written with another schema.
     """
+    run = as_run(run)
     where = f"{run.location}/{explored_path(name)}"
     raw = run.store.read(explored_path(name))
     if raw is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,17 @@ IDENTITY = (
 )  # fmt: skip
 """What must be the same for a run to go on: everything that the numbers depend on. The count of devices and processes
 is not among it, because every device computes the same batches."""
+
+USUAL_CAPTURE = {
+    "max_tokens": 0, "truncate": False, "scope": "prompt", "new_tokens": 0, "template": "none", "count_window": 0,
+    "convention": "gate", "keep": "counts", "value_statistics": False, "rows_per_block": 0,
+}  # fmt: skip
+"""The settings of a capture that nobody has changed."""
+
+
+def changed_capture(capture: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a capture that are not the usual ones."""
+    return {name: capture[name] for name, usual in USUAL_CAPTURE.items() if capture.get(name, usual) != usual}
 
 
 @dataclass(frozen=True, kw_only=True)

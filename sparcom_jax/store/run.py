@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,16 @@ class Run:
         self.groups: dict[str, Group] = dict(manifest.groups)
         if "routed" in self.groups:
             self.groups[EXPERT_GROUP] = expert_group(self.groups["routed"])
+
+    def __repr__(self) -> str:
+        from sparcom_jax.store.shown import show_run
+
+        return show_run(self).text()
+
+    def _repr_html_(self) -> str:
+        from sparcom_jax.store.shown import show_run
+
+        return show_run(self).html()
 
     @property
     def location(self) -> str:
@@ -170,14 +179,19 @@ class Run:
         )
 
     def dataset(self) -> "xarray.DataTree":
-        """The whole run as a lazy xarray tree."""
-        import xarray
-        from zarr.errors import ZarrUserWarning
+        """The whole run as an xarray tree, which reads arrays when they are needed, with coordinates.
 
-        with warnings.catch_warnings():
-            # The run has files that are no Zarr arrays, and may have half-written units; zarr says so each time.
-            warnings.filterwarnings("ignore", message="Object at .* is not recognized", category=ZarrUserWarning)
-            return xarray.open_datatree(self.location, engine="zarr", consolidated=False)
+        `instruction` has the ids, `category` each instruction's category by name, `layer` the model's layer numbers:
+        `tree.sel(category="MATH")`, `tree["mlp"].sel(instruction="math-001")` and
+        `tree["mlp/positive_count"].sel(category=["MATH", "CODE"], layer=12)` select by them. Of sets, where categories
+        are an axis too, the category of instructions is `instruction_category`.
+
+        Raises:
+          InputError: the run has no rows yet.
+        """
+        from sparcom_jax.store.dataset import run_tree
+
+        return run_tree(self)
 
 
 def open_run(location: str | Path) -> Run:
@@ -202,3 +216,12 @@ def count_done(location: str | Path) -> int:
         return open_run(location).count_done()
     except InputError:
         return 0
+
+
+def as_run(run: Run | str | Path) -> Run:
+    """A run, which is opened where it is given by its path or URL.
+
+    Raises:
+      InputError: as `open_run`.
+    """
+    return run if isinstance(run, Run) else open_run(run)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from jaxtyping import Bool, Float64, Int64, Integer, UInt16, UInt32
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.shares import least_whole_of_each
 from sparcom_jax.store.arrays import Store, finished
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, mask_array, vector
+from sparcom_jax.store.shown import show_sets
 from sparcom_jax.units.bits import unpack
 from sparcom_jax.units.groups import Group
 
@@ -90,6 +92,12 @@ class Sets:
         self.name = name
         self.manifest = manifest
         self.groups = {group: run.groups[group] for group in manifest.groups}
+
+    def __repr__(self) -> str:
+        return show_sets(self).text()
+
+    def _repr_html_(self) -> str:
+        return show_sets(self).html()
 
     @property
     def digest(self) -> str:
@@ -184,12 +192,13 @@ class Sets:
         return self.run.store.open_array(f"{sets_path(self.name)}/{group}/{array}")
 
 
-def open_sets(run: Run, name: str) -> Sets:
+def open_sets(run: Run | str | Path, name: str = DEFAULT_SET) -> Sets:
     """Opens a set of a run.
 
     Raises:
       InputError: the run has no such set, it is unfinished, or was written with another schema.
     """
+    run = as_run(run)
     attributes = run.store.read_attributes(sets_path(name))
     if attributes is None:
         raise InputError(f"{run.location}: no set {name!r}; the run has {', '.join(set_names(run.store)) or 'none'} "
@@ -207,5 +216,4 @@ def open_sets(run: Run, name: str) -> Sets:
 
 def set_names(store: Store) -> list[str]:
     """Names of the finished sets of a run."""
-    found = (name.split("/") for name in store.names() if name.startswith("sets/"))
-    return sorted({parts[1] for parts in found if len(parts) == 3 and parts[2] == "zarr.json"})
+    return store.group_names("sets")

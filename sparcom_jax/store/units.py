@@ -1,10 +1,11 @@
 """The units of categories that are stored beside a run, below `RUN/units`."""
 
+from pathlib import Path
 from typing import Any
 
 from sparcom_jax.errors import InputError
 from sparcom_jax.store.arrays import Store, finished
-from sparcom_jax.store.run import Run
+from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.schema import SCHEMA_VERSION, ArraySpec, require_name
 from sparcom_jax.units.bits import pack, unpack
 from sparcom_jax.units.file import to_safetensors
@@ -87,12 +88,13 @@ def write_units(run: Run, name: str, unit_set: UnitSet) -> None:
     store.write_group(path, attributes)
 
 
-def open_units(run: Run, name: str) -> UnitSet:
+def open_units(run: Run | str | Path, name: str) -> UnitSet:
     """Reads a unit set of a run.
 
     Raises:
       InputError: the run has no such unit set, it is unfinished, of another run, or not as it was written.
     """
+    run = as_run(run)
     attributes = run.store.read_attributes(units_path(name))
     if attributes is None:
         raise InputError(f"{run.location}: no units {name!r}; the run has {', '.join(unit_names(run.store)) or 'none'}")
@@ -117,6 +119,15 @@ def open_units(run: Run, name: str) -> UnitSet:
     return units
 
 
+def as_units(run: Run, units: UnitSet | str) -> UnitSet:
+    """A unit set, which is read where it is given by its name, below `units/` of a run.
+
+    Raises:
+      InputError: as `open_units`.
+    """
+    return units if isinstance(units, UnitSet) else open_units(run, units)
+
+
 def require_of_run(run: Run, unit_set: UnitSet) -> None:
     """Refuses units that were not chosen by a run, or are not of its categories and groups.
 
@@ -136,5 +147,4 @@ def require_of_run(run: Run, unit_set: UnitSet) -> None:
 
 def unit_names(store: Store) -> list[str]:
     """Names of the finished unit sets of a run."""
-    found = (name.split("/") for name in store.names() if name.startswith("units/"))
-    return sorted({parts[1] for parts in found if len(parts) == 3 and parts[2] == "zarr.json"})
+    return store.group_names("units")

@@ -1,6 +1,7 @@
 """The groups of units that a model has: neurons of three kinds, and the experts themselves."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,15 @@ def group_from_json(name: str, entry: dict[str, Any]) -> Group:
 def expert_group(routed: Group) -> Group:
     """The group of the experts themselves, for a model whose routed neurons are `routed`."""
     return Group(EXPERT_GROUP, routed.layers, DIMS[EXPERT_GROUP], routed.sizes[:1])
+
+
+def shapes(groups: Iterable[Group], *, named: bool = True) -> str:
+    """The shapes of groups in words: `mlp 1 layer x 192, routed 4 layers x 8 x 48`."""
+    told = []
+    for group in groups:
+        layers = f"{len(group.layers)} layer{'s' * (len(group.layers) > 1)}"
+        told.append(" x ".join([f"{group.name} {layers}" if named else layers, *(f"{size:,}" for size in group.sizes)]))
+    return ", ".join(told)
 
 
 def model_groups(config: DecoderConfig) -> list[Group]:

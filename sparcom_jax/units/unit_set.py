@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -16,6 +16,10 @@ from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.strict_json import require_plain
 from sparcom_jax.units.bits import pack
 from sparcom_jax.units.groups import Group
+from sparcom_jax.units.table import show_units, units_table
+
+if TYPE_CHECKING:
+    import pandas
 
 ORIGIN = ("selector", "size", "half", "seed")
 """What every origin says."""
@@ -87,6 +91,29 @@ class UnitSet:
             digest.update(np.ascontiguousarray(self.score[name]).data)
             digest.update(pack(self.mask[name]).data)
         return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return show_units(self).text()
+
+    def _repr_html_(self) -> str:
+        return show_units(self).html()
+
+    def table(self, category: str | None = None, top: int = 0) -> "pandas.DataFrame":
+        """The units as a table, the highest score of each category first.
+
+        Args:
+          category: the one that is wanted; all by default.
+          top: units of each category, of neurons and of experts each, at most; 0 for all.
+
+        Returns:
+          A row of each unit of a category: `unit`, its name (`L12.N340`, `L7.S.N12`, `L7.E5.N12`, `L7.E5`), `category`,
+          `group`, `layer`, the model's number, `expert` and `neuron`, missing where it has none, `rank`, from 1 among
+          the category's neurons or its experts, and `score`.
+
+        Raises:
+          InputError: there is no such category, or `top` is negative.
+        """
+        return units_table(self, category, top)
 
     def record(self) -> dict[str, Any]:
         """What results say of the units that they were made with."""
