@@ -43,6 +43,8 @@ TEST = [
     *DOCS,
     # Loading a GGUF file or a quantised checkpoint in transformers, the oracle, asks for these.
     "accelerate>=1.10",
+    # What is wrong with the report for those who read it with a keyboard or a screen reader.
+    "axe-core-python>=0.1",
     "beartype>=0.20",
     "compressed-tensors>=0.12",
     "gcp-storage-emulator>=2022.6",

@@ -30,7 +30,8 @@ class StudySettings:
     """A study; the fields of a config, and its sections, are those of this class.
 
     Attributes:
-      instructions: `hexainst`, or a JSONL file.
+      instructions: `hexainst`, `hexainst:50` for 50 rows of each category, or a JSONL file.
+      note: what the head of the report says besides.
       set_name: name of the sets of a run, below RUN/sets/; that of the selector of `identify` by default.
       execution: where and how a model runs, for capture, attribute, ablate and explore.
       capture: what is fed, counted and kept.
@@ -51,6 +52,7 @@ class StudySettings:
     """
 
     instructions: str = "hexainst"
+    note: str = ""
     set_name: str = ""
     execution: ExecutionSettings = ExecutionSettings()
     capture: CaptureSettings = CaptureSettings()

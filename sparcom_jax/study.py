@@ -75,7 +75,7 @@ def analyze(study: StudySettings, output: Path) -> Path:
             _compare(stages, output, study, made, f"{first}-{role}", f"{second}-{role}")
     page = output / "report.html"
     say(f"report: {page}")
-    return report(output / "results", page)
+    return report(output / "results", page, note=study.note)
 
 
 def _roles(name: str, pair: dict[str, Any]) -> list[str]:

@@ -15,6 +15,8 @@ from sparcom_jax.models.decoder import Params
 
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2_moe": "Qwen2MoeForCausalLM"}
 BEGIN, END = "<s>", "</s>"
+CHAT = "{% for message in messages %}{{ bos_token if loop.first }}{{ message['content'] }}\n{% endfor %}"
+"""The chat template: a line for each turn."""
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -32,7 +34,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
     tokenizer.train_from_iterator(texts, trainer)
     begin = tokenizer.token_to_id(BEGIN)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, begin)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END, chat_template=CHAT)
 
 
 def decoder_config(fields: dict[str, Any]) -> DecoderConfig:

@@ -155,7 +155,7 @@ def _instruction_batches(
     settings: TrainingSettings,
 ) -> Iterator[tuple[Shape, Batch]]:
     """Instructions with their responses, packed; only the responses' tokens count. Longer texts are not learnt from."""
-    reader = Reader(tokenizer, make_template("none", tokenizer), config.vocab_size, Limit(config.max_positions))
+    reader = Reader(tokenizer, make_template("chat", tokenizer), config.vocab_size, Limit(config.max_positions))
     texts = tokenize_responses(instructions, tokenize_prompts(instructions, reader), reader, end=True)
     read = np.flatnonzero(texts.lengths <= longest_text(WINDOW))
     if not len(read):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.strict_json import loads, require_plain
 
 HEXAINST = "hexainst"
+PART = re.compile(rf"{HEXAINST}:([1-9][0-9]*)")
+"""So many rows of each category of it."""
 MAX_CATEGORIES = 256
 
 
@@ -64,11 +67,15 @@ def load_instructions(source: str | Path) -> InstructionSet:
     """Reads an instruction file.
 
     Args:
-      source: path of a JSONL file, or `hexainst` for the set that ships with the package.
+      source: path of a JSONL file, or `hexainst` for the set that ships with the package; `hexainst:50` takes 50 rows
+        of each of its categories, evenly spaced, in their order.
 
     Raises:
-      InputError: the file is missing or a row is at fault; the message names file, line and field.
+      InputError: the file is missing, a row is at fault, or a category has fewer rows; the message names file, line
+        and field.
     """
+    if part := PART.fullmatch(str(source)):
+        return _part(load_instructions(HEXAINST), int(part[1]))
     shipped = resources.files("sparcom_jax.instructions").joinpath("hexainst.jsonl")
     file = shipped if str(source) == HEXAINST else Path(source).expanduser()
     rows: list[dict[str, Any]] = []
@@ -103,6 +110,17 @@ def as_instructions(instructions: InstructionSet | str | Path) -> InstructionSet
 def load_hexainst() -> InstructionSet:
     """The instructions that ship with the package: CLS, CODE, QA, GEN, MATH, SUM."""
     return load_instructions(HEXAINST)
+
+
+def _part(whole: InstructionSet, per_category: int) -> InstructionSet:
+    """So many rows of each category, evenly spaced, in the order of the file."""
+    source, kept = f"{whole.source}:{per_category}", []
+    for category in whole.categories:
+        of = [at for at, row in enumerate(whole.rows) if row["category"] == category]
+        if len(of) < per_category:
+            raise InputError(f"{source}: {category} has {len(of)} rows")
+        kept += [of[place * len(of) // per_category] for place in range(per_category)]
+    return InstructionSet(source, [whole.rows[at] for at in sorted(kept)], whole.categories)
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:

@@ -26,15 +26,18 @@ CHOSEN_BY = {"set": "identify", "units": "select", "attribution": "attribute"}
 """What made a thing of a run, and so where its settings stand in a config."""
 
 
-def first_screen(results: Sequence[Result], anchors: Mapping[str, str]) -> Iterator[str]:
+def first_screen(results: Sequence[Result], anchors: Mapping[str, str], note: str) -> Iterator[str]:
     """The head of the page as HTML.
 
     Args:
       results: all of them, those of the largest model first.
       anchors: by key of a result, the place that its findings link to.
+      note: what is said besides, as plain text.
     """
     yield '<header id="findings"><h1>What carries each kind of instruction</h1>'
     yield f"<p class=what>{_models(results)}. {_instructions(results)}</p>"
+    if note:
+        yield f"<p class=what><bdi>{text(note)}</bdi></p>"
     if changed := deviations(results):
         yield f"<p class=what>Other than the defaults: <bdi>{text('; '.join(changed))}</bdi>.</p>"
     chips = [*warnings(results)]

@@ -22,6 +22,7 @@ def report(
     *,
     preset: str = "text",
     only: Sequence[str] = (),
+    note: str = "",
 ) -> Path:
     """Writes the report of all results below a directory.
 
@@ -33,6 +34,7 @@ def report(
       figures_to: directory for charts as SVG and PDF; none are written by default.
       preset: `column` or `text`: how wide these are.
       only: patterns of their names, such as `*-effects`; all by default.
+      note: what the head of the page says besides, as plain text.
 
     Returns:
       `output`.
@@ -48,7 +50,7 @@ def report(
         shown = [(result, part) for answers in answered.values() for result, parts in answers
                  for part in figures(parts)]  # fmt: skip
         write_figures(shown, Path(figures_to), preset, only)
-    write_whole(output, document(_parts(found, answered)).encode("utf-8", "xmlcharrefreplace"))
+    write_whole(output, document(_parts(found, answered, note)).encode("utf-8", "xmlcharrefreplace"))
     return output
 
 
@@ -64,13 +66,13 @@ def _answers(question: Question, results: Sequence[Result]) -> Answers:
     ]
 
 
-def _parts(results: Sequence[Result], answered: dict[Question, Answers]) -> Iterator[str]:
+def _parts(results: Sequence[Result], answered: dict[Question, Answers], note: str) -> Iterator[str]:
     links = [("findings", "Findings"), *((one.anchor, one.title) for one in answered), ("method", "How it was made")]
     items = "".join(f'<li><a href="#{anchor}">{text(title)}</a></li>' for anchor, title in links)
     yield f'<a class="skip" href="#main">Skip to the findings</a><nav aria-label="Contents"><ul>{items}</ul></nav>'
     yield '<main id="main">'
     evidence = _evidence(answered)
-    yield from first_screen(results, evidence)
+    yield from first_screen(results, evidence, note)
     for question, answers in answered.items():
         yield f'<section id="{question.anchor}"><h2>{text(question.title)}</h2>'
         yield _headlines(question, results)

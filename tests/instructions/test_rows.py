@@ -29,6 +29,22 @@ def test_the_shipped_set() -> None:
             assert row["response"].lower() in row["instruction"].lower(), row["id"]
 
 
+def test_a_part_of_the_shipped_set_is_balanced_and_evenly_spaced() -> None:
+    whole, part = sj.load_hexainst(), sj.load_instructions("hexainst:50")
+    assert part.source == "hexainst:50"
+    assert part.categories == whole.categories
+    assert Counter(row["category"] for row in part.rows) == dict.fromkeys(whole.categories, 50)
+    names = [row["id"] for row in whole.rows if row["category"] == "MATH"]
+    assert [row["id"] for row in part.rows if row["category"] == "MATH"] == names[:: len(names) // 50]
+    order = [row["id"] for row in whole.rows]
+    assert [order.index(row["id"]) for row in part.rows] == sorted(order.index(row["id"]) for row in part.rows)
+    assert sj.load_instructions("hexainst:200").rows == whole.rows
+    with pytest.raises(InputError, match="hexainst:201: CLS has 200 rows"):
+        sj.load_instructions("hexainst:201")
+    with pytest.raises(InputError, match="hexainst:0: cannot be read"):
+        sj.load_instructions("hexainst:0")
+
+
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "no instructions"),
     (GOOD + b"{oops\n", ":2: not JSON"),
