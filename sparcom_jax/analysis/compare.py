@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparcom_jax.analysis import change, likeness
+from sparcom_jax.analysis.changed import changed_units
 from sparcom_jax.analysis.settings import CompareSettings
 from sparcom_jax.analysis.sides import Side, difference_of_architecture, differences, measure_side, require_comparable
 from sparcom_jax.resampling import bootstrap_weights
@@ -15,6 +16,7 @@ from sparcom_jax.results.columns import Table
 from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,
+    CHANGED_UNITS,
     DEPTH_PROFILE,
     DEPTH_SHIFT,
     FREQUENCY_DRIFT,
@@ -115,6 +117,7 @@ def _changes(base: Side, tuned: Side, settings: CompareSettings, absent: dict[st
         INSTRUCTION_OVERLAP: overlaps,
         CATEGORY_OVERLAP: list(change.category_overlap(base, overlaps, resampled)),
         UNITS: list(change.units(base, tuned)),
+        CHANGED_UNITS: list(changed_units(base, tuned)),
         DEPTH_SHIFT: list(change.depth_shift(base, tuned)),
     }
     if FREQUENCY_DRIFT.name not in absent:

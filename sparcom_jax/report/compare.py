@@ -10,6 +10,7 @@ from sparcom_jax.results.numbers import interval, mean
 from sparcom_jax.results.reader import Result, Row
 from sparcom_jax.results.tables import (
     CATEGORY_OVERLAP,
+    CHANGED_UNITS,
     DEPTH_PROFILE,
     DEPTH_SHIFT,
     FREQUENCY_DRIFT,
@@ -19,6 +20,8 @@ from sparcom_jax.results.tables import (
 )
 from sparcom_jax.units.groups import EXPERT_GROUP
 
+SHOWN_UNITS = 12
+"""Of a group and category, that the page names; the table names more."""
 SHARES = {"set_share": "in S(i), mean over the category's instructions", "core_share": "in the category's core"}
 
 
@@ -114,6 +117,24 @@ def _units(result: Result) -> Iterator[Part]:
                                  f"{group}: core units (count) retained, gained and lost in each layer.", source)]
         for group, rows in by_layer.items()
     })  # fmt: skip
+
+
+def _named(result: Result) -> Iterator[Part]:
+    """The units that changed most, by name, by group and category."""
+    columns = ("unit", "share, base", "share, tuned", "change", "p", "q", "core")
+    options: dict[str, list[Part]] = {}
+    for group in result.summary["base"]["groups"]:
+        for category in result.summary["categories"]:
+            rows = [row for row in result.of_group(CHANGED_UNITS, group) if row["category"] == category][:SHOWN_UNITS]
+            cells = [(row["unit"], row["share_base"], row["share_tuned"], row["change"], row["p_value"], row["q_value"],
+                      row["core"]) for row in rows]  # fmt: skip
+            if cells:
+                title = f"{category}: share of its instructions whose S(i) holds the unit, the largest changes first"
+                options[f"{title_of(group)}, {category}"] = [table(columns, cells, [result.path(CHANGED_UNITS)],
+                                                                   title=title)]  # fmt: skip
+    if options:
+        yield heading("Units that changed most")
+        yield Choice("units and category", options)
 
 
 def _shift(result: Result) -> Iterator[Part]:
@@ -252,6 +273,7 @@ def _moved(row: Row, field: str, *, band: bool = False) -> Row:
 PARTS: dict[Table, Callable[[Result], Iterator[Part]]] = {
     CATEGORY_OVERLAP: _overlap,
     UNITS: _units,
+    CHANGED_UNITS: _named,
     DEPTH_SHIFT: _shift,
     FREQUENCY_DRIFT: _frequency,
     ROUTING_DRIFT: _routing,

@@ -191,6 +191,23 @@ UNITS = _table(
     _number("lost", "only in the base model's"),
 )
 
+CHANGED_UNITS = _table(
+    "changed_units.csv",
+    _GROUP,
+    _CATEGORY,
+    _text("unit", "its name, `L12.N340`, `L7.S.N12`, `L7.E5.N12` or `L7.E5`"),
+    _LAYER,
+    _number("share_base", "share of the category's instructions whose S(i) holds it in the base model"),
+    _number("share_tuned", "the same in the tuned model"),
+    _number("change", "the second less the first"),
+    _number(
+        "p_value",
+        "two-sided, Fisher's exact test, as if the models had read different instructions, and so conservative",
+    ),
+    _number("q_value", "of `p_value`, over all units and categories of the group"),
+    _text("core", "`gained`, `lost` or `retained` where it is core to the category in either model; else empty"),
+)
+
 DEPTH_SHIFT = _table(
     "depth_shift.csv",
     _GROUP,
@@ -342,6 +359,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
         INSTRUCTION_OVERLAP,
         CATEGORY_OVERLAP,
         UNITS,
+        CHANGED_UNITS,
         DEPTH_SHIFT,
         FREQUENCY_DRIFT,
         ROUTING_DRIFT,
