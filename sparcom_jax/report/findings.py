@@ -5,7 +5,7 @@ from typing import Any
 
 from sparcom_jax.report import marks
 from sparcom_jax.report.manifest import model_name
-from sparcom_jax.report.markup import GROUPS
+from sparcom_jax.report.markup import GROUPS, isolated
 from sparcom_jax.report.parts import Finding
 from sparcom_jax.results.ablation import BASELINE, EFFECTS, SELECTIVITY
 from sparcom_jax.results.numbers import interval, mean, number
@@ -49,7 +49,7 @@ def _ablation(result: Result) -> Iterator[Finding]:
             f"; as many random ones of equal layer and frequency {number(best['own_matched'])}"
         )  # fmt: skip
         yield Finding(
-            f"{verb} {number(best['units_off'])} {target} of {category} (by {by}) costs {category} "
+            f"{verb} {number(best['units_off'])} {target} of {isolated(category)} (by {by}) costs {isolated(category)} "
             f"{number(best['own'])} nats a token (95% interval {interval(ends['ci_low'], ends['ci_high'])}) in {name}, "
             f"the other categories {number(best['others'])}{control}{where}. Of {len(rows)} categories, the units of "
             f"{_listed([row['category'] for row in own])} cost their own category more than the others and than "
@@ -78,8 +78,8 @@ def _evaluation(result: Result) -> Iterator[Finding]:
         most = max(found, key=lambda row: row["contrast"])
         yield Finding(
             f"In the {what}, {len(found)} of {len(tested)} pairs of categories overlap more within than between them "
-            f"(q < {marks.SIGNIFICANT}, one-sided, length held alike): most {most['category_a']} and "
-            f"{most['category_b']}, by a Jaccard of {number(most['contrast'])} "
+            f"(q < {marks.SIGNIFICANT}, one-sided, length held alike): most {isolated(most['category_a'])} and "
+            f"{isolated(most['category_b'])}, by a Jaccard of {number(most['contrast'])} "
             f"{interval(most['ci_low'], most['ci_high'])}, where shuffled labels give {number(most['null_mean'])}.",
             carried=True,
         )
@@ -102,7 +102,7 @@ def _routing(result: Result) -> Iterator[Finding]:
         f"Routing of {model_name(result.summary)}: between a category and the others {number(distance)} of the routed "
         f"tokens would have to change expert (total variation, mean over layers and categories). Most of one "
         f"category's is expert {number(most['expert'])} of layer {number(most['layer'])}: {most['share']:.0%} of "
-        f"{most['category']}'s tokens, {most['share_elsewhere']:.0%} of others'.", carried=True,
+        f"{isolated(most['category'])}'s tokens, {most['share_elsewhere']:.0%} of others'.", carried=True,
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _comparison(result: Result) -> Iterator[Finding]:
     overlap, chance = (mean(row[field] for row in rows) for field in ("jaccard", "chance_popularity"))
     yield Finding(
         f"From {base} to {tuned}, the {GROUPS.get(group, group)} of an instruction overlap by a Jaccard of "
-        f"{number(overlap)} (by chance {number(chance)}), least those of {least['category']}, "
+        f"{number(overlap)} (by chance {number(chance)}), least those of {isolated(least['category'])}, "
         f"{number(least['jaccard'])} {interval(least['ci_low'], least['ci_high'])}; "
         f"of core units {number(counts['retained'])} are retained, {number(counts['gained'])} gained and "
         f"{number(counts['lost'])} lost.", carried=True,
@@ -157,7 +157,7 @@ def _alignment(result: Result) -> Iterator[Finding]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = list(names[:NAMED])
+    shown = [isolated(name) for name in names[:NAMED]]
     if len(names) > NAMED:
         shown.append(f"{len(names) - NAMED} more")
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))

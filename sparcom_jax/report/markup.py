@@ -4,11 +4,13 @@ import hashlib
 import html
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sparcom_jax.report.parts import Choice, Figure, Part
 from sparcom_jax.results.numbers import UNDEFINED, Digits, number
+from sparcom_jax.results.reader import Row
 from sparcom_jax.results.summary import made_of
 
 GROUPS = {
@@ -18,6 +20,11 @@ GROUPS = {
     "expert": "routed experts",
 }
 
+_TURNING = {"RLO", "LRO", "RLE", "LRE", "RLI", "LRI", "FSI", "PDF", "PDI", "R", "AL"}
+MOST_ROWS = 200
+"""Of a table, that the page has room for; its file has them all."""
+
+DIGITS = 6
 _JSON_ESCAPES = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"})
 
 
@@ -30,6 +37,11 @@ def slug(name: str) -> str:
     """A name as part of an id: readable, and with a digest where it has other characters, so that no two are alike."""
     plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def isolated(name: str) -> str:
+    """A name as part of a sentence, which it cannot turn around: in isolation where it has marks of direction."""
+    return f"\u2068{name}\u2069" if any(unicodedata.bidirectional(mark) in _TURNING for mark in name) else name
 
 
 def code(value: object) -> str:
@@ -66,7 +78,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], sources: Seq
     Returns:
       HTML.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
+    whole = list(rows)
+    cells = [[_cell(value) for value in row] for row in whole[:MOST_ROWS]]
     right = [any(isinstance(row[at], Digits) for row in cells) for at in range(len(columns))]
     head = "".join(f'<th scope="col"{" class=n" if align else ""}>{text(name)}</th>'
                    for name, align in zip(columns, right, strict=True))  # fmt: skip
@@ -76,7 +89,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], sources: Seq
     caption = f"<caption>{text(title)}</caption>" if title and not folded else ""
     inner = wide(f"<table class=data>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
                  title or "table")  # fmt: skip
-    inner += f"<p class='source'>{listed(sources)}</p>" if sources else ""
+    left_out = f"The first {MOST_ROWS} of {len(whole):,} rows. " if len(whole) > MOST_ROWS else ""
+    inner += f"<p class='source'>{left_out}{listed(sources)}</p>" if sources else ""
     return f"<details><summary>{text(title)}</summary>{inner}</details>" if folded else inner
 
 
@@ -130,12 +144,34 @@ def choice(label: str, options: Mapping[str, str], default: str = "") -> str:
 def _figure(shown: Figure, anchor: str) -> str:
     """A chart: the place where it is drawn, its caption, and its specification as data."""
     caption = f"<bdi>{text(shown.caption)}</bdi> <span class='source'>{listed(shown.sources)}</span>"
-    spec = script_json({"description": shown.caption, **shown.spec})
+    datasets = {name: packed(rows) for name, rows in shown.spec["datasets"].items()}
+    spec = script_json({"description": shown.caption, **shown.spec, "datasets": datasets})
     return (
         f'<figure><div class="chart" id="{text(anchor)}"></div>'
         f"<figcaption>{caption}</figcaption></figure>"
         f'<script type="application/json" data-chart="{text(anchor)}">{spec}</script>'
     )
+
+
+def packed(rows: Sequence[Row]) -> dict[str, Any]:
+    """The rows of a chart without what repeats: the script of the page unpacks them.
+
+    Returns:
+      `names` of the fields; `rows`, lists of their values, where a text is its place among the `words`, and numbers
+      have as many digits as a chart can show; and `coded`, which fields are texts.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    coded = [all(isinstance(row.get(name), str | None) for row in rows) for name in names]
+    words: dict[str, int] = {}
+
+    def value(row: Row, name: str, is_text: bool) -> Any:
+        found = row.get(name)
+        if isinstance(found, float):
+            return float(f"{found:.{DIGITS}g}")
+        return words.setdefault(found, len(words)) if is_text and found is not None else found
+
+    values = [[value(row, name, is_text) for name, is_text in zip(names, coded, strict=True)] for row in rows]
+    return {"names": names, "coded": coded, "words": list(words), "rows": values}
 
 
 def script_json(value: object) -> str:

@@ -11,11 +11,16 @@ const themes = {
 const drawn = new Set();
 
 // Charts are drawn when they come into view: those that a choice hides, once they are chosen.
+function unpacked({names, coded, words, rows}) {
+  return rows.map((row) => Object.fromEntries(
+    names.map((name, at) => [name, coded[at] && row[at] !== null ? words[row[at]] : row[at]])));
+}
 function draw(data) {
   drawn.add(data);
   const place = document.getElementById(data.dataset.chart);
   const actions = {export: true, source: false, compiled: false, editor: false};
   const spec = JSON.parse(data.textContent), theme = themes[dark.matches ? "dark" : "light"];
+  for (const name of Object.keys(spec.datasets)) spec.datasets[name] = unpacked(spec.datasets[name]);
   const config = {...spec.config};
   for (const [part, value] of Object.entries(theme)) {
     config[part] = typeof value === "string" ? value : {...config[part], ...value};

@@ -17,7 +17,7 @@ from sparcom_jax.analysis.evaluate import evaluate
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.document import script_hash
 from sparcom_jax.report.marks import ABOVE, BELOW
-from sparcom_jax.report.markup import slug
+from sparcom_jax.report.markup import DIGITS, slug
 from sparcom_jax.report.page import report
 from sparcom_jax.report.questions import QUESTIONS
 from sparcom_jax.results.numbers import interval, number
@@ -61,11 +61,28 @@ def text(results: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def specs(text: str) -> dict[str, dict[str, Any]]:
     """The charts of a page by their place."""
     found = re.findall(r'<script type="application/json" data-chart="([^"]+)">(.*?)</script>', text, re.DOTALL)
-    return {place: json.loads(content) for place, content in found}
+    charts = {place: json.loads(content) for place, content in found}
+    for spec in charts.values():
+        spec["datasets"] = {name: unpacked(rows) for name, rows in spec["datasets"].items()}
+    return charts
+
+
+def unpacked(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows as the page's script reads them; fields that a row lacks are left out."""
+    return [
+        {name: data["words"][value] if coded else value
+         for name, coded, value in zip(data["names"], data["coded"], row, strict=True) if value is not None}
+        for row in data["rows"]
+    ]  # fmt: skip
 
 
 def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for rows in spec["datasets"].values() for row in rows]
+
+
+def drawn_as(value: str) -> float:
+    """A number of a table with the digits that charts get."""
+    return float(f"{float(value):.{DIGITS}g}")
 
 
 def body(text: str) -> str:
@@ -141,7 +158,7 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
         for a, b in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             values = {cell["value"] for cell in cells if (cell["row"], cell["column"]) == (a, b)}
             (beyond,) = values
-            assert beyond == pytest.approx(float(row["value"]) - float(row["chance_popularity"]))
+            assert beyond == pytest.approx(float(row["value"]) - float(row["chance_popularity"]), rel=1e-5)
         assert f"<td class=n>{number(float(row['chance']))}</td>" in text
         assert f"<td class=n>{interval(float(row['ci_low']), float(row['ci_high']))}</td>" in text
     for row in read_table(results / COMPARE / "units.csv"):
@@ -158,7 +175,7 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
             labels = [cell["label"].strip(ABOVE + BELOW) for cell in rows_of(charts[f"{OFF}-neurons-change"])
                       if (cell["row"], cell["column"]) == (row["category_off"], row["category_measured"])]  # fmt: skip
             assert number(float(row["delta"])) in labels
-    diagonal = [float(row["delta"]) for row in ablation if row["category_off"] == row["category_measured"]]
+    diagonal = [drawn_as(row["delta"]) for row in ablation if row["category_off"] == row["category_measured"]]
     for row in read_table(results / ABLATE / "selectivity.csv"):
         assert f"<td class=n>{number(float(row['selectivity']))}</td>" in text
         assert f"<td class=n>{number(float(row['selectivity_matched']))}</td>" in text
@@ -167,7 +184,9 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
     curve = {(row["category"], row["units"], row["value"]) for row in rows_of(charts[f"{OFF}-neurons-doses"])}
     whole = [row for row in read_table(results / ABLATE / "selectivity.csv") if row["target"] == "neurons"]
     for row in (*read_table(results / ABLATE / "doses.csv"), *whole):
-        assert {(row["category"], int(row["units_off"]), float(row[name])) for name in ("own", "selectivity")} <= curve
+        assert {
+            (row["category"], int(row["units_off"]), drawn_as(row[name])) for name in ("own", "selectivity")
+        } <= curve
     assert "matter-ablate-ablate-experts-doses" not in charts
 
 
