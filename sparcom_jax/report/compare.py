@@ -112,11 +112,13 @@ def _units(result: Result) -> Iterator[Part]:
         "the tuned one, lost only in the base one."
     )
     yield Figure("units", charts.changed(totals, categories), caption, source)
-    yield Choice("units", {
+    layered = {
         title_of(group): [Figure(f"{group}-units-by-layer", charts.changed_by_layer(rows, categories),
                                  f"{group}: core units (count) retained, gained and lost in each layer.", source)]
-        for group, rows in by_layer.items()
-    })  # fmt: skip
+        for group, rows in by_layer.items() if any(row["units"] for row in rows)
+    }  # fmt: skip
+    if layered:
+        yield Choice("units", layered)
 
 
 def _named(result: Result) -> Iterator[Part]:

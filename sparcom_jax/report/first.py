@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparcom_jax.report.ablate import against_controls
 from sparcom_jax.report.commands import SECTION, overrides
+from sparcom_jax.report.compare import compares_units
 from sparcom_jax.report.findings import findings
 from sparcom_jax.report.manifest import model_name
 from sparcom_jax.report.marks import SIGNIFICANT
@@ -89,7 +90,7 @@ def warnings(results: Sequence[Result]) -> Iterator[tuple[str, Result]]:
             )
             break
     for result in results:
-        if result.kind == "compare" and result.summary["capture_differences"]:
+        if result.kind == "compare" and compares_units(result) and result.summary["capture_differences"]:
             yield "two runs were captured with different settings", result
             break
 
