@@ -10,8 +10,6 @@ from sparcom_jax.results.summary import kind_made_of, made_of
 from sparcom_jax.settings import StudySettings
 
 DEFAULTS = {name: asdict(section) for name, section in StudySettings().sections.items()}
-SECTION = {"answer": "ablate"}
-"""Where the settings of a kind of results stand in a config, if not below its own name."""
 
 
 def of_run(side: Mapping[str, Any]) -> Iterator[str]:
@@ -50,6 +48,19 @@ def of_result(result: Result) -> str:
     if "units_from" in summary:
         return _command("transfer", model=model, run=summary["run"], **{"units-run": made["run"]}, **named, **given)
     return _command(kind, model=model, run=summary["run"], **named, **given)
+
+
+def of_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that set what is not a default of the settings of a kind of results.
+
+    Args:
+      kind: of the results, and so of the section of the config; `answer` also reads that of `ablate`.
+      settings: as the summary holds them.
+    """
+    if kind != "answer":
+        return overrides(kind, settings)
+    others = {name: value for name, value in settings.items() if name not in DEFAULTS[kind]}
+    return overrides(kind, settings) | overrides("ablate", others)
 
 
 def overrides(section: str, values: Mapping[str, Any]) -> dict[str, Any]:

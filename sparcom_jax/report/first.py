@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparcom_jax.report.ablate import against_controls
-from sparcom_jax.report.commands import SECTION, overrides
+from sparcom_jax.report.commands import of_settings, overrides
 from sparcom_jax.report.compare import compares_units
 from sparcom_jax.report.findings import findings
 from sparcom_jax.report.manifest import model_name
@@ -67,13 +67,13 @@ def deviations(results: Sequence[Result]) -> list[str]:
     """Settings of the results that are not the defaults, as plain text, each once with all its values."""
     found: dict[str, dict[str, None]] = {}
     for result in results:
-        parts = [(SECTION.get(result.kind, result.kind), result.summary["settings"])]
+        changed = [of_settings(result.kind, result.summary["settings"])]
         for side in result.sides.values():
-            parts.append((CHOSEN_BY[kind_made_of(side)], made_of(side)))
+            changed.append(overrides(CHOSEN_BY[kind_made_of(side)], made_of(side)))
             manifest = side.get("manifest") or {}
-            parts += [(name, manifest.get(name, {})) for name in ("capture", "execution")]
-        for section, values in parts:
-            for name, value in overrides(section, values).items():
+            changed += [overrides(name, manifest.get(name, {})) for name in ("capture", "execution")]
+        for flags in changed:
+            for name, value in flags.items():
                 found.setdefault(name.removeprefix("config."), {})[str(value)] = None
     return [f"{name} {' or '.join(values)}" for name, values in sorted(found.items())]
 
