@@ -35,7 +35,7 @@ def of_result(result: Result) -> str:
     summary, kind = result.summary, result.kind
     given = {
         "output": "results" if result.name == "." else f"results/{result.name}",
-        **overrides(SECTION.get(kind, kind), summary["settings"]),
+        **of_settings(kind, summary["settings"]),
     }
     if kind == "compare":
         base, tuned = summary["base"], summary["tuned"]
