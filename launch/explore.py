@@ -1,7 +1,7 @@
 """Reads the texts that matter once more and writes a card of each unit: when it is active, at what, and what it writes.
 
 launch/explore.py --model=MODEL_DIR --run=RUN --units=NAME [--top=50] [--examples=10] [--set=excess]
-                  [--output=DIR] [--texts] [--config=configs/NAME.py]
+                  [--other=RUN] [--output=DIR] [--texts] [--config=configs/NAME.py]
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from sparcom_jax.config_flag import ConfigFlag, Part, fields_of
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _RUN = flags.DEFINE_string("run", None, "the run that was captured from it", required=True)
 _UNITS = flags.DEFINE_string("units", None, "name of the units, below RUN/units/", required=True)
+_OTHER = flags.DEFINE_string("other", None, "run of the base model, or another with the same units, shown beside it")
 _OUTPUT = flags.DEFINE_string("output", None, "directory of the same as a result, for the report (default: none)")
 _CONFIG = ConfigFlag(Part("set_name"), Part("execution"), Part("explore"),
                      short={"set": "set_name"} | fields_of("explore"))  # fmt: skip
@@ -32,7 +33,8 @@ def main() -> None:
     study, run = _CONFIG.settings(), open_run(_RUN.value)
     run.require_complete()
     units = open_units(run, _UNITS.value)
-    cards = explore(open_model(_MODEL.value), run, units, study.explore, study.execution, set_name=study.name_of_sets)
+    cards = explore(open_model(_MODEL.value), run, units, study.explore, study.execution, set_name=study.name_of_sets,
+                    other=_OTHER.value)  # fmt: skip
     if _OUTPUT.value:
         write_cards(run, _UNITS.value, Path(_OUTPUT.value))
     made = f"{_RUN.value}/explored/{_UNITS.value}.json"

@@ -118,10 +118,11 @@ def _study_pair(
     else:
         checkpoints = [_checkpoint(f"pairs.{name}.{role}", pair[role]) for role in roles]
         sources = [(one, _listing(one["source"], one.get("adapter"))) for one in checkpoints]
-    made = {
-        f"{name}-{role}": _study_model(stages, output, study, f"{name}-{role}", checkpoint, digest, instructions)
-        for role, (checkpoint, digest) in zip(roles, sources, strict=True)
-    }
+    made: dict[str, Inputs] = {}
+    for role, source in zip(roles, sources, strict=True):
+        before = made.get(f"{name}-base")
+        base = None if before is None else (output / "runs" / f"{name}-base", before["run"])
+        made[f"{name}-{role}"] = _study_model(stages, output, study, f"{name}-{role}", source, instructions, base)
     if roles == list(ROLES):
         _compare(stages, output, study, made, f"{name}-base", f"{name}-tuned")
     return made
@@ -147,10 +148,12 @@ def _study_model(
     output: Path,
     study: StudySettings,
     name: str,
-    checkpoint: Checkpoint,
-    listing: str | None,
+    source: tuple[Checkpoint, str | None],
     instructions: InstructionSet,
+    base: tuple[Path, str | None] | None,
 ) -> Inputs:
+    """Returns the digests of the run and the set of a model; `base` is the run of its base model, and its digest."""
+    (checkpoint, listing), (base_path, base_digest) = source, base or (None, None)
     model_path, run_path, results = output / "models" / name, output / "runs" / name, output / "results"
     of_set, execution = {"set_name": study.name_of_sets}, asdict(study.execution)
 
@@ -220,8 +223,8 @@ def _study_model(
         stages.run(
             f"explore-{name}-{selector}",
             asdict(study.explore) | execution | of_set,
-            {"model": model, "run": run, "set": sets, "units": units, "attribution": attribution},
-            lambda: _explore(model_path, run_path, selector, into, study),
+            {"model": model, "run": run, "set": sets, "units": units, "attribution": attribution, "base": base_digest},
+            lambda: _explore(model_path, run_path, selector, into, study, base_path),
             lambda: digest_of_files(into),
         )
 
@@ -264,10 +267,13 @@ def _attribute(stages: Stages, output: Path, study: StudySettings, name: str, in
     return attribution
 
 
-def _explore(model: Path, run: Path, units: str, output: Path, study: StudySettings) -> None:
-    captured = open_run(run)
+def _explore(model: Path, run: Path, units: str, output: Path, study: StudySettings, base: Path | None) -> None:
+    """Explores units, beside the base model where it has the same."""
+    captured, other = open_run(run), None if base is None else open_run(base)
+    alike = other if other is not None and other.groups == captured.groups else None
     of_set = {"set_name": study.name_of_sets}
-    explore(open_model(model), captured, open_units(captured, units), study.explore, study.execution, **of_set)
+    chosen = open_units(captured, units)
+    explore(open_model(model), captured, chosen, study.explore, study.execution, other=alike, **of_set)
     write_cards(captured, units, output)
 
 

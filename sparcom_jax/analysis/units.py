@@ -1,5 +1,6 @@
 """The cards of single units as a result: tables, and what the report shows."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def write_cards(run: Run | str | Path, name: str, output: str | Path) -> dict[st
             "texts": int(texts),
             "read": explored["read"],
             "sample": explored["sample"],
+            **({"other": explored["other"]} if "other" in explored else {}),
             "categories": run.categories,
             "tables": [table.name for table in TABLES["explore"]],
             "cards": cards if texts else [_without_texts(card) for card in cards],
@@ -61,7 +63,8 @@ def _categories(cards: list[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
     """Rows of `CARD_CATEGORIES`."""
     for card in cards:
         for category, (mean, low, high) in card["frequency"].items():
-            yield card["unit"], category, mean, low, high, card.get("attribution", {}).get(category, float("nan"))
+            known = (card.get(field, {}).get(category, math.nan) for field in ("other", "attribution"))
+            yield card["unit"], category, mean, low, high, *known
 
 
 def _without_texts(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.errors import InputError
+from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.explore.cards import Activations, Card, example, example_texts, histogram, rounded
 from sparcom_jax.explore.chosen import Chosen, columns, first_units, rows_to_read
 from sparcom_jax.explore.neighbours import neighbours
@@ -47,6 +47,7 @@ def explore(
     execution: ExecutionSettings = ExecutionSettings(),
     *,
     set_name: str = DEFAULT_SET,
+    other: Run | str | Path | None = None,
 ) -> dict[str, Any]:
     """Reads the texts that matter once more, and writes a card of each unit into the run.
 
@@ -61,15 +62,17 @@ def explore(
       settings: which units, and what is on a card.
       execution: where and how the model runs.
       set_name: the sets by which neighbours are found; without such a set cards have none, and it says so.
+      other: the run of another model with the same units, over the same instructions, such as the base of a tuned one:
+        cards also say how often the unit is active there.
 
     Returns:
       What `open_explored` reads.
 
     Raises:
       InputError: the run is incomplete, keeps sets, or was captured from another model; the units are of another run,
-        not stored, or none; or numbers are not finite.
+        not stored, or none; the other run has other units or instructions; or numbers are not finite.
     """
-    model, run = as_model(model), as_run(run)
+    model, run, beside = as_model(model), as_run(run), None if other is None else as_run(other)
     settings.check()
     execution.check()
     run.require_complete()
@@ -80,8 +83,9 @@ def explore(
     if not (chosen and units.name):
         raise InputError(f"{run.location}: {units.title} hold no unit, or are not stored beside the run, so nothing "
                          f"can be explored")  # fmt: skip
-    arrays = {name: run.frequency(name) for name in dict.fromkeys(one.group.name for one in chosen)}
-    frequency = columns(arrays, chosen, run)
+    if beside:
+        _require_alike(run, beside)
+    frequency = _frequency(run, chosen)
     sample = run.first_rows(settings.sample)
     rows = rows_to_read(run, frequency, settings.examples, sample)
     texts = captured_texts(model, run, rows)
@@ -104,6 +108,8 @@ def explore(
     _add_words(cards, chosen, placed, tokenizer, settings.words, text_of)
     _add_neighbours(cards, chosen, run, set_name, settings.neighbours)
     _add_attribution(cards, chosen, run)
+    if beside:
+        _add_other(cards, run, _frequency(beside, chosen))
     write_explored(run, units.name, {
         "run_digest": run.digest,
         "units": {"name": units.name, "selector": units.selector, "digest": units.digest},
@@ -111,9 +117,35 @@ def explore(
         "categories": run.categories,
         "read": len(rows),
         "sample": len(sample),
+        **({"other": {"run": beside.address, "run_digest": beside.digest}} if beside else {}),
         "cards": cards,
     })  # fmt: skip
     return open_explored(run, units.name)
+
+
+def _require_alike(run: Run, other: Run) -> None:
+    """Refuses another run whose units or instructions are not those of a run.
+
+    Raises:
+      InputError: they differ, or the other run is incomplete.
+    """
+    other.require_complete()
+    if unlike := [name for name in {**run.groups, **other.groups} if run.groups.get(name) != other.groups.get(name)]:
+        raise InputError(f"{other.location}: has other units than {run.location} ({first_of(unlike)})")
+    if run.manifest.instructions.digest != other.manifest.instructions.digest:
+        raise InputError(f"{other.location}: was captured from other instructions than {run.location}")
+
+
+def _frequency(run: Run, chosen: Sequence[Chosen]) -> Float32[np.ndarray, "I n"]:
+    arrays = {name: run.frequency(name) for name in dict.fromkeys(one.group.name for one in chosen)}
+    return columns(arrays, chosen, run)
+
+
+def _add_other(cards: list[Card], run: Run, frequency: Float32[np.ndarray, "I n"]) -> None:
+    """Adds the mean frequency of every category in the other run."""
+    means = category_means(frequency.astype(np.float64), one_hot(run.category[None], len(run.categories)))[0]
+    for card, of_category in zip(cards, means.T, strict=True):
+        card["other"] = {name: rounded(value) for name, value in zip(run.categories, of_category, strict=True)}
 
 
 def _read(

@@ -45,6 +45,8 @@ def of_result(result: Result) -> str:
     if kind in ("evaluate", "sweep", "agree", "align"):
         return _command(kind, run=summary["run"], **named, **given)
     model = summary["model"].get("path", "MODEL_DIR")
+    if "other" in summary:
+        named["other"] = summary["other"]["run"]
     if "units_from" in summary:
         return _command("transfer", model=model, run=summary["run"], **{"units-run": made["run"]}, **named, **given)
     return _command(kind, model=model, run=summary["run"], **named, **given)

@@ -12,6 +12,9 @@ from sparcom_jax.results.tables import CARD_CATEGORIES, CARD_UNITS
 MOST_UNITS, MOST_EXAMPLES, MOST_TOKENS = 20, 4, 40
 """Of a category, of a card, and of an example: what the page has room for."""
 
+KNOWN = {"other": "frequency in the other run", "attribution": "attribution, nats per token"}
+"""What a card may hold by category besides, and what it is called."""
+
 Card = Mapping[str, Any]
 
 
@@ -33,6 +36,8 @@ def cards(result: Result) -> list[Part]:
         f"<p class='source'>Tables: {code(result.path(CARD_UNITS))}, {code(result.path(CARD_CATEGORIES))}</p>",
         '<div class="cards"><p><label>Show only cards with <input type="search" data-filter></label></p>',
     ]  # fmt: skip
+    if "other" in summary:
+        parts.append(f"<p>The other run is {code(summary['other']['run'])}.</p>")
     if not summary["texts"]:
         parts.append(paragraph("Texts of instructions are left out; explore --texts shows them."))
     shown = {category: _of_category(explored, category) for category in summary["categories"]}
@@ -95,25 +100,21 @@ def _body(card: Card, places: Mapping[str, str], *, texts: bool) -> Iterator[str
 
 
 def _frequencies(card: Card) -> str:
-    """A bar for every category, on the scale of the largest, and attribution where it is known."""
+    """A bar for every category, on the scale of the largest; the other run, and attribution, where they are known."""
     most = max(high for _, _, high in card["frequency"].values()) or 1.0
-    known = card.get("attribution")
-    rows = "".join(
-        f"<tr><td><bdi>{text(name)}</bdi></td><td class=n>{mean:.1%}</td>"
-        f'<td class="bar"><span style="width:{100 * mean / most:.1f}%"></span></td>'
-        f"<td class=n>{low:.1%} to {high:.1%}</td>"
-        + (f"<td class=n>{text(number(known.get(name)))}</td>" if known else "") + "</tr>"
-        for name, (mean, low, high) in card["frequency"].items()
-    )  # fmt: skip
-    heads = [
-        "category",
-        "frequency",
-        "of the highest",
-        "95% interval",
-        *(["attribution, nats per token"] if known else []),
-    ]
-    head = "".join(f'<th scope="col">{one}</th>' for one in heads)
-    return wide(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>", "frequency by category")
+    known = {title: card[field] for field, title in KNOWN.items() if field in card}
+    rows = []
+    for name, (mean, low, high) in card["frequency"].items():
+        more = "".join(f"<td class=n>{text(number(values.get(name)))}</td>" for values in known.values())
+        rows.append(
+            f"<tr><td><bdi>{text(name)}</bdi></td><td class=n>{mean:.1%}</td>"
+            f'<td class="bar"><span style="width:{100 * mean / most:.1f}%"></span></td>'
+            f"<td class=n>{low:.1%} to {high:.1%}</td>{more}</tr>"
+        )
+    head = "".join(
+        f'<th scope="col">{one}</th>' for one in ("category", "frequency", "of the highest", "95% interval", *known)
+    )
+    return wide(f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", "frequency by category")
 
 
 def _tokens(one: Card) -> str:

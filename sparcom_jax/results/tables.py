@@ -339,6 +339,7 @@ CARD_CATEGORIES = _table(
     _number("frequency", "mean of p over the category's instructions"),
     _number("ci_low", "lower end of its interval"),
     _number("ci_high", "upper end"),
+    _number("frequency_other", "mean of p in the other run; empty where none was given"),
     _number("attribution", "mean attribution, nats per token; empty where the run has none by gradients"),
     shown=False,
 )

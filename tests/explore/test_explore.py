@@ -1,5 +1,6 @@
 """Cards of units against forward hooks, plain NumPy and the run's own counts."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import sparcom_jax as sj
+from sparcom_jax.analysis.units import write_cards
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.capture.texts import captured_texts
@@ -29,6 +31,7 @@ from sparcom_jax.units.names import unit_of
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints
 from tests.families import CASES
+from tests.synthetic_results import read_table
 
 EXECUTION = ExecutionSettings(batch_tokens=256)
 SETTINGS = ExploreSettings(top=3, examples=4, sample=5, window=24, words=4, neighbours=3, bootstraps=50)
@@ -234,6 +237,37 @@ def test_a_window_around_the_most_active_token() -> None:
     one = example(values, slice(1, 5), ids, 6, str)
     assert (one["at"], one["counted"], one["left_out"]) == (3, [1, 5], [0, 2])
     assert histogram({0: values, 1: values}, [1])["tokens"] == 8
+
+
+def test_the_base_model_stands_beside_the_tuned_one(
+    llama: ModelDir, runs: dict[str, sj.Run], instruction_file: Path, tmp_path: Path
+) -> None:
+    run = runs["llama"]
+    other = capture(llama, load_instructions(instruction_file), tmp_path / "product",
+                    CaptureSettings(convention="product"), execution=EXECUTION)  # fmt: skip
+    shutil.copytree(run.location, tmp_path / "run")
+    made = explore(llama, tmp_path / "run", "auroc", SETTINGS, EXECUTION, other=tmp_path / "product")
+    assert made["other"]["run_digest"] == other.digest
+    counts = {name: other.frequency(name).read().result() for name in other.groups}
+    unlike = 0
+    for card in made["cards"]:
+        group, index = unit_of(card["unit"], run.groups)
+        p = counts[group.name][(slice(None), *index)].astype(float)
+        for number, category in enumerate(run.categories):
+            assert card["other"][category] == pytest.approx(p[run.category == number].mean(), rel=1e-3, abs=1e-6)
+            unlike += card["other"][category] != card["frequency"][category][0]
+    assert unlike
+    summary = write_cards(sj.open_run(tmp_path / "run"), "auroc", tmp_path / "out")
+    assert summary["other"] == made["other"]
+    row = read_table(tmp_path / "out/card_frequency.csv")[0]
+    assert float(row["frequency_other"]) == made["cards"][0]["other"][row["category"]]
+    with pytest.raises(InputError, match=r"moe: has other units than .* \(mlp"):
+        explore(llama, run, "auroc", SETTINGS, EXECUTION, other=runs["moe"])
+    rows = instruction_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "fewer.jsonl").write_text("".join(rows[1:]), encoding="utf-8")
+    capture(llama, load_instructions(tmp_path / "fewer.jsonl"), tmp_path / "fewer", execution=EXECUTION)
+    with pytest.raises(InputError, match="fewer: was captured from other instructions"):
+        explore(llama, run, "auroc", SETTINGS, EXECUTION, other=tmp_path / "fewer")
 
 
 def test_what_is_refused(llama: ModelDir, moe: ModelDir, runs: dict[str, sj.Run], instruction_file: Path, tmp_path: Path
