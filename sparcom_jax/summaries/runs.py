@@ -29,10 +29,13 @@ def captured(run: Run, before: int, seconds: float) -> Summary:
     """
     manifest, done = run.manifest, run.count_done()
     made, count = done - before, manifest.instructions.count
-    sizes = zip(run.categories, np.bincount(run.category, minlength=len(run.categories)).tolist(), strict=True)
+    of_categories = ""
+    if done == count:  # else the process that writes the categories may not have come to it
+        sizes = zip(run.categories, np.bincount(run.category, minlength=len(run.categories)).tolist(), strict=True)
+        of_categories = f" ({first_of((f'{name} {n:,}' for name, n in sizes), LISTED)})"
     facts = [
         ("model", f"{manifest.model.source}, in {manifest.dtype} on {manifest.devices.platform}"),
-        ("instructions", f"{done:,} of {count:,} ({first_of((f'{name} {n:,}' for name, n in sizes), LISTED)})"),
+        ("instructions", f"{done:,} of {count:,}{of_categories}"),
         ("units", ", ".join(f"{name} {group.unit_count:,}" for name, group in run.groups.items())),
         ("took", f"{number(seconds)} s{f', {number(made / seconds)} instructions/s' if made and seconds else ''}"),
     ]

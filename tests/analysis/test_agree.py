@@ -54,7 +54,7 @@ def test_agreement_is_that_of_the_units_that_select_chooses(tmp_path: Path) -> N
         scores = [np.concatenate([of.score[group][c].reshape(-1) for group in groups]).tolist() for of in pair]
         assert float(row["spearman"]) == pytest.approx(oracle.pearson(*map(oracle.ranks, scores)))
     page = report(tmp_path / "out", tmp_path / "report.html").read_text()
-    assert "<h2>agree: agree</h2>" in page
+    assert 'id="selectors-agree-agree"' in page
     assert "s1-neurons-agreement" in page
 
 

@@ -60,7 +60,7 @@ def test_a_sweep_is_what_identify_gives_at_every_value(
                 for field, part in (("uniqueness", unique[c]), ("general_share", everywhere)):
                     assert row[field] == (f"{len(part) / len(core[c]):.9g}" if core[c] else "")
     page = report(tmp_path / "out", tmp_path / "report.html").read_text()
-    assert "<h2>sweep: sweep</h2>" in page
+    assert 'id="own-sweep-sweep"' in page
     assert all(f"s1-{group}-sweep" in page for group in neurons)
 
 

@@ -105,7 +105,7 @@ def test_answers_with_neurons_off_are_those_of_weights_at_zero(
         assert float(row["accuracy"]) == pytest.approx(right / len(of))
     assert summary["asked"] == [len([i for i in held_out if by_id[i]["category"] == name]) for name in run.categories]
     page = report(tmp_path / "out", tmp_path / "report.html").read_text()
-    assert "<h2>answer: answer</h2>" in page
+    assert 'id="matter-answer-answer"' in page
 
 
 def test_what_cannot_be_asked(llama: ModelDir, run: Run, tmp_path: Path, instruction_file: Path) -> None:

@@ -87,7 +87,8 @@ def test_the_whole_chain(work: Path) -> None:
     done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
-    assert [page.count(f"<h2>{kind}: {kind}</h2>") for kind in ("evaluate", "compare", "ablate", "align")] == [1] * 4
+    places = ("own-evaluate-evaluate", "tuning-compare-compare", "matter-ablate-ablate", "attribution-align-align")
+    assert [page.count(f'<div id="{place}">') for place in places] == [1] * 4
     run = sj.open_run(work / "runs/base")
     run.require_complete()
     assert run.manifest.execution["batch_tokens"] == 512
