@@ -148,7 +148,7 @@ def _with_fonts(spec: Spec, size: float, columns: int) -> Spec:
     for part, names in defaults.items():
         for name in names:
             made["config"].setdefault(part, {}).setdefault(name, size)
-    made["config"]["legend"] |= {"labelLimit": 0, "columns": columns + 1, "symbolSize": 40}
+    made["config"]["legend"] |= {"labelLimit": 0, "columns": 2 * columns - 1, "symbolSize": 40}
     return {**made, "datasets": spec["datasets"]}
 
 

@@ -55,7 +55,7 @@ def test_agreement_is_that_of_the_units_that_select_chooses(tmp_path: Path) -> N
         assert float(row["spearman"]) == pytest.approx(oracle.pearson(*map(oracle.ranks, scores)))
     page = report(tmp_path / "out", tmp_path / "report.html").read_text()
     assert 'id="selectors-agree-agree"' in page
-    assert "s1-neurons-agreement" in page
+    assert "selectors-agree-agree-neurons-agreement" in page
 
 
 def test_one_selector_agrees_with_none(tmp_path: Path) -> None:

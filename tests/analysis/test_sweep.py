@@ -61,7 +61,7 @@ def test_a_sweep_is_what_identify_gives_at_every_value(
                     assert row[field] == (f"{len(part) / len(core[c]):.9g}" if core[c] else "")
     page = report(tmp_path / "out", tmp_path / "report.html").read_text()
     assert 'id="own-sweep-sweep"' in page
-    assert all(f"s1-{group}-sweep" in page for group in neurons)
+    assert all(f"own-sweep-sweep-{group}-sweep" in page for group in neurons)
 
 
 def test_values_by_default(run: Run, tmp_path: Path) -> None:
