@@ -76,7 +76,7 @@ def test_charts_are_drawn_as_they_come_into_view(page: Path) -> None:
       const first = drawn(), all = document.querySelectorAll("script[data-chart]").length;
       const top = document.querySelector(".chart").getBoundingClientRect().top;
       location.hash = "#where";
-      await wait(2000);
+      for (let at = 0; at < 40 && !drawn().some((place) => place.startsWith("where-")); at++) await wait(250);
       return {first, all, top, then: drawn()};
     """
     said, console = run(page, script)
