@@ -9,8 +9,8 @@ from sparcom_jax.report.markup import GROUPS, isolated
 from sparcom_jax.report.parts import Finding
 from sparcom_jax.results.ablation import BASELINE, EFFECTS, SELECTIVITY
 from sparcom_jax.results.numbers import interval, mean, number
-from sparcom_jax.results.reader import Number, Result, Row
-from sparcom_jax.results.tables import CATEGORY_OVERLAP, CONTRASTS, ROUTING, UNITS
+from sparcom_jax.results.reader import Result, Row
+from sparcom_jax.results.tables import CATEGORY_OVERLAP, CONTRASTS, ROUTING, ROUTING_DISTANCE, UNITS
 
 NAMED = 4
 """Categories that a sentence names; the others are counted."""
@@ -92,28 +92,24 @@ def _evaluation(result: Result) -> Iterator[Finding]:
 
 
 def _routing(result: Result) -> Iterator[Finding]:
-    """How far the categories are routed apart, where there are experts."""
-    rows = result.tables.get(ROUTING, ())
-    if not rows:
+    """How far the categories are routed apart, where there are experts, and whether further than shuffled labels."""
+    tested = [row for row in result.tables[ROUTING_DISTANCE] if row["q_value"] is not None]
+    if not tested:
         return
-    most = max(rows, key=lambda row: row["share"] - row["share_elsewhere"])
-    distance = mean(_distances(rows).values())
-    yield Finding(
-        f"Routing of {model_name(result.summary)}: between a category and the others {number(distance)} of the routed "
-        f"tokens would have to change expert (total variation, mean over layers and categories). Most of one "
-        f"category's is expert {number(most['expert'])} of layer {number(most['layer'])}: {most['share']:.0%} of "
-        f"{isolated(most['category'])}'s tokens, {most['share_elsewhere']:.0%} of others'.", carried=True,
+    apart = sum(marks.significant(row["q_value"]) for row in tested)
+    distance, shuffled = (mean(row[field] for row in tested) for field in ("distance", "null_mean"))
+    known = [row for row in result.tables[ROUTING] if row["share"] is not None]
+    most = max(known, key=lambda row: row["share"] - row["share_elsewhere"])
+    further = (
+        f" Furthest from the others: expert {number(most['expert'])} of layer {number(most['layer'])} receives "
+        f"{most['share']:.0%} of the routing of {isolated(most['category'])}, {most['share_elsewhere']:.0%} of others'."
     )  # fmt: skip
-
-
-def _distances(rows: Sequence[Row]) -> dict[tuple[str, Number], Number]:
-    """Total variation distance of a category's routing from that of the others, by category and layer."""
-    sums: dict[tuple[str, Number], list[float]] = {}
-    for row in rows:
-        both = sums.setdefault((row["category"], row["layer"]), [0.0, 0.0])
-        both[0] += abs(row["share"] - row["share_elsewhere"])
-        both[1] += row["share"]
-    return {at: difference / (2 * total) if total else 0 for at, (difference, total) in sums.items()}
+    yield Finding(
+        f"In {model_name(result.summary)}, {apart} of {len(tested)} categories and layers are routed further from the "
+        f"other categories than shuffled labels (q < {marks.SIGNIFICANT}, one-sided, length held alike): by a total "
+        f"variation of {number(distance)} on average, shuffled {number(shuffled)}.{further if apart else ''}",
+        carried=apart > 0,
+    )
 
 
 def _comparison(result: Result) -> Iterator[Finding]:
@@ -128,6 +124,7 @@ def _comparison(result: Result) -> Iterator[Finding]:
     counts = {change: sum(row[change] or 0 for row in result.of_group(UNITS, group))
               for change in ("retained", "gained", "lost")}  # fmt: skip
     least = min(rows, key=lambda row: row["jaccard"])
+    above = all((row["ci_low"] or 0) > (row["chance_popularity"] or 0) for row in rows)
     base, tuned = (model_name(side) for side in result.sides.values())
     overlap, chance = (mean(row[field] for row in rows) for field in ("jaccard", "chance_popularity"))
     yield Finding(
@@ -135,7 +132,7 @@ def _comparison(result: Result) -> Iterator[Finding]:
         f"{number(overlap)} (by chance {number(chance)}), least those of {isolated(least['category'])}, "
         f"{number(least['jaccard'])} {interval(least['ci_low'], least['ci_high'])}; "
         f"of core units {number(counts['retained'])} are retained, {number(counts['gained'])} gained and "
-        f"{number(counts['lost'])} lost.", carried=True,
+        f"{number(counts['lost'])} lost.", carried=above,
     )  # fmt: skip
 
 

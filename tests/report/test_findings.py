@@ -93,10 +93,20 @@ def test_contrasts_are_claimed_where_they_are_significant_only(results: Path) ->
     assert "2 of 3 pairs of categories overlap more within than between" in first.sentences
 
 
-def test_a_random_evaluation_says_of_routing_what_the_table_says(results: Path) -> None:
-    rows = read_table(results / EVALUATE / "routing_distance.csv")
-    said = findings(of_kind(results, "evaluate"))[1].sentences
-    assert f"{number(float(np.mean([float(row['distance']) for row in rows])))} of the routed tokens" in said
+def test_routing_is_claimed_where_it_is_further_apart_than_shuffled_labels(results: Path) -> None:
+    table = results / EVALUATE / "routing_distance.csv"
+    rows = read_table(table)
+    means = [number(float(np.mean([float(row[field]) for row in rows]))) for field in ("distance", "null_mean")]
+    rewritten(table, lambda row: row.update(q_value="0.2"))
+    said = findings(of_kind(results, "evaluate"))[1]
+    assert not said.carried
+    assert f"0 of {len(rows)} categories and layers" in said.sentences
+    assert said.sentences.endswith(f"total variation of {means[0]} on average, shuffled {means[1]}.")
+    rewritten(table, lambda row: row.update(q_value="0.01" if row["category"] == "SUM" else "0.2"))
+    said = findings(of_kind(results, "evaluate"))[1]
+    assert said.carried
+    assert f"{len(rows) // 3} of {len(rows)} categories and layers" in said.sentences
+    assert "Furthest from the others: expert " in said.sentences
 
 
 def test_weak_results_have_chips(results: Path) -> None:
