@@ -29,7 +29,8 @@ from sparcom_jax.settings import StudySettings, checked, default_config
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
-    "instructions": "rows.jsonl", "set_name": "other", "scope": "response", "template": "chat", "convention": "product",
+    "instructions": "rows.jsonl", "note": "one more word", "set_name": "other", "scope": "response",
+    "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
     "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
     "method": "integrated", "doses": "2,4", "experts": "zero",
@@ -138,9 +139,10 @@ def test_every_field_of_an_exploration_arrives() -> None:
     by_config = [*overrides("explore", SECTIONS["explore"]), *overrides("execution", SECTIONS["execution"])]
     command = ("explore", "--model=m", "--run=r", "--units=u")
     found = launched(*command, *by_config, "--set=s")
-    assert found == [{"units": "u"}, SECTIONS["explore"], SECTIONS["execution"], {"set_name": "s"}]
+    assert found == [{"units": "u"}, SECTIONS["explore"], SECTIONS["execution"], {"set_name": "s", "other": None}]
     short = [flag(name, value) for name, value in SECTIONS["explore"].items()]
-    assert launched(*command, *short)[1] == SECTIONS["explore"]
+    _, settings, _, named = launched(*command, *short, "--other=o")
+    assert (settings, named["other"]) == (SECTIONS["explore"], "o")
 
 
 def test_every_field_of_answers_arrives() -> None:
@@ -219,10 +221,11 @@ def test_a_field_of_a_selection_that_is_not_given_is_left_to_the_run(tmp_path: P
 
 
 def test_every_field_of_a_study_arrives() -> None:
-    wanted = SECTIONS | {name: OTHER[name] for name in ("instructions", "set_name")} | {"pairs": {"a": {"base": "x"}}}
+    alone = {name: OTHER[name] for name in ("instructions", "note", "set_name")}
+    wanted = SECTIONS | alone | {"pairs": {"a": {"base": "x"}}}
     assert wanted.keys() == set(default_config())
     flags = [one for section, fields in SECTIONS.items() for one in overrides(section, fields)]
-    flags += [flag(f"config.{name}", wanted[name]) for name in ("instructions", "set_name", "pairs")]
+    flags += [flag(f"config.{name}", wanted[name]) for name in (*alone, "pairs")]
     (settings,) = launched("analyze", "--config=configs/default.py", "--output=o", *flags)
     assert settings == wanted
 
@@ -235,8 +238,8 @@ def test_a_field_of_a_pair_arrives() -> None:
 
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
-        "instructions", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate", "compare",
-        "sweep", "agree", "align", "ablate", "answer", "explore", "pairs",
+        "instructions", "note", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate",
+        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "pairs",
     ]  # fmt: skip
 
 
