@@ -92,7 +92,9 @@ setup(
     packages=[*find_packages(include=["sparcom_jax", "sparcom_jax.*"]), *FOLDERS],
     package_dir=FOLDERS,
     entry_points={"console_scripts": ["sparcom = sparcom_jax.console:main"]},
-    package_data={"sparcom_jax": ["py.typed", "instructions/*.jsonl", "report/page.css", "report/page.js"]},
+    package_data={
+        "sparcom_jax": ["py.typed", "instructions/*.jsonl", "report/page.css", "report/charts.js", "report/page.js"]
+    },
     python_requires=">=3.11",
     install_requires=RUNTIME,
     extras_require={

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     config.pairs = ConfigDict({"smollm2": {"tuned": ".cache/SmolLM2-135M-Instruct.Q4_1.gguf"}})
     config.capture.template = "chat"
     config.attribute.per_category = 40
-    config.explore.top, config.explore.texts = 10, True
+    config.explore.top, config.explore.effects, config.explore.texts = 10, 4, True
     config.ablate.per_category = 4
     config.ablate.draws = 20
     return config

@@ -56,7 +56,7 @@ def test_releases_hold_the_licence_the_data_and_all_commands(release: Path) -> N
         in_sdist = archive.getnames()
     for names in (in_wheel, in_sdist):
         assert any(name.endswith("/LICENSE") for name in names)
-        for file in ("instructions/hexainst.jsonl", "report/page.css", "report/page.js"):
+        for file in ("instructions/hexainst.jsonl", "report/page.css", "report/charts.js", "report/page.js"):
             assert any(name.endswith(f"sparcom_jax/{file}") for name in names), file
     for folder in ("launch", "configs"):
         files = sorted(path.name for path in (ROOT / folder).glob("*.py"))

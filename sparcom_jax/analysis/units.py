@@ -43,7 +43,7 @@ def write_cards(run: Run | str | Path, name: str, output: str | Path) -> dict[st
             "texts": int(texts),
             "read": explored["read"],
             "sample": explored["sample"],
-            **({"other": explored["other"]} if "other" in explored else {}),
+            **{field: explored[field] for field in ("other", "effects") if field in explored},
             "categories": run.categories,
             "tables": [table.name for table in TABLES["explore"]],
             "cards": cards if texts else [_without_texts(card) for card in cards],
@@ -63,7 +63,7 @@ def _categories(cards: list[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
     """Rows of `CARD_CATEGORIES`."""
     for card in cards:
         for category, (mean, low, high) in card["frequency"].items():
-            known = (card.get(field, {}).get(category, math.nan) for field in ("other", "attribution"))
+            known = (card.get(field, {}).get(category, math.nan) for field in ("other", "attribution", "effect"))
             yield card["unit"], category, mean, low, high, *known
 
 

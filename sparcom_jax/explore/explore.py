@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from sparcom_jax.batches.tokens import TokenizedSet, token_text
 from sparcom_jax.capture.texts import captured_texts
@@ -23,6 +23,7 @@ from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.explore.cards import Activations, Card, example, example_texts, histogram, rounded
 from sparcom_jax.explore.chosen import Chosen, columns, first_units, rows_to_read
+from sparcom_jax.explore.effects import responses_to_score, unit_effects
 from sparcom_jax.explore.neighbours import neighbours
 from sparcom_jax.explore.probe import activations
 from sparcom_jax.explore.settings import ExploreSettings
@@ -52,8 +53,9 @@ def explore(
     """Reads the texts that matter once more, and writes a card of each unit into the run.
 
     A card has the frequency of the unit by category, a histogram of its activations, the instructions where it is most
-    active with the activation at every token, the tokens whose logits it moves most, and the units that the same
-    instructions hold (docs/method.md, "Single units"). The values are those that the capture counted.
+    active with the activation at every token, the tokens whose logits it moves most, the units that the same
+    instructions hold, and where `settings.effects` asks for it what switching it off costs (docs/method.md, "Single
+    units"). The values are those that the capture counted.
 
     Args:
       model: the model that the run was captured from, or its directory.
@@ -70,7 +72,8 @@ def explore(
 
     Raises:
       InputError: the run is incomplete, keeps sets, or was captured from another model; the units are of another run,
-        not stored, or none; the other run has other units or instructions; or numbers are not finite.
+        not stored, or none; the other run has other units or instructions; effects are asked for, and a category has
+        no responses; or numbers are not finite.
     """
     model, run, beside = as_model(model), as_run(run), None if other is None else as_run(other)
     settings.check()
@@ -85,6 +88,7 @@ def explore(
                          f"can be explored")  # fmt: skip
     if beside:
         _require_alike(run, beside)
+    responses = responses_to_score(model, run, units, settings.effects) if settings.effects else None
     frequency = _frequency(run, chosen)
     sample = run.first_rows(settings.sample)
     rows = rows_to_read(run, frequency, settings.examples, sample)
@@ -109,7 +113,9 @@ def explore(
     _add_neighbours(cards, chosen, run, set_name, settings.neighbours)
     _add_attribution(cards, chosen, run)
     if beside:
-        _add_other(cards, run, _frequency(beside, chosen))
+        _add_means(cards, "other", run, _frequency(beside, chosen), run.category)
+    if responses:
+        _add_by_category(cards, "effect", run, unit_effects(placed, run, responses, chosen, execution.batch_tokens))
     write_explored(run, units.name, {
         "run_digest": run.digest,
         "units": {"name": units.name, "selector": units.selector, "digest": units.digest},
@@ -118,6 +124,7 @@ def explore(
         "read": len(rows),
         "sample": len(sample),
         **({"other": {"run": beside.address, "run_digest": beside.digest}} if beside else {}),
+        **({"effects": {"responses": len(responses.names), "held_out": responses.held_out}} if responses else {}),
         "cards": cards,
     })  # fmt: skip
     return open_explored(run, units.name)
@@ -141,11 +148,17 @@ def _frequency(run: Run, chosen: Sequence[Chosen]) -> Float32[np.ndarray, "I n"]
     return columns(arrays, chosen, run)
 
 
-def _add_other(cards: list[Card], run: Run, frequency: Float32[np.ndarray, "I n"]) -> None:
-    """Adds the mean frequency of every category in the other run."""
-    means = category_means(frequency.astype(np.float64), one_hot(run.category[None], len(run.categories)))[0]
-    for card, of_category in zip(cards, means.T, strict=True):
-        card["other"] = {name: rounded(value) for name, value in zip(run.categories, of_category, strict=True)}
+def _add_means(
+    cards: list[Card], field: str, run: Run, values: Float32[np.ndarray, "I n"], category: UInt8[np.ndarray, "I"]
+) -> None:
+    """Adds the mean over the instructions of every category."""
+    means = category_means(values.astype(np.float64), one_hot(category[None], len(run.categories)))[0]
+    _add_by_category(cards, field, run, means.T)
+
+
+def _add_by_category(cards: list[Card], field: str, run: Run, values: Float64[np.ndarray, "n C"]) -> None:
+    for card, of_category in zip(cards, values, strict=True):
+        card[field] = {name: rounded(value) for name, value in zip(run.categories, of_category, strict=True)}
 
 
 def _read(
@@ -253,7 +266,5 @@ def _add_attribution(cards: list[Card], chosen: Sequence[Chosen], run: Run) -> N
     if attributes is None or not attributes.get("complete"):
         return
     attribution = open_attribution(run, "gradient")
-    values = columns({name: attribution.value(name) for name in attribution.groups}, chosen, run).astype(np.float64)
-    means = category_means(values, one_hot(attribution.category[None], len(run.categories)))[0]
-    for card, of_category in zip(cards, means.T, strict=True):
-        card["attribution"] = {name: rounded(value) for name, value in zip(run.categories, of_category, strict=True)}
+    values = columns({name: attribution.value(name) for name in attribution.groups}, chosen, run)
+    _add_means(cards, "attribution", run, values, attribution.category)

@@ -16,6 +16,7 @@ class ExploreSettings:
       window: tokens of an example, around the most active one, that are kept.
       words: tokens that a neuron's output raises most, and lowers most, of each so many.
       neighbours: units whose sets of instructions are most alike.
+      effects: held-out responses of each category that switching off each unit by itself is measured on; 0: none.
       texts: whether the report shows the texts of the examples; corpora have licences.
       bootstraps: bootstrap samples of the instructions, for the intervals of frequencies.
       seed: seed of the bootstrap.
@@ -27,6 +28,7 @@ class ExploreSettings:
     window: int = 64
     words: int = 10
     neighbours: int = 5
+    effects: int = 0
     texts: bool = False
     bootstraps: int = 1000
     seed: int = 0
@@ -40,6 +42,6 @@ class ExploreSettings:
         for field in ("top", "examples", "sample", "window", "bootstraps"):
             if getattr(self, field) < 1:
                 raise InputError(f"{field} must be positive, got {getattr(self, field)}")
-        for field in ("words", "neighbours", "seed"):
+        for field in ("words", "neighbours", "effects", "seed"):
             if getattr(self, field) < 0:
                 raise InputError(f"{field} must not be negative, got {getattr(self, field)}")

@@ -9,24 +9,27 @@ from importlib import resources
 import vl_convert
 
 
-def document(parts: Iterable[str]) -> str:
+def document(first: Iterable[str], rest: Iterable[str]) -> str:
     """A whole document, in which only the scripts that are part of it can run.
 
     Args:
-      parts: the pieces of HTML of its body.
+      first: the pieces of HTML that its body begins with, whose charts are drawn before the rest is read.
+      rest: those that follow.
     """
-    library, start = _library(), _file("page.js")
+    library, charts, page = _library(), _file("charts.js"), _file("page.js")
     policy = "; ".join((
-        "default-src 'none'", f"script-src {script_hash(library)} {script_hash(start)}", "style-src 'unsafe-inline'",
-        "img-src data: blob:", "base-uri 'none'", "form-action 'none'",
+        "default-src 'none'", f"script-src {' '.join(map(script_hash, (library, charts, page)))}",
+        "style-src 'unsafe-inline'", "img-src data: blob:", "base-uri 'none'", "form-action 'none'",
     ))  # fmt: skip
     return "\n".join((
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>SPARCOM report</title>\n<style>{_file('page.css')}</style>\n</head>\n<body>",
-        *parts,
-        f"<script>{library}</script>\n<script>{start}</script>\n</body>\n</html>\n",
+        *first,
+        f"<script>{library}</script>\n<script>{charts}</script>",
+        *rest,
+        f"<script>{page}</script>\n</body>\n</html>\n",
     ))  # fmt: skip
 
 

@@ -12,7 +12,11 @@ from sparcom_jax.results.tables import CARD_CATEGORIES, CARD_UNITS
 MOST_UNITS, MOST_EXAMPLES, MOST_TOKENS = 20, 4, 40
 """Of a category, of a card, and of an example: what the page has room for."""
 
-KNOWN = {"other": "frequency in the other run", "attribution": "attribution, nats per token"}
+KNOWN = {
+    "other": "frequency in the other run",
+    "attribution": "attribution, nats per token",
+    "effect": "switched off, nats per token",
+}
 """What a card may hold by category besides, and what it is called."""
 
 Card = Mapping[str, Any]
@@ -38,6 +42,12 @@ def cards(result: Result) -> list[Part]:
     ]  # fmt: skip
     if "other" in summary:
         parts.append(f"<p>The other run is {code(summary['other']['run'])}.</p>")
+    if effects := summary.get("effects"):
+        chose = "did not choose the units" if effects["held_out"] else "chose the units too, which flatters them"
+        parts.append(paragraph(
+            f"Switched off: what the likelihood of the responses to {effects['responses']} instructions that {chose}",
+            "loses with that unit off and no other, mean over a category.",
+        ))  # fmt: skip
     if not summary["texts"]:
         parts.append(paragraph("Texts of instructions are left out; explore --texts shows them."))
     shown = {category: _of_category(explored, category) for category in summary["categories"]}

@@ -50,7 +50,9 @@ def report(
         shown = [(result, part) for answers in answered.values() for result, parts in answers
                  for part in figures(parts)]  # fmt: skip
         write_figures(shown, Path(figures_to), preset, only)
-    write_whole(output, document(_parts(found, answered, note)).encode("utf-8", "xmlcharrefreplace"))
+    evidence = _evidence(answered)
+    page = document(_first(found, answered, evidence, note), _rest(found, answered, evidence))
+    write_whole(output, page.encode("utf-8", "xmlcharrefreplace"))
     return output
 
 
@@ -66,13 +68,19 @@ def _answers(question: Question, results: Sequence[Result]) -> Answers:
     ]
 
 
-def _parts(results: Sequence[Result], answered: dict[Question, Answers], note: str) -> Iterator[str]:
+def _first(
+    results: Sequence[Result], answered: dict[Question, Answers], evidence: dict[str, str], note: str
+) -> Iterator[str]:
+    """The contents, and the first screen."""
     links = [("findings", "Findings"), *((one.anchor, one.title) for one in answered), ("method", "How it was made")]
     items = "".join(f'<li><a href="#{anchor}">{text(title)}</a></li>' for anchor, title in links)
     yield f'<a class="skip" href="#main">Skip to the findings</a><nav aria-label="Contents"><ul>{items}</ul></nav>'
     yield '<main id="main">'
-    evidence = _evidence(answered)
     yield from first_screen(results, evidence, note)
+
+
+def _rest(results: Sequence[Result], answered: dict[Question, Answers], evidence: dict[str, str]) -> Iterator[str]:
+    """The questions, each with what answers it, and how all was made."""
     for question, answers in answered.items():
         yield f'<section id="{question.anchor}"><h2>{text(question.title)}</h2>'
         yield _headlines(question, results)

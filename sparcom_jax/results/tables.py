@@ -341,6 +341,7 @@ CARD_CATEGORIES = _table(
     _number("ci_high", "upper end"),
     _number("frequency_other", "mean of p in the other run; empty where none was given"),
     _number("attribution", "mean attribution, nats per token; empty where the run has none by gradients"),
+    _number("effect", "what the category's responses lose with the unit off; empty where it was not measured"),
     shown=False,
 )
 
