@@ -19,7 +19,7 @@ from sparcom_jax.results.files import start_results, write_summary, write_table
 from sparcom_jax.results.tables import AGREEMENT, TABLES
 from sparcom_jax.select.flat import flat
 from sparcom_jax.select.select import choose
-from sparcom_jax.select.settings import SelectSettings
+from sparcom_jax.select.settings import SELECTORS, SelectSettings
 from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.sets import DEFAULT_SET
 from sparcom_jax.units.groups import TARGETS
@@ -65,7 +65,8 @@ def agree(
     return write_summary(output, {
         "kind": "agree",
         **run.record(),
-        "set": {"name": f"units by {settings.selectors}", "run": run.address, "digest": run.manifest.identity_digest},
+        "counts": {"name": f"by {settings.selectors}", "run": run.address, "digest": run.manifest.identity_digest},
+        "cores_of": set_name if any("rho" in SELECTORS[selector] for selector in chosen.selectors) else None,
         "settings": asdict(chosen),
         "categories": run.categories,
         "selectors": chosen.selectors,

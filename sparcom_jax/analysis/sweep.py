@@ -82,8 +82,8 @@ def sweep(
     return write_summary(output, {
         "kind": "sweep",
         **run.record(),
-        "set": {"name": f"sweep of {selection.selector}", "run": run.address, **told,
-                "digest": run.manifest.identity_digest},
+        "counts": {"name": f"by {selection.selector}", "run": run.address, **told,
+                   "digest": run.manifest.identity_digest},
         "settings": asdict(settings),
         "swept": swept,
         "categories": run.categories,

@@ -118,7 +118,7 @@ def explore(
         _add_by_category(cards, "effect", run, unit_effects(placed, run, responses, chosen, execution.batch_tokens))
     write_explored(run, units.name, {
         "run_digest": run.digest,
-        "units": {"name": units.name, "selector": units.selector, "digest": units.digest},
+        "units": units.record(),
         "settings": asdict(settings),
         "categories": run.categories,
         "read": len(rows),

@@ -13,21 +13,41 @@ DEFAULTS = {name: asdict(section) for name, section in StudySettings().sections.
 
 
 def of_run(side: Mapping[str, Any]) -> Iterator[str]:
-    """From a checkpoint to the run, and to the set, units or attribution of it that a result was made of."""
+    """From a checkpoint to the run, and to the set, units or attribution of it that a result was made of.
+
+    Args:
+      side: a part of a summary that describes a model, its run and what of it was analysed.
+    """
     model, manifest = side["model"], side.get("manifest") or {}
     if model.get("source") and model.get("path"):
         yield _command("convert", source=model["source"], output=model["path"])
     if "path" in model and "source" in manifest.get("instructions", {}):
         yield _command("capture", model=model["path"], instructions=manifest["instructions"]["source"],
                        output=side["run"], **overrides("capture", manifest.get("capture", {})),
+                       **overrides("identify", manifest.get("selection") or {}),
                        **overrides("execution", manifest.get("execution", {})))  # fmt: skip
     made, kind = made_of(side), kind_made_of(side)
-    if kind == "set":
-        yield _command("identify", run=made["run"], name=made["name"], **overrides("identify", made))
-    elif kind == "units":
-        yield _command("select", run=made["run"], name=made["name"], **overrides("select", made))
-    else:
-        yield _command("attribute", run=made["run"], **overrides("attribute", made))
+    if kind == "units":
+        of_set = {"set": made["set"]["name"]} if "set" in made else {}
+        yield _command("select", run=made["run"], name=made["name"], **of_set, **chosen_by(side))
+    elif kind == "attribution":
+        yield _command("attribute", model=model.get("path", "MODEL_DIR"), run=made["run"], **chosen_by(side))
+    elif kind == "set" and not manifest.get("selection"):
+        yield _command("identify", run=made["run"], name=made["name"], **chosen_by(side))
+
+
+def chosen_by(side: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that set what is not a default of the choice of a set or units, or of an attribution.
+
+    Args:
+      side: as for `of_run`.
+    """
+    made, kind = made_of(side), kind_made_of(side)
+    if kind == "units":
+        return overrides("select", {**made, "half": made.get("chosen_on")})
+    if kind == "attribution":
+        return overrides("attribute", {**made, "steps": made["steps"] if made["method"] == "integrated" else None})
+    return overrides("identify", made)
 
 
 def of_result(result: Result) -> str:
@@ -41,7 +61,11 @@ def of_result(result: Result) -> str:
         base, tuned = summary["base"], summary["tuned"]
         return _command("compare", base=base["run"], tuned=tuned["run"], set=base["set"]["name"], **given)
     made, of = made_of(summary), kind_made_of(summary)
-    named = {} if of == "attribution" else {of: made["name"]}
+    named = {of: made["name"]} if of in ("set", "units") else {}
+    if kind == "sweep":
+        given |= chosen_by(summary)
+    if summary.get("cores_of"):
+        named["set"] = summary["cores_of"]
     if kind in ("evaluate", "sweep", "agree", "align"):
         return _command(kind, run=summary["run"], **named, **given)
     model = summary["model"].get("path", "MODEL_DIR")
@@ -56,9 +80,13 @@ def of_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The flags that set what is not a default of the settings of a kind of results.
 
     Args:
-      kind: of the results, and so of the section of the config; `answer` also reads that of `ablate`.
+      kind: of the results, and so of the section of the config; `answer` also reads that of `ablate`, and `agree` that
+        of `select`.
       settings: as the summary holds them.
     """
+    if kind == "agree":
+        sizes = {name: value for name, value in settings.items() if name != "selector"}
+        return overrides("agree", {"selectors": settings["selector"]}) | overrides("select", sizes)
     if kind != "answer":
         return overrides(kind, settings)
     others = {name: value for name, value in settings.items() if name not in DEFAULTS[kind]}

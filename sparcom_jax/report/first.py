@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparcom_jax.report.ablate import against_controls
-from sparcom_jax.report.commands import of_settings, overrides
+from sparcom_jax.report.commands import chosen_by, of_settings, overrides
 from sparcom_jax.report.compare import compares_units
 from sparcom_jax.report.findings import findings
 from sparcom_jax.report.manifest import model_name
@@ -13,7 +13,6 @@ from sparcom_jax.report.parts import Figure, Finding
 from sparcom_jax.results.ablation import BASELINE
 from sparcom_jax.results.numbers import mean, number
 from sparcom_jax.results.reader import Number, Result
-from sparcom_jax.results.summary import kind_made_of, made_of
 
 FINDINGS = 4
 MODELS = 6
@@ -23,8 +22,6 @@ FEW_SCORED = 10
 """Instructions of a category below which effects rest on few."""
 HARDLY_TRAINED = 4.0
 """Nats per token of an untouched model: that perplexity, over 50, is of one that hardly predicts responses."""
-CHOSEN_BY = {"set": "identify", "units": "select", "attribution": "attribute"}
-"""What made a thing of a run, and so where its settings stand in a config."""
 
 
 def first_screen(results: Sequence[Result], anchors: Mapping[str, str], note: str) -> Iterator[str]:
@@ -69,7 +66,7 @@ def deviations(results: Sequence[Result]) -> list[str]:
     for result in results:
         changed = [of_settings(result.kind, result.summary["settings"])]
         for side in result.sides.values():
-            changed.append(overrides(CHOSEN_BY[kind_made_of(side)], made_of(side)))
+            changed.append(chosen_by(side))
             manifest = side.get("manifest") or {}
             changed += [overrides(name, manifest.get(name, {})) for name in ("capture", "execution")]
         for flags in changed:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SUMMARY = "summary.json"
-RESULTS_VERSION = 4
+RESULTS_VERSION = 5
 """Of what result directories hold; `schema_version` of a summary."""
 
 NUMBER = (int, float, type(None))
@@ -34,11 +34,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "absent": {"*": str},
     },
     "sweep": {
-        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "swept": str, "categories": [str],
+        "run": str, "model": {"family": str}, "counts": SET, "settings": dict, "swept": str, "categories": [str],
         "groups": {"*": {"units": int, "layers": [int]}},
     },
     "agree": {
-        "run": str, "model": {"family": str}, "set": SET, "settings": dict, "categories": [str], "selectors": [str],
+        "run": str, "model": {"family": str}, "counts": SET, "settings": dict, "categories": [str], "selectors": [str],
     },
     "ablate": {
         "run": str, "model": {"family": str}, "settings": dict, "categories": [str], "controls": {"*": str},
@@ -79,7 +79,7 @@ def fault(summary: Mapping[str, Any]) -> str | None:
 
 
 def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of the set, the units or the attribution that results were made of.
+    """What is recorded of the set, the units, the attribution or the counts that results were made of.
 
     Args:
       side: a part of a summary that describes a model, its run and what of it was analysed.
@@ -89,8 +89,8 @@ def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_made_of(side: Mapping[str, Any]) -> str:
-    """Which of them it is: `units`, `attribution` or `set`."""
-    return next((kind for kind in ("units", "attribution") if kind in side), "set")
+    """Which of them it is: `units`, `attribution`, `counts` or `set`."""
+    return next((kind for kind in ("units", "attribution", "counts") if kind in side), "set")
 
 
 def _misshapen(value: object, shape: Any, where: str) -> str | None:

@@ -138,7 +138,13 @@ def _origin(run: Run, sample: Sample, settings: SelectSettings, selector: str, s
     if selector == "attribution":
         more = {**more, "attribution": open_attribution(run, settings.method).record()}
     return origin_of(
-        run, selector, size=settings.size or None, half=half, seed=settings.seed if halved else None, **more
+        run,
+        selector,
+        size=settings.size or None,
+        half=half,
+        seed=settings.seed if halved else None,
+        chosen_on=settings.half,
+        **more,
     )
 
 

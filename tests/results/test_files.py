@@ -32,7 +32,7 @@ def test_a_summary_is_plain_json(tmp_path: Path) -> None:
     more = {"matrix": np.array([[1.5, np.nan]]), "count": np.int64(3), 4: float("inf")}
     made = write_summary(tmp_path, SUMMARY | more)
     assert made == json.loads((tmp_path / "summary.json").read_text())
-    assert made == {"schema_version": 4, **SUMMARY, "categories": ["A", "B"], "matrix": [[1.5, None]], "count": 3,
+    assert made == {"schema_version": 5, **SUMMARY, "categories": ["A", "B"], "matrix": [[1.5, None]], "count": 3,
                     "4": None}  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 

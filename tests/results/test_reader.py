@@ -82,7 +82,7 @@ def test_a_result_may_be_the_directory_itself(results: Path) -> None:
     ("break_it", "message"),
     [
         (lambda d: edit(d / EVALUATE, lambda s: s.pop("schema_version")),
-         r"evaluate/summary\.json: schema_version is None, this version reads 4; make these results again"),
+         r"evaluate/summary\.json: schema_version is None, this version reads 5; make these results again"),
         (lambda d: edit(d / ABLATE, lambda s: s.update(schema_version=9)), r"ablate/summary\.json: schema_version is"),
         (lambda d: edit(d / ACROSS, lambda s: s["base"]["set"].pop("digest")), r"base: set: no field 'digest'"),
         (lambda d: (d / "evaluate/overlap.csv").unlink(), r"evaluate/overlap\.csv: cannot be read"),
