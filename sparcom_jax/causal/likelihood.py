@@ -24,12 +24,12 @@ from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Decoder, Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault
+from sparcom_jax.models.layers import Span
 from sparcom_jax.progress import progress
 
 UNTOUCHED = " with nothing switched off"
-LOGITS_BLOCK = 128
-LOGITS_PARTS = 4
-"""A block of which not all slots are scored is computed in as many parts of this number as they fill."""
+WORDS = 4096
+"""Words whose logits are there at a time: those of a whole vocabulary would be written to memory and read again."""
 
 
 class Likelihood:
@@ -150,27 +150,43 @@ def next_token_nll(
 ) -> Float[Array, "S"]:
     """Negative log likelihood of the target of each slot that is scored; 0 at others.
 
-    In blocks of slots, because the logits of a whole batch may be larger than the model. Slots that are scored come
-    first, and what is beyond them is left out, to a part of a block: logits of a large vocabulary cost as much as the
-    model.
+    Logits of a large vocabulary cost as much as the model. Slots that are scored come first, and what is beyond them is
+    left out, but for the few that fill up one of the sizes that are compiled. Of the vocabulary, `WORDS` are computed
+    at a time, with the sum so far (an online softmax, Milakov and Gimelshein 2018).
     """
     order = jnp.argsort(~scored, stable=True)
-    part = LOGITS_BLOCK // LOGITS_PARTS
+    states, targets, wanted = hidden[order], target[order], scored[order]
+    vocabulary = decoder.config.vocab_size
+    size = min(WORDS, vocabulary)
 
-    @jax.checkpoint  # a gradient would keep the logits of all blocks
-    def block(inputs: tuple[Array, Array, Array]) -> Array:
-        states, targets, wanted = inputs
+    def computed(slots: int) -> Float[Array, "S"]:
+        @jax.checkpoint  # a gradient would keep all logits
+        def add(found: tuple[Array, Array, Array], first: Int[Array, ""]) -> tuple[tuple[Array, Array, Array], None]:
+            most, total, chosen = found
+            start = jnp.minimum(first, vocabulary - size)
+            logits = decoder.logits(states[:slots], Span(start, size)).astype(jnp.float32)
+            at = targets[:slots] - start
+            here = jnp.take_along_axis(logits, jnp.clip(at, 0, size - 1)[:, None], axis=1)[:, 0]
+            chosen = jnp.where((at >= 0) & (at < size), here, chosen)
+            if vocabulary % size:  # the last words overlap with those before
+                logits = jnp.where(start + jnp.arange(size) >= first, logits, -jnp.inf)
+            above = jax.lax.stop_gradient(jnp.maximum(most, logits.max(axis=1)))
+            total = total * jnp.exp(most - above) + jnp.exp(logits - above[:, None]).sum(axis=1)
+            return (above, total, chosen), None
 
-        def nll(slots: int) -> Array:
-            logits = decoder.logits(states[:slots]).astype(jnp.float32)
-            chosen = jnp.take_along_axis(logits, targets[:slots, None], axis=-1)[:, 0]
-            found = jnp.where(wanted[:slots], jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
-            return jnp.zeros(wanted.shape, jnp.float32).at[:slots].set(found)
+        none = jnp.full(slots, -jnp.inf), jnp.zeros(slots), jnp.zeros(slots)
+        (most, total, chosen), _ = jax.lax.scan(add, none, jnp.arange(0, vocabulary, size))
+        nll = jnp.where(wanted[:slots], most + jnp.log(total) - chosen, 0.0)
+        return jnp.zeros(len(wanted)).at[:slots].set(nll)
 
-        computed = [partial(nll, slots) for slots in range(part, LOGITS_BLOCK + 1, part)]
-        none = partial(jnp.zeros, wanted.shape, jnp.float32)
-        return jax.lax.switch((jnp.sum(wanted) + part - 1) // part, [none, *computed])
+    sizes = _sizes(len(wanted))
+    number = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(wanted))
+    nothing = partial(jnp.zeros, len(wanted))
+    found = jax.lax.switch(number, [nothing, *(partial(computed, slots) for slots in sizes)])
+    return jnp.zeros(len(wanted)).at[order].set(found)
 
-    parts = (hidden[order], target[order], scored[order])
-    found = jax.lax.map(block, tuple(part.reshape(-1, LOGITS_BLOCK, *part.shape[1:]) for part in parts))
-    return jnp.zeros(scored.shape, jnp.float32).at[order].set(found.reshape(-1))
+
+def _sizes(slots: int) -> list[int]:
+    """How many slots may be scored at once: finer where they are few, as those of responses are."""
+    fine, coarse = slots // 16, slots // 4
+    return [*range(fine, slots // 2, fine), *range(slots // 2, slots + 1, coarse)]

@@ -24,7 +24,7 @@ _TURNING = {"RLO", "LRO", "RLE", "LRE", "RLI", "LRI", "FSI", "PDF", "PDI", "R", 
 MOST_ROWS = 200
 """Of a table, that the page has room for; its file has them all."""
 
-DIGITS = 6
+DIGITS = 5
 _JSON_ESCAPES = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"})
 
 

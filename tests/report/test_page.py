@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from sparcom_jax.analysis.evaluate import evaluate
+from sparcom_jax.analysis.settings import EvaluateSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.document import script_hash
 from sparcom_jax.report.marks import ABOVE, BELOW
@@ -21,7 +22,8 @@ from sparcom_jax.report.markup import DIGITS, slug
 from sparcom_jax.report.page import report
 from sparcom_jax.report.questions import QUESTIONS
 from sparcom_jax.results.numbers import interval, number
-from tests.synthetic import make_run, write_sets
+from tests import synthetic_results
+from tests.synthetic import MIXED, make_run, random_masks, write_sets
 from tests.synthetic_results import (
     ABLATE,
     CATEGORIES,
@@ -158,7 +160,7 @@ def test_numbers_are_those_of_the_tables(results: Path, text: str) -> None:
         for a, b in ((row["category_a"], row["category_b"]), (row["category_b"], row["category_a"])):
             values = {cell["value"] for cell in cells if (cell["row"], cell["column"]) == (a, b)}
             (beyond,) = values
-            assert beyond == pytest.approx(float(row["value"]) - float(row["chance_popularity"]), rel=1e-5)
+            assert beyond == pytest.approx(float(row["value"]) - float(row["chance_popularity"]), rel=5 * 10**-DIGITS)
         assert f"<td class=n>{number(float(row['chance']))}</td>" in text
         assert f"<td class=n>{interval(float(row['ci_low']), float(row['ci_high']))}</td>" in text
     for row in read_table(results / COMPARE / "units.csv"):
@@ -245,3 +247,17 @@ def test_the_page_is_written_whole_or_not_at_all(results: Path, tmp_path: Path) 
 def test_the_launcher_refuses_in_one_line(tmp_path: Path) -> None:
     refused = launch(f"--results={tmp_path / 'none'}", f"--output={tmp_path / 'other.html'}")
     assert (refused.returncode, refused.stderr) == (2, f"error: {tmp_path / 'none'}: no such directory\n")
+
+
+def test_sixty_categories_are_at_most_five_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"kind {number}" for number in range(60))
+    monkeypatch.setattr(synthetic_results, "CATEGORIES", names)
+    run = make_run(tmp_path / "run", [*range(60)] * 2, groups=MIXED, categories=names)
+    write_sets(run, random_masks(run))
+    evaluate(run, tmp_path / "results/evaluate", EvaluateSettings(permutations=9, bootstraps=9))
+    synthetic_results.write_ablation(tmp_path / "results/ablate")
+    page = report(tmp_path / "results", tmp_path / "report.html").read_text(encoding="utf-8")
+    assert len(page.encode()) <= 5e6
+    cells = re.search(r'data-chart="own-evaluate-evaluate-mlp-jaccard">(.*?)</script>', page, re.DOTALL)
+    assert cells is not None
+    assert len(json.loads(cells[1])["datasets"]["rows0"]["rows"]) == 60 * 60

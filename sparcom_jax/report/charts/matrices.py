@@ -48,20 +48,33 @@ def heatmaps(panels: Mapping[str, Sequence[Row]], categories: Sequence[str], *, 
         "y": alt.Y("row:N", scale=places(categories), title=axes[0]),
         "x": alt.X("column:N", scale=places(categories), title=axes[1], axis=axis),
     }
-    shown = [alt.Tooltip("row:N", title=axes[0]), alt.Tooltip("column:N", title=axes[1]), alt.Tooltip("label:N")]
+    shown = [alt.Tooltip("row:N", title=axes[0]), alt.Tooltip("column:N", title=axes[1])]
+    if size < LABELLED_CELL and _says_the_value(panels):
+        panels = {title: [_without_label(row) for row in rows] for title, rows in panels.items()}
+        shown.append(alt.Tooltip("value:Q", title=legend, format=".3r"))
+    else:
+        shown.append(alt.Tooltip("label:N", title=legend))
     if any(row.get("told") for rows in panels.values() for row in rows):
         shown.append(alt.Tooltip("told:N", title="value"))
     parts = []
     for title, rows in panels.items():
         defined = [row for row in rows if row["value"] is not None]
-        cells = data.chart(defined).mark_rect(stroke="white").encode(color=colour, tooltip=shown, **place)
-        labels = data.chart(rows).mark_text(fontSize=10, tooltip=None).encode(
-            text="label:N", color=alt.condition(dark, alt.value("#ffffff"), alt.value("#000000")), **place
-        )  # fmt: skip
-        layers = (cells, labels) if size >= LABELLED_CELL else (cells,)
+        layers = [data.chart(defined).mark_rect(stroke="white").encode(color=colour, tooltip=shown, **place)]
+        if size >= LABELLED_CELL:
+            layers.append(data.chart(rows).mark_text(fontSize=10, tooltip=None).encode(
+                text="label:N", color=alt.condition(dark, alt.value("#ffffff"), alt.value("#000000")), **place
+            ))  # fmt: skip
         parts.append(alt.layer(*layers).properties(width=alt.Step(size), height=alt.Step(min(size, 40)), title=title))
     width = size * len(categories) + min(CHARACTER * max(map(len, categories), default=0), AXIS["labelLimit"])
     return data.beside(parts, 2 if 2 * width <= PAIR_WIDTH else 1)
+
+
+def _says_the_value(panels: Mapping[str, Sequence[Row]]) -> bool:
+    return all(row["label"] == number(row["value"]) for rows in panels.values() for row in rows)
+
+
+def _without_label(row: Row) -> Row:
+    return {field: value for field, value in row.items() if field != "label"}
 
 
 def strips(cells: Sequence[Row], rows: Sequence[str], columns: Sequence[str], *, axes: tuple[str, str], legend: str

@@ -41,9 +41,10 @@ class Data:
         self._sets: dict[str, list[Row]] = {}
 
     def chart(self, rows: Sequence[Row]) -> Any:
-        """A chart to be, of some rows."""
-        name = f"rows{len(self._sets)}"
-        self._sets[name] = list(rows)
+        """A chart to be, of some rows; equal ones are kept once."""
+        given = list(rows)
+        name = next((name for name, known in self._sets.items() if known == given), f"rows{len(self._sets)}")
+        self._sets[name] = given
         return alt.Chart(alt.NamedData(name))
 
     def spec(self, chart: Any) -> Spec:
