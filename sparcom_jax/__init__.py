@@ -32,6 +32,7 @@ from sparcom_jax.analysis.settings import (
 from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.capture.settings import CaptureSettings
 from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
+from sparcom_jax.edit.settings import EditSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.explore.settings import ExploreSettings
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from sparcom_jax.causal.answers import answer
     from sparcom_jax.causal.transfer import transfer
     from sparcom_jax.convert.model_dir import convert, open_model
+    from sparcom_jax.edit.edit import edit
     from sparcom_jax.explore.explore import explore
     from sparcom_jax.explore.prompt import activations
     from sparcom_jax.report.page import report
@@ -71,6 +73,7 @@ __all__ = [
     "AttributeSettings",
     "CaptureSettings",
     "CompareSettings",
+    "EditSettings",
     "EvaluateSettings",
     "ExecutionSettings",
     "ExploreSettings",
@@ -91,6 +94,7 @@ __all__ = [
     "capture",
     "compare",
     "convert",
+    "edit",
     "evaluate",
     "explore",
     "identify",
@@ -117,6 +121,7 @@ LAZY = {
     "capture": "capture.capture",
     "compare": "analysis.compare",
     "convert": "convert.model_dir",
+    "edit": "edit.edit",
     "evaluate": "analysis.evaluate",
     "explore": "explore.explore",
     "open_model": "convert.model_dir",

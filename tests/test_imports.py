@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "results": BASE,
     "explore": BASE
     | {"batches", "capture", "causal", "convert", "engine", "instructions", "models", "resampling", "store", "units"},
+    "edit": BASE | {"convert", "models", "store", "units"},
     "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE

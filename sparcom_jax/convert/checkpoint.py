@@ -10,7 +10,7 @@ from typing import Any
 from sparcom_jax.convert.adapter import CONFIG as ADAPTER_CONFIG
 from sparcom_jax.convert.adapter import merged, open_adapter
 from sparcom_jax.convert.families import FAMILIES
-from sparcom_jax.convert.files import open_files
+from sparcom_jax.convert.files import TensorFiles, open_files
 from sparcom_jax.convert.gguf_tokenizer import save_tokenizer
 from sparcom_jax.convert.hf_config import HFConfig, describe, read_config
 from sparcom_jax.convert.names import IGNORED_TENSORS, embedding_and_head, expected_tensors
@@ -81,16 +81,53 @@ def open_checkpoint(path: Path, dtype: str | None, adapter: Path | None) -> Chec
     return checkpoint
 
 
-def _from_directory(directory: Path, dtype: str | None) -> Checkpoint:
+@dataclass(frozen=True)
+class Directory:
+    """A Hugging Face directory, opened; its tensors are as they lie in the files.
+
+    Attributes:
+      hf: what its config says.
+      config: what the decoder runs on.
+      files: its tensors, under their own names.
+      names: under the names of the family, those of the text model's tensors.
+      left: tensors that are not the text model's.
+    """
+
+    hf: HFConfig
+    config: DecoderConfig
+    files: TensorFiles
+    names: dict[str, str]
+    left: list[str]
+
+    @property
+    def tensors(self) -> Tensors:
+        """The text model's tensors, under the names of the family."""
+        return Derived(self.files, {name: renamed(self.files, own) for name, own in self.names.items()})
+
+
+def open_directory(directory: Path) -> Directory:
+    """Opens a Hugging Face directory.
+
+    Raises:
+      InputError: its config or its files are at fault, or it holds something else.
+    """
     if (directory / ADAPTER_CONFIG).exists() and not (directory / "config.json").exists():
         raise InputError(f"{directory}: is a LoRA adapter; give its base model as --source, and it as --adapter")
     if (files_of_gguf := sorted(directory.glob("*.gguf"))) and not (directory / "config.json").exists():
         raise InputError(f"{directory}: has GGUF files; give one as --source: {first_of(files_of_gguf)}")
     hf = read_config(directory)
     files = open_files(directory)
-    say(f"reading {first_of(files.files)}")
-    tensors, config, left = _named(files, hf)
-    made: dict[str, Any] = {"files": files.files, "not_read": list(hf.not_read), "tensors_left": left}
+    names, config, left = _named(files, hf)
+    return Directory(hf, config, files, names, left)
+
+
+def _from_directory(directory: Path, dtype: str | None) -> Checkpoint:
+    opened = open_directory(directory)
+    hf, config, tensors = opened.hf, opened.config, opened.tensors
+    say(f"reading {first_of(opened.files.files)}")
+    made: dict[str, Any] = {
+        "files": opened.files.files, "not_read": list(hf.not_read), "tensors_left": opened.left
+    }  # fmt: skip
     if hf.wrapper:
         made["text_model_of"] = hf.wrapper
     if hf.quantization is not None:
@@ -115,8 +152,8 @@ def _own_dtype(directory: Path) -> str:
     return named if named in (*DTYPES, "float16") else "bfloat16"
 
 
-def _named(files: Tensors, hf: HFConfig) -> tuple[Tensors, DecoderConfig, list[str]]:
-    """The model's tensors under the family's names, its config, and the tensors that are not the text model's.
+def _named(files: Tensors, hf: HFConfig) -> tuple[dict[str, str], DecoderConfig, list[str]]:
+    """The names of the model's tensors by the family's, its config, and the tensors that are not the text model's.
 
     Buffers that follow from the config are dropped. What was saved without its output head (an embedding model, a
     classifier) may lack the prefix of the names and the head.
@@ -138,7 +175,7 @@ def _named(files: Tensors, hf: HFConfig) -> tuple[Tensors, DecoderConfig, list[s
         names = {name if name == head else prefix + name: old for name, old in names.items()}
     if _headless(hf) and not config.tied_embeddings and head not in names:
         config = replace(config, head=False)
-    return Derived(files, {name: renamed(files, old) for name, old in names.items()}), config, left
+    return names, config, left
 
 
 def _headless(hf: HFConfig) -> bool:

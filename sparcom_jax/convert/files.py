@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -20,6 +20,22 @@ DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16", "U8": "uint8",
 MAPPED = {name: np.dtype(getattr(ml_dtypes, name)) for name in DTYPES.values() if name.startswith("float8")}
 """Dtypes that the safetensors package cannot give to NumPy: they are read through a memory map."""
 REOPEN_BYTES = 64 << 20
+
+
+class Place(NamedTuple):
+    """Where a tensor lies on disk, in row-major order and little-endian.
+
+    Attributes:
+      file: name of its file.
+      offset: of its first byte.
+      dtype: NumPy's name of its dtype.
+      shape: its shape.
+    """
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
 
 
 class TensorFiles:
@@ -57,6 +73,12 @@ class TensorFiles:
     def dtype(self, name: str) -> str:
         """NumPy's name of a tensor's dtype, or the file's where it is none of `DTYPES`."""
         return self._dtype[name]
+
+    def place(self, name: str) -> Place:
+        """Where a tensor lies on disk."""
+        path = self._directory / self._file_of[name]
+        begin, header = _header(path)
+        return Place(path.name, begin + header[name]["data_offsets"][0], self._dtype[name], self._shape[name])
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
         """Reads tensors one by one, file by file.

@@ -209,7 +209,7 @@ def convert(
     output = Path(output).absolute()
     if output.exists():
         raise InputError(f"{output}: exists already; choose another --output or delete it")
-    checkpoint = open_checkpoint(_locate(str(source)), dtype, Path(adapter).expanduser() if adapter else None)
+    checkpoint = open_checkpoint(locate(str(source)), dtype, Path(adapter).expanduser() if adapter else None)
     config = checkpoint.config
     weights = SourceWeights(config, checkpoint.tensors, str(source))
     partial = output.with_name(f".{output.name}.partial")
@@ -288,7 +288,12 @@ def _checkpointer(**limits: int) -> ocp.Checkpointer:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _locate(source: str) -> Path:
+def locate(source: str) -> Path:
+    """The directory or the GGUF file that is meant; a model on the hub is downloaded to the hub's cache.
+
+    Raises:
+      InputError: there is none.
+    """
     path = Path(source).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
         return path

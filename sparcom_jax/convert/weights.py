@@ -71,10 +71,21 @@ class SourceWeights:
             for path, source in destinations[name]:
                 arrays[path][source.index] = source.take(tensor)
                 done()
-            self._digests[name] = hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
+            self._digests[name] = _digest(tensor)
         cpu = jax.devices("cpu")[0]
         # Popped one by one: where the device cannot use an array in place, the copy replaces it at once.
         return {path: jax.device_put(arrays.pop(path), cpu) for path in paths}
+
+    def hash(self, done: Callable[[], None]) -> str:
+        """Digest of all tensors, as `digest` has it once all are read, without turning them into parameters.
+
+        Args:
+          done: called after every tensor.
+        """
+        for name, tensor in self._tensors.read(sorted({part.name for _, of in self._sources.values() for part in of})):
+            self._digests[name] = _digest(tensor)
+            done()
+        return self.digest()
 
     def tensor_count(self) -> int:
         """How many tensors the parameters are made of; one that holds several counts as often."""
@@ -84,6 +95,10 @@ class SourceWeights:
         """Digest of all tensors, once they are read; it does not depend on how they are spread over files."""
         assert self._digests.keys() == {part.name for _, parts in self._sources.values() for part in parts}
         return hashlib.sha256(json.dumps([self.dtype, sorted(self._digests.items())]).encode()).hexdigest()
+
+
+def _digest(tensor: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tensor).view(np.uint8).data).hexdigest()
 
 
 def parameter_groups(config: DecoderConfig, dtype: str) -> list[list[str]]:

@@ -46,6 +46,24 @@ def converted(model: ModelDir, output: str) -> Summary:
     return Summary(f"convert: {output}", facts, [], warnings, following)
 
 
+def edited(record: Mapping[str, Any], output: str) -> Summary:
+    """What an edit made.
+
+    Args:
+      record: what `edit` returns.
+      output: the directory, as the user named it.
+    """
+    units, count = record["units"], record["edited"]
+    facts = [
+        ("source", record["source"]),
+        ("units", f"{units['name'] or units['selector']} of {record['category']}"),
+        ("edited", f"{count['tensors']:,} tensors in {count['layers']:,} layers; all others are as they were"),
+        ("so that", record["consequence"]),
+    ]
+    following = [command("convert", source=output, output="MODEL_DIR")]
+    return Summary(f"edit: {output}", facts, [], [], following)
+
+
 def verified(model: str, outcome: Mapping[str, Any]) -> Summary:
     """How far a converted model agrees with transformers.
 

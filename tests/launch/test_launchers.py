@@ -85,6 +85,9 @@ def test_the_whole_chain(work: Path) -> None:
     ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
     done(work, *ablate, "--units=auroc", "--output=results/ablate")
     done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
+    of_b = ("--run=runs/base", "--units=auroc", "--category=B", "--output=edited")
+    assert done(work, "edit", "--source=base", *of_b, "--how=scale", "--alpha=0.5") == "edited"
+    assert json.loads((work / "edited/sparcom_edit.json").read_text())["edited"]["neurons"] == 4
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
     places = ("own-evaluate-evaluate", "tuning-compare-compare", "matter-ablate-ablate", "attribution-align-align")
@@ -177,6 +180,10 @@ def test_interrupted_and_started_again(sign: str, work: Path) -> None:
 
 BAD = {
     "no such source": (("convert", "--source=nowhere", "--output=x"), "nowhere: no such directory"),
+    "an edit of what is there": (
+        ("edit", "--source=base", "--units=nowhere", "--category=B", "--output=base"),
+        "base: exists already; choose another --output or delete it",
+    ),
     "a flag that is not there": (("convert", "--sauce=base"), "sauce"),
     "a flag that is missing": (("identify",), "--run"),
     "a value that is no number": (("identify", "--run=r", "--epsilon=much"), "epsilon"),

@@ -1,0 +1,1 @@
+"""Units switched off or scaled in a checkpoint."""
