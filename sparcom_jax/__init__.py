@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from sparcom_jax.causal.ablate import ablate
     from sparcom_jax.causal.answers import answer
     from sparcom_jax.causal.transfer import transfer
+    from sparcom_jax.convert.export import export
     from sparcom_jax.convert.model_dir import convert, open_model
     from sparcom_jax.edit.edit import edit
     from sparcom_jax.explore.explore import explore
@@ -97,6 +98,7 @@ __all__ = [
     "edit",
     "evaluate",
     "explore",
+    "export",
     "identify",
     "load_hexainst",
     "load_instructions",
@@ -123,6 +125,7 @@ LAZY = {
     "convert": "convert.model_dir",
     "edit": "edit.edit",
     "evaluate": "analysis.evaluate",
+    "export": "convert.export",
     "explore": "explore.explore",
     "open_model": "convert.model_dir",
     "report": "report.page",

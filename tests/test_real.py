@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.capture.settings import CaptureSettings
+from sparcom_jax.convert.export import save_tensors
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.convert.weights import save_params
 from sparcom_jax.instructions.rows import InstructionSet, load_hexainst
 from sparcom_jax.settings import checked, default_config
 from sparcom_jax.study import analyze
@@ -44,8 +44,8 @@ def some(per_category: int) -> InstructionSet:
 def test_weights_are_those_that_transformers_reads(model: ModelDir, tmp_path: Path) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(WEIGHTS.parent, gguf_file=WEIGHTS.name, dtype=torch.float32)
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items() if name != "lm_head.weight"}
-    save_params(model.config, model.restore(ONE, "float32"), tmp_path / "mine.safetensors")
-    mine = load_file(tmp_path / "mine.safetensors")
+    save_tensors(model.config, model.restore(ONE, "float32"), tmp_path)
+    mine = load_file(tmp_path / "model.safetensors")
     assert mine.keys() == state.keys()
     for name, tensor in mine.items():
         np.testing.assert_array_equal(tensor, state[name], err_msg=name)

@@ -1,20 +1,17 @@
-"""Tensors of a checkpoint to parameters and back, in the checkpoint's own dtype and without torch."""
+"""Tensors of a checkpoint to parameters, in the checkpoint's own dtype and without torch."""
 
 import hashlib
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from sparcom_jax.convert.names import Source, embedding_and_head, parameter_sources
 from sparcom_jax.convert.tensors import Tensors
 from sparcom_jax.errors import InputError, first_of
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Params
 from sparcom_jax.models.stored import Stored, stored_params
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -121,23 +118,6 @@ def parameter_groups(config: DecoderConfig, dtype: str) -> list[list[str]]:
         groups[-1].append(path)
         room -= size
     return groups
-
-
-def save_params(config: DecoderConfig, params: Params, path: Path) -> None:
-    """Writes parameters as a Hugging Face safetensors file, under the names that transformers reads.
-
-    Args:
-      config: the model, of a family whose tensors each hold one parameter.
-      params: its parameters.
-      path: file to write.
-    """
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    tensors = {}
-    for stored, parts in parameter_sources(config).values():
-        whole = leaves[stored.leaf] if stored.repeat is None else leaves[stored.leaf][stored.repeat]
-        for source in parts:
-            tensors[source.name] = np.ascontiguousarray(source.put(whole[source.index]))
-    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _check_names(config: DecoderConfig, tensors: Tensors,

@@ -8,8 +8,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import CONFIG_MAPPING, PreTrainedTokenizerFast
 
+from sparcom_jax.convert.export import save_tensors
 from sparcom_jax.convert.hf_config import translate
-from sparcom_jax.convert.weights import save_params
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
 
@@ -61,7 +61,7 @@ def save_checkpoint(
     config.dtype = "float32"
     config.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    save_params(decoder_config(fields), params, partial / "model.safetensors")
+    save_tensors(decoder_config(fields), params, partial)
     partial.rename(directory)
 
 

@@ -1,6 +1,7 @@
 """Summaries of a converted model, and of its verification."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sparcom_jax.convert.model_dir import ModelDir
@@ -44,6 +45,23 @@ def converted(model: ModelDir, output: str) -> Summary:
         command("capture", model=output, instructions="hexainst", output="RUN"),
     ]
     return Summary(f"convert: {output}", facts, [], warnings, following)
+
+
+def exported(model: ModelDir, directory: Path, output: str) -> Summary:
+    """What an export made.
+
+    Args:
+      model: the model.
+      directory: what was made.
+      output: the same, as the user named it.
+    """
+    files = sorted(path for path in directory.iterdir() if path.suffix == ".safetensors")
+    size = sum(path.stat().st_size for path in files) / 1e9
+    facts = [
+        ("model", f"{model.manifest['family']}, {model.manifest['parameters']:,} parameters in {model.dtype}"),
+        ("files", f"{size:.3g} GB in {len(files):,}: {first_of(path.name for path in files)}"),
+    ]
+    return Summary(f"export: {output}", facts, [], [], [command("convert", source=output, output="MODEL_DIR")])
 
 
 def edited(record: Mapping[str, Any], output: str) -> Summary:

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from sparcom_jax.convert.export import save_tensors
 from sparcom_jax.convert.hf_config import translate
 from sparcom_jax.convert.model_dir import ModelDir, convert, open_model
-from sparcom_jax.convert.weights import save_params
 from sparcom_jax.errors import InputError
 from tests import checkpoints
 from tests.families import ROPE_YARN
@@ -44,8 +44,8 @@ def test_every_tensor_survives_in_its_own_dtype(dtype: str, shard: str, tmp_path
     converted = convert(directory, tmp_path / "model")
     assert converted.dtype == dtype
     params = converted.restore(ONE, dtype)
-    save_params(converted.config, params, tmp_path / "back.safetensors")
-    back = load_file(tmp_path / "back.safetensors")
+    save_tensors(converted.config, params, tmp_path)
+    back = load_file(tmp_path / "model.safetensors")
     original = {k: v for file in directory.glob("*.safetensors") for k, v in load_file(file).items()}
     assert back.keys() == original.keys()
     for name, tensor in original.items():

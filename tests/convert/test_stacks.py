@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file
 
 from sparcom_jax.convert import weights
+from sparcom_jax.convert.export import save_tensors
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.convert.stacks import Stacks
-from sparcom_jax.convert.weights import parameter_groups, save_params
+from sparcom_jax.convert.weights import parameter_groups
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.models.segments import Segment
 from sparcom_jax.models.stored import Stored, stored_params
@@ -62,8 +63,8 @@ def test_restored_is_what_was_converted(placement: str, hf: Path, model: ModelDi
     params = model.restore(shardings, "float32")
     for leaf, sharding in zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-    save_params(model.config, params, tmp_path / "back.safetensors")
-    back, original = (load_file(path) for path in (tmp_path / "back.safetensors", hf / "model.safetensors"))
+    save_tensors(model.config, params, tmp_path)
+    back, original = (load_file(path / "model.safetensors") for path in (tmp_path, hf))
     assert back.keys() == original.keys()
     for name, tensor in original.items():
         np.testing.assert_array_equal(back[name], tensor, err_msg=name)

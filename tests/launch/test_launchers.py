@@ -85,8 +85,9 @@ def test_the_whole_chain(work: Path) -> None:
     ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
     done(work, *ablate, "--units=auroc", "--output=results/ablate")
     done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
+    assert done(work, "export", "--model=models/base", "--output=back") == "back"
     of_b = ("--run=runs/base", "--units=auroc", "--category=B", "--output=edited")
-    assert done(work, "edit", "--source=base", *of_b, "--how=scale", "--alpha=0.5") == "edited"
+    assert done(work, "edit", "--source=back", *of_b, "--how=scale", "--alpha=0.5") == "edited"
     assert json.loads((work / "edited/sparcom_edit.json").read_text())["edited"]["neurons"] == 4
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()

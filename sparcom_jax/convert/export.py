@@ -1,0 +1,151 @@
+"""A converted model as a Hugging Face directory again, for whatever loads one."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from sparcom_jax.convert.checkpoint import COPIED
+from sparcom_jax.convert.files import INDEX, SINGLE
+from sparcom_jax.convert.model_dir import ModelDir, as_model
+from sparcom_jax.convert.names import Source, parameter_sources
+from sparcom_jax.errors import InputError
+from sparcom_jax.models.config import DecoderConfig
+from sparcom_jax.models.decoder import Params
+from sparcom_jax.models.stored import stored_params
+from sparcom_jax.progress import progress
+
+SHARD_BYTES = 5 << 30
+METADATA = {"format": "pt"}
+
+
+def export(model: ModelDir | str | Path, output: str | Path, *, shard_bytes: int = SHARD_BYTES) -> Path:
+    """Writes a converted model as a Hugging Face directory, in its dtype, with its config and tokenizer.
+
+    Its tensors are those of the checkpoint that was converted, bit by bit: dequantised where that was quantised, with
+    the adapter that was merged. Converting the directory again gives a model of the same digest.
+
+    Args:
+      model: the model, or its directory.
+      output: directory to make; it appears whole or not at all.
+      shard_bytes: of the tensors of a file, at most.
+
+    Returns:
+      `output`.
+
+    Raises:
+      InputError: the output exists or cannot be written, or the model is a part of another one.
+    """
+    model, output = as_model(model), Path(output).absolute()
+    if output.exists():
+        raise InputError(f"{output}: exists already; choose another --output or delete it")
+    if wrapper := model.manifest["conversion"].get("text_model_of"):
+        raise InputError(f"{model.path}: is the text model of a {wrapper}, whose config it has; it cannot be written "
+                         f"without the rest")  # fmt: skip
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name in COPIED:
+            if (model.path / name).exists():
+                shutil.copyfile(model.path / name, partial / name)
+        _say_dtype(partial / "config.json", model.dtype)
+        cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+        save_tensors(model.config, model.restore(cpu, model.dtype), partial, shard_bytes)
+        partial.replace(output)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _say_dtype(path: Path, dtype: str) -> None:
+    """The config of a checkpoint in floating point; what was quantised is not any more."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    quantised = config.pop("quantization_config", None)
+    named = [field for field in ("dtype", "torch_dtype") if field in config]
+    if quantised is None and all(config[field] == dtype for field in named) and named:
+        return
+    for field in named or ["torch_dtype"]:
+        config[field] = dtype
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def save_tensors(config: DecoderConfig, params: Params, directory: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes parameters as the safetensors files of a checkpoint, under the names that transformers reads.
+
+    Args:
+      config: the model.
+      params: its parameters.
+      directory: where to; the files are `model.safetensors`, or shards with an index.
+      shard_bytes: of the tensors of a file, at most.
+    """
+    leaves, stored = [np.asarray(leaf) for leaf in jax.tree.leaves(params)], stored_params(config)
+
+    def parameter(path: str) -> np.ndarray:
+        at = stored[path]
+        return leaves[at.leaf] if at.repeat is None else leaves[at.leaf][at.repeat]
+
+    tensors = hf_tensors(config, parameter)
+    shards = list(_shards(config, leaves[0].dtype.itemsize, shard_bytes))
+    file_of = {}
+    with progress("writing", sum(map(len, shards)), "tensors") as bar:
+        for number, names in enumerate(shards, 1):
+            file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            content = {}
+            for name in names:
+                content[name] = next(tensors)[1]
+                file_of[name] = file
+                bar.advance()
+            save_file(content, directory / file, METADATA)
+    if len(shards) > 1:
+        size = sum(leaf.nbytes for leaf in leaves)
+        index = {"metadata": {"total_size": size}, "weight_map": file_of}
+        (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def hf_tensors(config: DecoderConfig, parameter: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """The tensors of a checkpoint, one by one, as they are written: those of a layer follow each other.
+
+    Args:
+      config: the model.
+      parameter: gives a stored parameter by its path.
+    """
+    for name, parts in _parts(config).items():
+        path, source = parts[0]
+        if source.rows is None:
+            yield name, np.ascontiguousarray(source.put(parameter(path)[source.index]))
+            continue
+        tensor = np.empty(source.shape, parameter(path).dtype)
+        for path, part in parts:
+            values = parameter(path)[part.index]
+            tensor[(*[slice(None)] * part.axis, part.rows)] = values.T if part.transposed else values
+        yield name, tensor
+
+
+def _parts(config: DecoderConfig) -> dict[str, list[tuple[str, Source]]]:
+    """Of every tensor, which parameters it is made of."""
+    found: dict[str, list[tuple[str, Source]]] = {}
+    for path, (_, parts) in parameter_sources(config).items():
+        for part in parts:
+            found.setdefault(part.name, []).append((path, part))
+    return found
+
+
+def _shards(config: DecoderConfig, itemsize: int, most: int) -> Iterable[list[str]]:
+    names: list[str] = []
+    room = most
+    for name, parts in _parts(config).items():
+        size = itemsize * int(np.prod(parts[0][1].shape))
+        if names and size > room:
+            yield names
+            names, room = [], most
+        names.append(name)
+        room -= size
+    yield names
