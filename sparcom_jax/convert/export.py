@@ -14,6 +14,7 @@ from sparcom_jax.convert.checkpoint import COPIED
 from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.convert.names import Source, parameter_sources
+from sparcom_jax.convert.output import require_absent, whole_directory
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params
@@ -42,26 +43,17 @@ def export(model: ModelDir | str | Path, output: str | Path, *, shard_bytes: int
       InputError: the output exists or cannot be written, or the model is a part of another one.
     """
     model, output = as_model(model), Path(output).absolute()
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output or delete it")
+    require_absent(output)
     if wrapper := model.manifest["conversion"].get("text_model_of"):
         raise InputError(f"{model.path}: is the text model of a {wrapper}, whose config it has; it cannot be written "
                          f"without the rest")  # fmt: skip
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with whole_directory(output) as partial:
         for name in COPIED:
             if (model.path / name).exists():
                 shutil.copyfile(model.path / name, partial / name)
         _say_dtype(partial / "config.json", model.dtype)
         cpu = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
         save_tensors(model.config, model.restore(cpu, model.dtype), partial, shard_bytes)
-        partial.replace(output)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return output
 
 
@@ -118,14 +110,9 @@ def hf_tensors(config: DecoderConfig, parameter: Callable[[str], np.ndarray]) ->
       parameter: gives a stored parameter by its path.
     """
     for name, parts in _parts(config).items():
-        path, source = parts[0]
-        if source.rows is None:
-            yield name, np.ascontiguousarray(source.put(parameter(path)[source.index]))
-            continue
-        tensor = np.empty(source.shape, parameter(path).dtype)
-        for path, part in parts:
-            values = parameter(path)[part.index]
-            tensor[(*[slice(None)] * part.axis, part.rows)] = values.T if part.transposed else values
+        tensor = np.empty(parts[0][1].shape, parameter(parts[0][0]).dtype)
+        for path, source in parts:
+            source.put(tensor, parameter(path)[source.index])
         yield name, tensor
 
 

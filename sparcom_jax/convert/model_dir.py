@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, open_checkpoint
 from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.hf_config import read_config
+from sparcom_jax.convert.output import require_absent, whole_directory
 from sparcom_jax.convert.stacks import Stacks
 from sparcom_jax.convert.weights import SourceWeights, parameter_groups
 from sparcom_jax.display import Display
@@ -204,18 +204,14 @@ def convert(
       The converted model.
 
     Raises:
-      InputError: the output exists, or anything in the source is at fault.
+      InputError: the output exists or cannot be written, or anything in the source is at fault.
     """
     output = Path(output).absolute()
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output or delete it")
+    require_absent(output)
     checkpoint = open_checkpoint(locate(str(source)), dtype, Path(adapter).expanduser() if adapter else None)
     config = checkpoint.config
     weights = SourceWeights(config, checkpoint.tensors, str(source))
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_directory(output) as partial:
         checkpoint.write_files(partial)
         count = 0
         with progress("converting", weights.tensor_count(), "tensors") as bar:
@@ -236,10 +232,6 @@ def convert(
             "digest": model_digest(config, weights.digest()),
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        partial.replace(output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     say(f"{output}: {config.family}, {count:,} parameters in {weights.dtype}")
     return open_model(output)
 

@@ -40,10 +40,10 @@ class Source:
         mine = tensor if self.rows is None else tensor[(*[slice(None)] * self.axis, self.rows)]
         return mine.T if self.transposed else mine
 
-    def put(self, part: np.ndarray) -> np.ndarray:
-        """Makes the tensor from the part; the tensor holds no other parameters."""
-        assert self.rows is None, self.name
-        return part.T if self.transposed else part
+    def put(self, tensor: np.ndarray, part: np.ndarray) -> None:
+        """Writes the part where it lies in the tensor."""
+        mine = ... if self.rows is None else (*[slice(None)] * self.axis, self.rows)
+        tensor[mine] = part.T if self.transposed else part
 
     def locate(self, axis: int, at: Sequence[int]) -> tuple[int, list[int]]:
         """Where something lies in the tensor.

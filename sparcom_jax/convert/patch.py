@@ -80,22 +80,19 @@ def write_patched(
       done: called after every file and every tensor.
 
     Raises:
-      InputError: a changed value does not fit into its tensor, or a file cannot be written.
+      InputError: a changed value does not fit into its tensor.
     """
     mine, left = copied_files(directory, files)
     if left:
         say(f"{directory}: not copied, for they are no part of the checkpoint: {first_of(left)}")
-    try:
-        for name in mine:
-            shutil.copyfile(directory / name, output / name)
-            done()
-        for name, of in changes.items():
-            place = files.place(name)
-            tensor = np.memmap(output / place.file, np.dtype(place.dtype), "r+", place.offset, place.shape)
-            for change in of:
-                tensor[change.part.within] = change.of(tensor[change.part.within])
-            tensor.flush()
-            del tensor
-            done()
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
+    for name in mine:
+        shutil.copyfile(directory / name, output / name)
+        done()
+    for name, of in changes.items():
+        place = files.place(name)
+        tensor = np.memmap(output / place.file, np.dtype(place.dtype), "r+", place.offset, place.shape)
+        for change in of:
+            tensor[change.part.within] = change.of(tensor[change.part.within])
+        tensor.flush()
+        del tensor
+        done()

@@ -1,7 +1,6 @@
 """Units switched off or scaled in a Hugging Face checkpoint, so that whatever loads it runs the edited model."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import Bool
 
 from sparcom_jax.convert.checkpoint import Directory, open_directory
 from sparcom_jax.convert.model_dir import locate, model_digest
+from sparcom_jax.convert.output import require_absent, whole_directory
 from sparcom_jax.convert.patch import Change, copied_files, write_patched
 from sparcom_jax.convert.slices import tensor_slices
 from sparcom_jax.convert.weights import SourceWeights
@@ -67,8 +67,7 @@ def edit(
     """
     settings.check()
     output = Path(output).absolute()
-    if output.exists():
-        raise InputError(f"{output}: exists already; choose another --output or delete it")
+    require_absent(output)
     directory = locate(str(source))
     if not directory.is_dir():
         raise InputError(f"{source}: is a GGUF file, whose blocks of quantised values cannot hold an edit exactly; "
@@ -77,33 +76,25 @@ def edit(
     if opened.hf.quantization is not None:
         raise InputError(f"{source}: is quantised, so that a part of a tensor cannot be set exactly; save the model in "
                          f"floating point")  # fmt: skip
-    chosen = _units_of(source, opened, units, run)
+    weights = SourceWeights(opened.config, opened.tensors, str(source))
+    chosen = _units_of(source, opened, weights, units, run)
     slices = list(_slices(opened.config, chosen, category, settings, str(source)))
     changes: dict[str, list[Change]] = {}
-    weights = SourceWeights(opened.config, opened.tensors, str(source))
     value = NEVER[weights.dtype] if settings.experts == "mask" else None
     for part in tensor_slices(opened.config, slices):
         changes.setdefault(opened.names[part.name], []).append(Change(part, settings.factor, value))
     record = _record(source, opened, chosen, category, settings, weights.dtype, len(changes))
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        count = len(copied_files(directory, opened.files)[0]) + len(changes)
-        with progress("editing", count, "files and tensors") as bar:
-            write_patched(directory, opened.files, changes, partial, bar.advance)
+    count = len(copied_files(directory, opened.files)[0]) + len(changes)
+    with whole_directory(output) as partial, progress("editing", count, "files and tensors") as bar:
+        write_patched(directory, opened.files, changes, partial, bar.advance)
         (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        partial.replace(output)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return record
 
 
 def _units_of(
-    source: str | Path, opened: Directory, units: UnitSet | str | Path, run: Run | str | Path | None
-) -> UnitSet:
+    source: str | Path, opened: Directory, weights: SourceWeights, units: UnitSet | str | Path,
+    run: Run | str | Path | None,
+) -> UnitSet:  # fmt: skip
     """The units, of which it is known that they are of this model.
 
     Raises:
@@ -113,7 +104,6 @@ def _units_of(
         run = as_run(run)
         units = as_units(run, units if isinstance(units, UnitSet) else str(units))
         require_of_run(run, units)
-        weights = SourceWeights(opened.config, opened.tensors, str(source))
         with progress("comparing", len(opened.names), "tensors") as bar:
             digest = model_digest(opened.config, weights.hash(bar.advance))
         if digest != run.manifest.model.digest:
