@@ -45,6 +45,7 @@ from sparcom_jax.store.explored import open_explored
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets
 from sparcom_jax.store.units import open_units
+from sparcom_jax.tune.settings import TuneSettings
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.version import VERSION as __version__
 
@@ -84,6 +85,7 @@ __all__ = [
     "Selection",
     "Sets",
     "SweepSettings",
+    "TuneSettings",
     "UnitSet",
     "__version__",
     "ablate",
@@ -99,6 +101,7 @@ __all__ = [
     "evaluate",
     "explore",
     "export",
+    "finetune",
     "identify",
     "load_hexainst",
     "load_instructions",
@@ -127,6 +130,7 @@ LAZY = {
     "evaluate": "analysis.evaluate",
     "export": "convert.export",
     "explore": "explore.explore",
+    "finetune": "tune.finetune",
     "open_model": "convert.model_dir",
     "report": "report.page",
     "sweep": "analysis.sweep",

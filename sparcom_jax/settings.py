@@ -21,6 +21,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.explore.settings import ExploreSettings
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
+from sparcom_jax.tune.settings import TuneSettings
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class StudySettings:
       ablate: how units are switched off and what is measured.
       answer: how a model answers with units switched off.
       explore: which units get a card, and what is on it.
+      tune: how a model is fine-tuned, and on what, by `finetune`.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
         {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.
@@ -67,6 +69,7 @@ class StudySettings:
     ablate: AblationSettings = AblationSettings()
     answer: AnswerSettings = AnswerSettings()
     explore: ExploreSettings = ExploreSettings()
+    tune: TuneSettings = TuneSettings()
     pairs: dict[str, Any] = field(default_factory=dict)
 
     @property

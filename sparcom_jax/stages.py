@@ -52,10 +52,10 @@ class Stages:
         now = {"settings": json.loads(json.dumps(settings)), "inputs": inputs}
         was = read_marker(marker)
         if was:
-            difference = _difference(was["settings"], now["settings"])
-            if difference and (was["output"] is not None or stale):
+            other = difference(was["settings"], now["settings"])
+            if other and (was["output"] is not None or stale):
                 also = f" and {stale}" if stale else ""
-                raise InputError(f"{marker}: stage {name} was made with other settings ({difference}); choose another "
+                raise InputError(f"{marker}: stage {name} was made with other settings ({other}); choose another "
                                  f"--output, or delete this file{also} to make the stage again, and after it whatever "
                                  f"reads what it made")  # fmt: skip
             changed = [what for what, digest in inputs.items() if digest not in (None, was["inputs"].get(what))]
@@ -143,10 +143,10 @@ def _found(made: Callable[[], str]) -> str | None:
         return None
 
 
-def _difference(was: Any, now: Any, field: str = "") -> str | None:
+def difference(was: Any, now: Any, field: str = "") -> str | None:
     """The first field in which settings differ, with both values."""
     if isinstance(was, dict) and isinstance(now, dict):
         below = f"{field}." if field else ""
-        found = (_difference(was.get(key), now.get(key), f"{below}{key}") for key in sorted({*was, *now}))
+        found = (difference(was.get(key), now.get(key), f"{below}{key}") for key in sorted({*was, *now}))
         return next((one for one in found if one), None)
     return None if was == now else f"{field} {was!r}, now {now!r}"

@@ -36,7 +36,7 @@ def attribution_step(config: DecoderConfig, shape: Shape, placement: Placement) 
       A function of (params, batches, path `[K]`), which gives the mean of these over the path by group of units,
       `[data, L, R, *units]` in nats per token, and the first fault (`models/faults.py`) of each text, `[data, R]`.
     """
-    compute = replace(placement.compute, recompute=True)
+    compute = replace(placement.compute, keep="nothing")
     shapes = {group.name: (group.sizes[0] // placement.model, *group.sizes[1:]) for group in model_groups(config)}
     layers = {group.name: len(group.layers) for group in model_groups(config)}
 

@@ -79,7 +79,7 @@ def make_plan(
       batch_tokens: token slots of a batch; more where a text needs them, fewer where all texts need fewer.
       most_rows: texts of a batch, at most, where each of them costs much memory; None leaves it to the slots.
     """
-    slots = _round_up(max(min(batch_tokens, int(lengths.sum())), int(lengths.max())), QUERY_BLOCK)
+    slots = shape_for(lengths, batch_tokens).slots
     max_rows = min(max(slots // SLOTS_PER_ROW, MIN_ROWS), most_rows or slots)
     packed = [
         [
@@ -118,6 +118,18 @@ def alike(lengths: Int[np.ndarray, "I"], start: int, count: int, batch_tokens: i
         shape = Shape(rows * size, _window(size), rows)
         bins += [Bin(shape, tuple(members[first : first + rows])) for first in range(0, len(members), rows)]
     return bins
+
+
+def shape_for(lengths: Int[np.ndarray, "I"], batch_tokens: int) -> Shape:
+    """One shape for batches of whatever texts.
+
+    Args:
+      lengths: tokens of all texts.
+      batch_tokens: token slots of a batch; more where a text needs them, fewer where all texts need fewer.
+    """
+    longest = int(lengths.max())
+    slots = _round_up(max(min(batch_tokens, int(lengths.sum())), longest), QUERY_BLOCK)
+    return Shape(slots, _window(longest), min(max(slots // SLOTS_PER_ROW, MIN_ROWS), _round_up(len(lengths), MIN_ROWS)))
 
 
 def one_text(length: int) -> Shape:

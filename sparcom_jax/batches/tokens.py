@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Int32, Int64
 
 from sparcom_jax.batches.templates import Template
 from sparcom_jax.errors import InputError, first_of
@@ -85,6 +85,13 @@ class TokenizedSet:
         """The positions of a text whose next token counts: what a loss is summed over."""
         following = np.arange(1, len(self.ids[text]) + 1)
         return (following >= self.first_counted[text]) & (following < self.end_counted[text])
+
+    def of(self, rows: Int64[np.ndarray, "_"]) -> "TokenizedSet":
+        """Some of the texts."""
+        truncated = {place: self.truncated[row] for place, row in enumerate(rows.tolist()) if row in self.truncated}
+        return TokenizedSet(
+            [self.ids[row] for row in rows], self.first_counted[rows], self.end_counted[rows], truncated
+        )
 
     def last(self, window: int) -> "TokenizedSet":
         """The same texts, of which only the last so many counted tokens count; 0 leaves all."""

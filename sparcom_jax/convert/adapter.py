@@ -4,18 +4,22 @@ LoRA (Hu et al. 2022) adds scale B A to a weight [outputs, inputs]; rank-stabili
 alpha / sqrt(r) instead of alpha / r; DoRA (Liu et al. 2024) then gives every row a learnt length.
 """
 
+import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from sparcom_jax.convert.files import open_adapter_files
+from sparcom_jax.convert.names import Source, parameter_sources
 from sparcom_jax.convert.tensors import Derived, Joined, Recipe, Tensors, renamed
 from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.strict_json import loads
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -35,6 +39,14 @@ NAME = re.compile(
 
 MARK = "adapter:"
 """Begins the adapter's names where both are in one place."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of low rank `scale * a @ b` that is added to a stored parameter `[inputs, outputs]`."""
+
+    a: np.ndarray
+    b: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,49 @@ def merged(base: Tensors, adapter: Adapter, tied: bool, rename: Callable[[str], 
     if tied and "model.embed_tokens.weight" in recipes:
         raise InputError(f"{adapter.path}: changes the embedding, which is the output head, too, in this model")
     return Derived(both, recipes, base.names - recipes.keys()), len(recipes)
+
+
+def write_adapter(config: DecoderConfig, products: Mapping[str, Product], alpha: float, base: str, path: Path) -> None:
+    """Writes products as an adapter in PEFT's format.
+
+    Where several parameters share a tensor, their products stand one after another in one of a higher rank, whose alpha
+    is as much higher.
+
+    Args:
+      config: the model.
+      products: by the path of the stored parameter; all have one rank.
+      alpha: lora_alpha: products are multiplied by `alpha / rank`.
+      base: what the base model is called.
+      path: directory to write into, which is there.
+    """
+    sources = parameter_sources(config)
+    modules: dict[str, list[tuple[Source, Product]]] = {}
+    for name, product in products.items():
+        (source,) = sources[name][1]
+        modules.setdefault(source.name.removesuffix(".weight"), []).append((source, product))
+    rank = next(iter(products.values())).a.shape[1]
+    tensors, ranks = {}, {}
+    for module, parts in modules.items():
+        ranks[module] = rank * len(parts)
+        outputs = parts[0][0].shape[0]
+        high = np.zeros((outputs, ranks[module]), np.float32)
+        for number, (source, product) in enumerate(parts):
+            assert (source.transposed, source.axis) == (True, 0)  # as torch's Linear keeps it
+            rows = slice(None) if source.rows is None else source.rows
+            high[rows, number * rank : (number + 1) * rank] = product.b.T
+        prefix = f"base_model.model.{module}"
+        tensors[f"{prefix}.lora_A.weight"] = np.concatenate([product.a.T for _, product in parts]).astype(np.float32)
+        tensors[f"{prefix}.lora_B.weight"] = high
+    other = {module: r for module, r in ranks.items() if r != rank}
+    save_file(tensors, path / WEIGHTS, {"format": "pt"})
+    content = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "r": rank,
+        "lora_alpha": alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+        "init_lora_weights": True, "use_rslora": False, "use_dora": False, "target_modules": list(modules),
+        "rank_pattern": {re.escape(module): r for module, r in other.items()},
+        "alpha_pattern": {re.escape(module): alpha * r / rank for module, r in other.items()},
+    }  # fmt: skip
+    (path / CONFIG).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def _caster(dtype: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,6 +1,7 @@
 """A converted model as a Hugging Face directory again, for whatever loads one."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -78,42 +79,77 @@ def save_tensors(config: DecoderConfig, params: Params, directory: Path, shard_b
       directory: where to; the files are `model.safetensors`, or shards with an index.
       shard_bytes: of the tensors of a file, at most.
     """
-    leaves, stored = [np.asarray(leaf) for leaf in jax.tree.leaves(params)], stored_params(config)
-
-    def parameter(path: str) -> np.ndarray:
-        at = stored[path]
-        return leaves[at.leaf] if at.repeat is None else leaves[at.leaf][at.repeat]
-
-    tensors = hf_tensors(config, parameter)
-    shards = list(_shards(config, leaves[0].dtype.itemsize, shard_bytes))
+    tensors = ParameterTensors(config, parameters_of(config, params), str(jax.tree.leaves(params)[0].dtype))
+    made = tensors.read(tensors.names)
+    shards = list(_shards(tensors, shard_bytes))
     file_of = {}
     with progress("writing", sum(map(len, shards)), "tensors") as bar:
         for number, names in enumerate(shards, 1):
             file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             content = {}
             for name in names:
-                content[name] = next(tensors)[1]
+                content[name] = next(made)[1]
                 file_of[name] = file
                 bar.advance()
             save_file(content, directory / file, METADATA)
     if len(shards) > 1:
-        size = sum(leaf.nbytes for leaf in leaves)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
         index = {"metadata": {"total_size": size}, "weight_map": file_of}
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def hf_tensors(config: DecoderConfig, parameter: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """The tensors of a checkpoint, one by one, as they are written: those of a layer follow each other.
+class ParameterTensors:
+    """The tensors of a checkpoint, made of parameters.
 
-    Args:
-      config: the model.
-      parameter: gives a stored parameter by its path.
+    Attributes:
+      names: their names.
     """
-    for name, parts in _parts(config).items():
-        tensor = np.empty(parts[0][1].shape, parameter(parts[0][0]).dtype)
-        for path, source in parts:
-            source.put(tensor, parameter(path)[source.index])
-        yield name, tensor
+
+    def __init__(self, config: DecoderConfig, parameter: Callable[[str], np.ndarray], dtype: str) -> None:
+        """Makes nothing yet.
+
+        Args:
+          config: the model.
+          parameter: gives a stored parameter by its path.
+          dtype: of all of them.
+        """
+        self._of, self._parameter, self._dtype = _parts(config), parameter, dtype
+        self.names = frozenset(self._of)
+
+    @property
+    def in_order(self) -> list[str]:
+        """Their names in the order in which they are made."""
+        return list(self._of)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return self._of[name][0][1].shape
+
+    def dtype(self, name: str) -> str:
+        """NumPy's name of a tensor's dtype."""
+        del name
+        return self._dtype
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Makes tensors one by one, those of a layer after each other."""
+        wanted = {*names}
+        for name, parts in self._of.items():
+            if name in wanted:
+                tensor = np.empty(self.shape(name), self._dtype)
+                for path, source in parts:
+                    source.put(tensor, self._parameter(path)[source.index])
+                yield name, tensor
+
+
+def parameters_of(config: DecoderConfig, params: Params) -> Callable[[str], np.ndarray]:
+    """Gives the stored parameters of a model by their paths, out of its tree."""
+    leaves, stored = [np.asarray(leaf) for leaf in jax.tree.leaves(params)], stored_params(config)
+
+    def parameter(path: str) -> np.ndarray:
+        at = stored[path]
+        return leaves[at.leaf] if at.repeat is None else leaves[at.leaf][at.repeat]
+
+    return parameter
 
 
 def _parts(config: DecoderConfig) -> dict[str, list[tuple[str, Source]]]:
@@ -125,11 +161,11 @@ def _parts(config: DecoderConfig) -> dict[str, list[tuple[str, Source]]]:
     return found
 
 
-def _shards(config: DecoderConfig, itemsize: int, most: int) -> Iterable[list[str]]:
+def _shards(tensors: ParameterTensors, most: int) -> Iterable[list[str]]:
     names: list[str] = []
     room = most
-    for name, parts in _parts(config).items():
-        size = itemsize * int(np.prod(parts[0][1].shape))
+    for name in tensors.in_order:
+        size = np.dtype(tensors.dtype(name)).itemsize * math.prod(tensors.shape(name))
         if names and size > room:
             yield names
             names, room = [], most

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, open_checkpoint
+from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, Checkpoint, open_checkpoint
 from sparcom_jax.convert.files import INDEX, SINGLE
 from sparcom_jax.convert.hf_config import read_config
 from sparcom_jax.convert.output import require_absent, whole_directory
@@ -209,8 +209,22 @@ def convert(
     output = Path(output).absolute()
     require_absent(output)
     checkpoint = open_checkpoint(locate(str(source)), dtype, Path(adapter).expanduser() if adapter else None)
+    return write_model(checkpoint, output, str(source))
+
+
+def write_model(checkpoint: Checkpoint, output: Path, source: str) -> ModelDir:
+    """Writes a checkpoint as a converted model; the output appears whole or not at all.
+
+    Args:
+      checkpoint: what it is made of.
+      output: directory to make, which is not there.
+      source: what the model is called.
+
+    Raises:
+      InputError: the output cannot be written, or a tensor is at fault.
+    """
     config = checkpoint.config
-    weights = SourceWeights(config, checkpoint.tensors, str(source))
+    weights = SourceWeights(config, checkpoint.tensors, source)
     with whole_directory(output) as partial:
         checkpoint.write_files(partial)
         count = 0
@@ -227,7 +241,7 @@ def convert(
             "parameters": count,
             "architectures": list(checkpoint.hf.architectures),
             "head": config.head,
-            "source": str(source),
+            "source": source,
             "conversion": checkpoint.made,
             "digest": model_digest(config, weights.digest()),
         }

@@ -22,9 +22,9 @@ from sparcom_jax.progress import progress
 from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.store.units import as_units, require_of_run
 from sparcom_jax.units.file import read_safetensors
-from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS, expert_group, model_groups
+from sparcom_jax.units.groups import TARGETS
 from sparcom_jax.units.parameters import ParameterSlice, Role, unit_slices
-from sparcom_jax.units.unit_set import UnitSet
+from sparcom_jax.units.unit_set import UnitSet, require_of_model
 from sparcom_jax.version import VERSION
 
 RECORD = "sparcom_edit.json"
@@ -112,13 +112,7 @@ def _units_of(
         if not Path(units).is_file():
             raise InputError(f"{units}: no such file; without a run, units are a safetensors file of units")
         units = read_safetensors(units)
-    groups = {group.name: group for group in model_groups(opened.config)}
-    if "routed" in groups:
-        groups[EXPERT_GROUP] = expert_group(groups["routed"])
-    for name, group in units.groups.items():
-        if groups.get(name) != group:
-            told = groups[name].to_json() if name in groups else "no such group"
-            raise InputError(f"{source}: {units.title} are of another model: {name} is {group.to_json()}, here {told}")
+    require_of_model(units, opened.config, str(source))
     return units
 
 

@@ -87,7 +87,7 @@ class Placement:
 
     def param_shardings(self, config: DecoderConfig) -> Any:
         """A tree of shardings like the parameters."""
-        specs = _param_specs(config) if self.kind == "mesh" else jax.tree.map(lambda _: P(), abstract_params(config))
+        specs = param_specs(config) if self.kind == "mesh" else jax.tree.map(lambda _: P(), abstract_params(config))
         return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs)
 
     def put(self, tree: Any, specs: Any) -> Any:
@@ -147,9 +147,19 @@ class Placement:
 
         stacked = jax.tree.map(lambda spec: P("data", *spec), out_specs, is_leaf=lambda leaf: isinstance(leaf, P))
         # The specs state which outputs are the same along "model"; the checker cannot see it through scatters.
-        sharded = jax.shard_map(on_each, mesh=self.mesh, in_specs=(_param_specs(config), P("data"), extra_specs),
+        sharded = jax.shard_map(on_each, mesh=self.mesh, in_specs=(param_specs(config), P("data"), extra_specs),
                                 out_specs=stacked, check_vma=False)  # fmt: skip
         return jax.jit(sharded)
+
+    def shard(self, step: Step, in_specs: Any, out_specs: Any) -> Step:
+        """A step on every device, for what is summed over all of them.
+
+        Args:
+          step: function of whatever `in_specs` has, as one device sees it.
+          in_specs: how the arguments lie on the grid, whatever its kind.
+          out_specs: how what it returns lies there.
+        """
+        return jax.shard_map(step, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def make_placement(placement: str, config: DecoderConfig) -> Placement:
@@ -188,7 +198,8 @@ def _grid(devices: Sequence[jax.Device], model: int) -> Mesh:
     return Mesh(np.asarray(devices).reshape(-1, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def _param_specs(config: DecoderConfig) -> Any:
+def param_specs(config: DecoderConfig) -> Any:
+    """How a mesh shards the parameters: a tree of specs like them."""
     # A norm over all heads is sharded as they are; one per head, or of a latent, is the same for all.
     sharded_axis = SHARDED_AXIS | (QK_NORM_SHARDED_AXIS if config.qk_norm == "all" else {})
 

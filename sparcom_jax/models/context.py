@@ -4,7 +4,7 @@ Axis legend: S token slots of a batch, L layers that are compiled as one.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,13 @@ class Compute:
       axis: mesh axis over which heads, neurons and experts are sharded, inside a `jax.shard_map` over it; None on one
         device.
       kernels: the kernels that the device has.
-      recompute: whether a backward pass computes each layer anew, so that it holds what is inside of one at a time.
+      keep: what is kept of each layer for a backward pass, which computes the rest anew: `everything`, the `products`
+        of its projections, or `nothing`.
     """
 
     axis: str | None
     kernels: Kernels
-    recompute: bool = False
+    keep: Literal["everything", "products", "nothing"] = "everything"
 
 
 def default_compute() -> Compute:
@@ -44,13 +45,13 @@ class LayerConstants(NamedTuple):
       sliding_window: a token attends to so many tokens, itself included; None where no layer of the model has a limit.
       rope: which rotary embedding; None where the model has one only.
       state: which state of the cache is this layer's, among those of its kind of mixer.
-      repeat: which of the stacked routed experts are this layer's.
+      repeat: which of the stacked routed experts are this layer's; None where the layer has its own.
     """
 
     sliding_window: Int[Array, "*L"] | None
     rope: Int[Array, "*L"] | None
     state: Int[Array, "*L"]
-    repeat: Int[Array, "*L"]
+    repeat: Int[Array, "*L"] | None
 
 
 class Context(NamedTuple):

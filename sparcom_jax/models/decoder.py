@@ -19,14 +19,20 @@ from sparcom_jax.models.config import DecoderConfig, Experts, Layer
 from sparcom_jax.models.context import Compute, Context, LayerConstants, default_compute, make_context
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite
-from sparcom_jax.models.layers import MLP, Embedding, Norm, Span, finite, squash
+from sparcom_jax.models.layers import MLP, Embedding, Linear, Norm, Span, finite, squash
 from sparcom_jax.models.mixers import Cache, mixer_of
 from sparcom_jax.models.moe import MoE
+from sparcom_jax.models.patches import LayerPatches, Patches, patch
 from sparcom_jax.models.segments import Segment
 from sparcom_jax.models.taps import LayerTaps, Reduce, RoutedTap
 
 Params = dict[str, Any]
 """The decoder's parameters as a plain tree of arrays."""
+KEPT = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+"""What is kept of each layer for a backward pass, by `Compute.keep`."""
 
 
 class Output(NamedTuple):
@@ -104,8 +110,9 @@ class Decoder(nnx.Module):
         )  # fmt: skip
         self.norm = _norm(config)
         if config.head and not config.tied_embeddings:
-            self.head = nnx.Linear(config.width, config.vocab_size, use_bias=False, rngs=rngs)
+            self.head = Linear(config.width, config.vocab_size, bias=False, rngs=rngs)
         self.config = config
+        self.patches: Patches | None = None
 
     def __call__(
         self,
@@ -163,11 +170,13 @@ class Decoder(nnx.Module):
         """Passes consecutive layers; returns the residual stream, and what `Output` has of them."""
         kept: dict[str, list[Any]] = {}
         points = []
-        for segment, blocks in zip(self.config.segments, self.segments, strict=True):
+        for number, (segment, blocks) in enumerate(zip(self.config.segments, self.segments, strict=True)):
             repeats = segment.repeats_within(layers)
             if not repeats:
                 continue
-            (x, cache), found = _run_segment(segment, repeats, blocks, (x, cache), context, edits, reduce)
+            trained = None if self.patches is None else self.patches.of[number]
+            stacked = _Stacked(segment, blocks, trained)
+            (x, cache), found = _run_segment(stacked, repeats, (x, cache), context, edits, reduce)
             sound, statistics = _in_order(found)
             points.append(sound.reshape(-1, sound.shape[-1]))
             for name, tree in statistics.items():
@@ -197,10 +206,17 @@ def _norm(config: DecoderConfig) -> Norm:
     return Norm(config.width, config.norm_epsilon, config.norm)
 
 
+class _Stacked(NamedTuple):
+    """The layers of a segment: a block for each position of its pattern, and what is trained of them, if anything."""
+
+    segment: Segment
+    blocks: Sequence[Block]
+    patches: Sequence[LayerPatches] | None
+
+
 def _run_segment(
-    segment: Segment,
+    stacked: _Stacked,
     repeats: range,
-    blocks: Sequence[Block],
     carry: tuple[Array, Cache | None],
     context: Context,
     edits: Edits,
@@ -210,25 +226,31 @@ def _run_segment(
 
     Returns the carry, and of each position of the pattern the points and what is kept, `[repeats, ...]`.
     """
-    # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights.
-    split = [nnx.split(block, nnx.PathContains("routed"), ...) for block in blocks]
+    segment, blocks, patches = stacked
+    # The routed experts stay in one piece: a scan would copy those of a layer out of it, most of its weights. Not for a
+    # gradient of them, which would be one of that piece in every layer.
+    in_one_piece = nnx.PathContains("routed") if patches is None else nnx.Nothing()
+    split = [nnx.split(block, in_one_piece, ...) for block in blocks]
     layers = [segment.layers(position) for position in range(segment.period)]
     config = blocks[0].config
     inputs = [
-        (params, _edits_of(config, edits, alike), _constants(config, alike))
-        for (_, _, params), alike in zip(split, layers, strict=True)
+        (params, _edits_of(config, edits, alike), _constants(config, alike, in_one_piece=patches is None), of)
+        for (_, _, params), alike, of in zip(split, layers, patches or [{}] * segment.period, strict=True)
     ]
 
     def pattern(carry: tuple[Array, Cache | None], inputs: Any) -> tuple[tuple[Array, Cache | None], Any]:
         x, cache = carry
         found = []
-        for (graph, routed, _), (params, layer_edits, constants) in zip(split, inputs, strict=True):
+        for (graph, routed, _), (params, layer_edits, constants, trained) in zip(split, inputs, strict=True):
             block = nnx.merge(graph, routed, params)
+            patch(block, trained)
             x, taps, sound, cache = block(x, context, constants, layer_edits, cache)
             found.append((sound, {} if reduce is None else reduce(taps)))
         return (x, cache), found
 
-    run = jax.checkpoint(pattern) if context.compute.recompute else pattern
+    run = (
+        pattern if context.compute.keep == "everything" else jax.checkpoint(pattern, policy=KEPT[context.compute.keep])
+    )
     if len(repeats) == 1:
         # No loop: the compiler leaves out what nobody reads, in a capture most of the last layer's MLP.
         carry, found = run(carry, jax.tree.map(lambda leaf: leaf[repeats[0]], inputs))
@@ -265,7 +287,7 @@ def _edits_of(config: DecoderConfig, edits: Edits, layers: range) -> Edits:
     return edits.of(routed=routed).rows(slice(first, first + step * len(layers), step))
 
 
-def _constants(config: DecoderConfig, layers: range) -> LayerConstants:
+def _constants(config: DecoderConfig, layers: range, *, in_one_piece: bool) -> LayerConstants:
     mixers = [config.layers[layer].mixer for layer in layers]
     everything = np.iinfo(np.int32).max
     windows = np.asarray([mixer.sliding_window or everything for mixer in mixers], np.int32)
@@ -276,7 +298,7 @@ def _constants(config: DecoderConfig, layers: range) -> LayerConstants:
         jnp.asarray(windows) if any(layer.mixer.sliding_window for layer in config.layers) else None,
         jnp.asarray(ropes) if len(config.ropes) > 1 else None,
         jnp.asarray([states.index(layer) for layer in layers], jnp.int32),
-        jnp.arange(len(layers), dtype=jnp.int32),
+        jnp.arange(len(layers), dtype=jnp.int32) if in_one_piece else None,
     )
 
 
@@ -299,14 +321,18 @@ def abstract_params(config: DecoderConfig) -> Params:
     return nnx.to_pure_dict(_skeleton(config)[1])
 
 
-def bind(config: DecoderConfig, params: Params) -> Decoder:
+def bind(config: DecoderConfig, params: Params, patches: Patches | None = None) -> Decoder:
     """Puts parameters into the decoder; meant to be called inside a jitted function.
 
     Args:
       config: the model.
       params: a tree like `abstract_params(config)`, with arrays as leaves.
+      patches: what stands in the place of parts of them while these are trained; empty ones where it is the parameters
+        themselves that a gradient is taken of.
     """
     graph, skeleton = _skeleton(config)
     state = jax.tree.map(lambda leaf: leaf, skeleton)
     nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
+    decoder: Decoder = nnx.merge(graph, state)
+    decoder.patches = patches
+    return decoder

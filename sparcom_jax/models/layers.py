@@ -23,7 +23,42 @@ ACTIVATIONS = {
 }
 
 
-def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Float[Array, "S D"]:
+class Linear(nnx.Linear):
+    """A projection, to which a product of low rank may be added while it is trained so."""
+
+    low_rank: "LowRank | None" = None
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs) -> None:
+        super().__init__(inputs, outputs, use_bias=bias, rngs=rngs)
+
+    def add(self, a: Float[Array, "A r"], b: Float[Array, "r B"], scale: float) -> None:
+        """Adds `scale * a @ b` to the kernel, without making that."""
+        self.low_rank = LowRank(a, b, scale)
+
+    def product(self, x: Float[Array, "*S A"]) -> Float[Array, "*S B"]:
+        """The projection without its bias."""
+        y = x @ self.kernel[...]
+        return y if self.low_rank is None else y + self.low_rank(x)
+
+    def __call__(self, x: Float[Array, "*S A"]) -> Float[Array, "*S B"]:  # type: ignore[override]
+        """The projection."""
+        y = super().__call__(x)
+        return y if self.low_rank is None else y + self.low_rank(x)
+
+
+class LowRank(nnx.Module):
+    """`scale * x @ a @ b`."""
+
+    def __init__(self, a: Float[Array, "A r"], b: Float[Array, "r B"], scale: float) -> None:
+        self.a, self.b, self.scale = nnx.Param(a), nnx.Param(b), scale
+
+    def __call__(self, x: Float[Array, "*S A"]) -> Float[Array, "*S B"]:
+        """Applies it, in the dtype of x."""
+        low = x @ self.a[...].astype(x.dtype)
+        return (low @ self.b[...].astype(x.dtype)) * jnp.asarray(self.scale, x.dtype)
+
+
+def summed(linear: Linear, x: Float[Array, "S A"], axis: str | None) -> Float[Array, "S D"]:
     """Applies a projection whose inputs are sharded over a mesh axis: the parts are summed, then the bias is added.
 
     Args:
@@ -33,7 +68,7 @@ def summed(linear: nnx.Linear, x: Float[Array, "S A"], axis: str | None) -> Floa
     """
     if axis is None:
         return linear(x)
-    y = sum_over(x @ linear.kernel[...], axis)
+    y = sum_over(linear.product(x), axis)
     return y if linear.bias is None else y + linear.bias[...]
 
 
@@ -132,10 +167,10 @@ class MLP(nnx.Module):
     def __init__(
         self, width: int, neurons: int, activation: Activation, rngs: nnx.Rngs, *, bias: bool, gated: bool
     ) -> None:
-        self.gate = nnx.Linear(width, neurons, use_bias=bias, rngs=rngs)
+        self.gate = Linear(width, neurons, bias=bias, rngs=rngs)
         if gated:
-            self.up = nnx.Linear(width, neurons, use_bias=bias, rngs=rngs)
-        self.down = nnx.Linear(neurons, width, use_bias=bias, rngs=rngs)
+            self.up = Linear(width, neurons, bias=bias, rngs=rngs)
+        self.down = Linear(neurons, width, bias=bias, rngs=rngs)
         self.activation = activation
         self.gated = gated
 

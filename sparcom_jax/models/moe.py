@@ -15,7 +15,7 @@ from sparcom_jax.models.context import Context
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.kernels.choice import ExpertsKernel
 from sparcom_jax.models.kernels.experts import ExpertMLPs, arrange, run_experts
-from sparcom_jax.models.layers import ACTIVATIONS, MLP
+from sparcom_jax.models.layers import ACTIVATIONS, MLP, Linear
 from sparcom_jax.models.routing import Dispatch, route
 from sparcom_jax.models.taps import LayerTaps, RoutedTap
 
@@ -79,12 +79,12 @@ class MoE(nnx.Module):
     """Routed experts, and a shared expert where the model has one, behind a sigmoid gate (Qwen2-MoE) or not."""
 
     def __init__(self, config: DecoderConfig, experts: Experts, rngs: nnx.Rngs) -> None:
-        self.router = nnx.Linear(config.width, experts.count, use_bias=experts.bias, rngs=rngs)
+        self.router = Linear(config.width, experts.count, bias=experts.bias, rngs=rngs)
         self.routed = RoutedExperts(config.width, experts, config.activation, rngs)
         if experts.shared_width:
             self.shared = MLP(config.width, experts.shared_width, config.activation, rngs, bias=False, gated=True)
         if experts.shared_gated:
-            self.shared_gate = nnx.Linear(config.width, 1, use_bias=False, rngs=rngs)
+            self.shared_gate = Linear(config.width, 1, bias=False, rngs=rngs)
         self.experts = experts
 
     def __call__(

@@ -51,6 +51,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "run": str, "model": {"family": str}, "units": UNITS, "settings": dict, "categories": [str], "asked": [int],
         "held_out": int, "targets": [str],
     },
+    "finetune": {
+        "model": {"family": str, "path": str, "digest": str, "parameters": int}, "instructions": {"source": str},
+        "train": {"kind": str, "parameters": int}, "settings": dict, "categories": [str], "learnt": [int],
+        "steps": int, "of_steps": int, "kept": int, "bytes": {"*": int}, "tokens_per_second": NUMBER, "held_out": int,
+    },
     "align": {
         "run": str, "model": {"family": str}, "attribution": SET | {"method": str}, "settings": dict,
         "categories": [str], "instructions": [int],
@@ -129,6 +134,7 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
                     inner = values[field] if shape is MATRIX else ()
                     by_category[f"targets: {where}: {field}"] = [values[field], *inner]
     by_category |= {"asked": [summary["asked"]]} if kind == "answer" else {}
+    by_category |= {"learnt": [summary["learnt"]]} if kind == "finetune" else {}
     for card in summary["cards"] if kind == "explore" else ():
         by_category[f"cards: {card['unit']}: frequency"] = [list(card["frequency"])]
     for field, lists in by_category.items():

@@ -7,6 +7,7 @@ from sparcom_jax.results.columns import category as _category
 from sparcom_jax.results.columns import number as _number
 from sparcom_jax.results.columns import table as _table
 from sparcom_jax.results.columns import text as _text
+from sparcom_jax.results.tuning import TUNING_TABLES
 
 _GROUP = _text("group", "kind of units")
 _CATEGORY = _category("category", "the category")
@@ -374,5 +375,6 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "answer": ANSWER_TABLES,
     "align": (ALIGNMENT,),
     "explore": (CARD_UNITS, CARD_CATEGORIES),
+    "finetune": TUNING_TABLES,
 }
 """By kind of results, in the order of the report: its tables, in order."""

@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.strict_json import require_plain
 from sparcom_jax.units.bits import pack
-from sparcom_jax.units.groups import Group
+from sparcom_jax.units.groups import EXPERT_GROUP, Group, expert_group, model_groups
 from sparcom_jax.units.table import show_units, units_table
 
 if TYPE_CHECKING:
@@ -141,6 +142,26 @@ class UnitSet:
         """
         if empty := [name for name, n in zip(self.categories, self.counts(groups), strict=True) if not n]:
             raise InputError(f"{lacks} of {first_of(empty)}{advice}")
+
+
+def require_of_model(units: UnitSet, config: DecoderConfig, where: str) -> None:
+    """Refuses units that a model does not have.
+
+    Args:
+      units: the units.
+      config: the model.
+      where: what it is called.
+
+    Raises:
+      InputError: they are of another model.
+    """
+    groups = {group.name: group for group in model_groups(config)}
+    if "routed" in groups:
+        groups[EXPERT_GROUP] = expert_group(groups["routed"])
+    for name, group in units.groups.items():
+        if groups.get(name) != group:
+            told = groups[name].to_json() if name in groups else "no such group"
+            raise InputError(f"{where}: {units.title} are of another model: {name} is {group.to_json()}, here {told}")
 
 
 def _require_origin(origin: Mapping[str, Any], where: str) -> None:

@@ -263,7 +263,7 @@ def test_layers_that_are_computed_anew_need_less_memory_and_say_the_same(llama: 
     params, batch = llama.restore(jax.sharding.SingleDeviceSharding(jax.devices()[0]), "float32"), batch_of()
 
     def compiled(recompute: bool) -> Any:
-        compute = Compute(None, default_kernels(), recompute)
+        compute = Compute(None, default_kernels(), "nothing" if recompute else "everything")
 
         def total(scale: jax.Array) -> jax.Array:
             edits = Edits(mlp=NeuronEdit(scale))

@@ -13,7 +13,7 @@ from sparcom_jax.models.config import DecoderConfig, Mixer
 from sparcom_jax.models.context import Context, LayerConstants
 from sparcom_jax.models.kernels.attention import cached_attention, packed_attention
 from sparcom_jax.models.kernels.packed import Packed, Scoring
-from sparcom_jax.models.layers import Norm, summed
+from sparcom_jax.models.layers import Linear, Norm, summed
 from sparcom_jax.models.mixers.key_values import KeyValues
 from sparcom_jax.models.rope import Rotary, rotate
 
@@ -23,10 +23,10 @@ class Attention(nnx.Module):
 
     def __init__(self, config: DecoderConfig, mixer: Mixer, rngs: nnx.Rngs) -> None:
         queries, keys = config.heads * config.head_size, config.kv_heads * config.head_size
-        self.q = nnx.Linear(config.width, queries, use_bias=config.qkv_bias, rngs=rngs)
-        self.k = nnx.Linear(config.width, keys, use_bias=config.qkv_bias, rngs=rngs)
-        self.v = nnx.Linear(config.width, keys, use_bias=config.qkv_bias, rngs=rngs)
-        self.o = nnx.Linear(queries, config.width, use_bias=config.output_bias, rngs=rngs)
+        self.q = Linear(config.width, queries, bias=config.qkv_bias, rngs=rngs)
+        self.k = Linear(config.width, keys, bias=config.qkv_bias, rngs=rngs)
+        self.v = Linear(config.width, keys, bias=config.qkv_bias, rngs=rngs)
+        self.o = Linear(queries, config.width, bias=config.output_bias, rngs=rngs)
         if config.qk_norm != "none":
             sizes = (queries, keys) if config.qk_norm == "all" else (config.head_size, config.head_size)
             self.q_norm, self.k_norm = (Norm(size, config.norm_epsilon, config.norm) for size in sizes)

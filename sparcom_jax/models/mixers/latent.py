@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from sparcom_jax.models.collectives import replicated_input
 from sparcom_jax.models.config import DecoderConfig, Latent, Mixer
-from sparcom_jax.models.layers import Norm
+from sparcom_jax.models.layers import Linear, Norm
 from sparcom_jax.models.mixers.attention import Attention
 from sparcom_jax.models.mixers.key_values import KeyValues
 from sparcom_jax.models.rope import Rotary, neighbours_to_halves, rotate
@@ -25,16 +25,16 @@ class LatentAttention(Attention):
         turned = config.head_size - latent.plain_size
         queries = config.heads * config.head_size
         if latent.query_rank:
-            self.q_a = nnx.Linear(config.width, latent.query_rank, use_bias=config.qkv_bias, rngs=rngs)
+            self.q_a = Linear(config.width, latent.query_rank, bias=config.qkv_bias, rngs=rngs)
             self.q_norm = Norm(latent.query_rank, LATENT_EPSILON, config.norm)
-            self.q_b = nnx.Linear(latent.query_rank, queries, use_bias=False, rngs=rngs)
+            self.q_b = Linear(latent.query_rank, queries, bias=False, rngs=rngs)
         else:
-            self.q = nnx.Linear(config.width, queries, use_bias=False, rngs=rngs)
-        self.kv_a = nnx.Linear(config.width, latent.rank + turned, use_bias=config.qkv_bias, rngs=rngs)
+            self.q = Linear(config.width, queries, bias=False, rngs=rngs)
+        self.kv_a = Linear(config.width, latent.rank + turned, bias=config.qkv_bias, rngs=rngs)
         self.kv_norm = Norm(latent.rank, LATENT_EPSILON, config.norm)
         keys_and_values = config.heads * (latent.plain_size + latent.value_size)
-        self.kv = nnx.Linear(latent.rank, keys_and_values, use_bias=False, rngs=rngs)
-        self.o = nnx.Linear(config.heads * latent.value_size, config.width, use_bias=config.output_bias, rngs=rngs)
+        self.kv = Linear(latent.rank, keys_and_values, bias=False, rngs=rngs)
+        self.o = Linear(config.heads * latent.value_size, config.width, bias=config.output_bias, rngs=rngs)
         self.config = config
         self.latent = latent
 
