@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32
 
-from sparcom_jax.causal.likelihood import next_token_nll
 from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
 from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.edits import Edits, NeuronEdit
 from sparcom_jax.models.faults import all_finite, first_fault
+from sparcom_jax.models.loss import next_token_nll
 from sparcom_jax.units.groups import EXPERT_GROUP, model_groups
 
 Values = dict[str, Float32[Array, "L R *units"]]

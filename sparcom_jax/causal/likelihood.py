@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, Float64, Int
+from jaxtyping import Array, Float, Float64, Int
 
 from sparcom_jax.batches.packing import Feed, Variants, feeds, make_plan
 from sparcom_jax.batches.tokens import TokenizedSet
@@ -21,15 +21,13 @@ from sparcom_jax.engine.placement import EDIT_SPECS, Placement, Step
 from sparcom_jax.engine.sweep import finite_sweep
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.config import DecoderConfig
-from sparcom_jax.models.decoder import Decoder, Params, bind
+from sparcom_jax.models.decoder import Params, bind
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite, first_fault
-from sparcom_jax.models.layers import Span
+from sparcom_jax.models.loss import next_token_nll
 from sparcom_jax.progress import progress
 
 UNTOUCHED = " with nothing switched off"
-WORDS = 4096
-"""Words whose logits are there at a time: those of a whole vocabulary would be written to memory and read again."""
 
 
 class Likelihood:
@@ -143,50 +141,3 @@ def likelihood_step(config: DecoderConfig, shape: Shape, placement: Placement, s
         return jax.ops.segment_sum(nll, batch.row, shape.rows, indices_are_sorted=True), fault
 
     return placement.compile(step, config, EDIT_SPECS, (P(), P()))
-
-
-def next_token_nll(
-    decoder: Decoder, hidden: Float[Array, "S D"], target: Int[Array, "S"], scored: Bool[Array, "S"]
-) -> Float[Array, "S"]:
-    """Negative log likelihood of the target of each slot that is scored; 0 at others.
-
-    Logits of a large vocabulary cost as much as the model. Slots that are scored come first, and what is beyond them is
-    left out, but for the few that fill up one of the sizes that are compiled. Of the vocabulary, `WORDS` are computed
-    at a time, with the sum so far (an online softmax, Milakov and Gimelshein 2018).
-    """
-    order = jnp.argsort(~scored, stable=True)
-    states, targets, wanted = hidden[order], target[order], scored[order]
-    vocabulary = decoder.config.vocab_size
-    size = min(WORDS, vocabulary)
-
-    def computed(slots: int) -> Float[Array, "S"]:
-        @jax.checkpoint  # a gradient would keep all logits
-        def add(found: tuple[Array, Array, Array], first: Int[Array, ""]) -> tuple[tuple[Array, Array, Array], None]:
-            most, total, chosen = found
-            start = jnp.minimum(first, vocabulary - size)
-            logits = decoder.logits(states[:slots], Span(start, size)).astype(jnp.float32)
-            at = targets[:slots] - start
-            here = jnp.take_along_axis(logits, jnp.clip(at, 0, size - 1)[:, None], axis=1)[:, 0]
-            chosen = jnp.where((at >= 0) & (at < size), here, chosen)
-            if vocabulary % size:  # the last words overlap with those before
-                logits = jnp.where(start + jnp.arange(size) >= first, logits, -jnp.inf)
-            above = jax.lax.stop_gradient(jnp.maximum(most, logits.max(axis=1)))
-            total = total * jnp.exp(most - above) + jnp.exp(logits - above[:, None]).sum(axis=1)
-            return (above, total, chosen), None
-
-        none = jnp.full(slots, -jnp.inf), jnp.zeros(slots), jnp.zeros(slots)
-        (most, total, chosen), _ = jax.lax.scan(add, none, jnp.arange(0, vocabulary, size))
-        nll = jnp.where(wanted[:slots], most + jnp.log(total) - chosen, 0.0)
-        return jnp.zeros(len(wanted)).at[:slots].set(nll)
-
-    sizes = _sizes(len(wanted))
-    number = jnp.searchsorted(jnp.asarray([0, *sizes]), jnp.sum(wanted))
-    nothing = partial(jnp.zeros, len(wanted))
-    found = jax.lax.switch(number, [nothing, *(partial(computed, slots) for slots in sizes)])
-    return jnp.zeros(len(wanted)).at[order].set(found)
-
-
-def _sizes(slots: int) -> list[int]:
-    """How many slots may be scored at once: finer where they are few, as those of responses are."""
-    fine, coarse = slots // 16, slots // 4
-    return [*range(fine, slots // 2, fine), *range(slots // 2, slots + 1, coarse)]

@@ -19,7 +19,7 @@ from sparcom_jax.models.config import DecoderConfig, Experts, Layer
 from sparcom_jax.models.context import Compute, Context, LayerConstants, default_compute, make_context
 from sparcom_jax.models.edits import Edits
 from sparcom_jax.models.faults import all_finite
-from sparcom_jax.models.layers import MLP, Embedding, Linear, Norm, Span, finite, squash
+from sparcom_jax.models.layers import MLP, Embedding, Linear, Norm, finite, squash
 from sparcom_jax.models.mixers import Cache, mixer_of
 from sparcom_jax.models.moe import MoE
 from sparcom_jax.models.patches import LayerPatches, Patches, patch
@@ -190,15 +190,9 @@ class Decoder(nnx.Module):
         graph, params = nnx.split(self.segments[segment][position])
         return nnx.merge(graph, jax.tree.map(lambda leaf: leaf[repeat], params))
 
-    def logits(self, hidden: Float[Array, "*S D"], words: Span | None = None) -> Float[Array, "*S V"]:
-        """Logits of the next token, read off the output of the final norm, of all words or of some."""
-        if self.config.tied_embeddings:
-            logits = self.embed.attend(hidden, words)
-        elif words is None:
-            logits = self.head(hidden)
-        else:
-            kernel = jax.lax.dynamic_slice_in_dim(self.head.kernel[...], words.start, words.size, axis=1)
-            logits = hidden @ kernel
+    def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Logits of the next token, read off the output of the final norm."""
+        logits = self.embed.attend(hidden) if self.config.tied_embeddings else self.head(hidden)
         return squash(logits, self.config.logit_cap)
 
 

@@ -3,8 +3,6 @@
 Axis legend: S token slots of a batch, D model width, V vocabulary, F neurons, A inputs of a projection.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -85,18 +83,6 @@ def finite(x: Float[Array, "S D"]) -> Bool[Array, "S"]:
     return jnp.isfinite(mean_square(x))
 
 
-class Span(NamedTuple):
-    """Words that follow each other in the vocabulary.
-
-    Attributes:
-      start: the first one, which need not be known to the compiler.
-      size: how many.
-    """
-
-    start: Int[Array, ""]
-    size: int
-
-
 class Embedding(nnx.Module):
     """Vectors of tokens, in the dtype of the parameters (flax's own layer would turn them into float32)."""
 
@@ -108,12 +94,9 @@ class Embedding(nnx.Module):
         """Looks tokens up."""
         return jnp.take(self.embedding[...], token, axis=0)
 
-    def attend(self, hidden: Float[Array, "*S D"], words: Span | None = None) -> Float[Array, "*S V"]:
-        """Logits of a model whose output head is the embedding, of all words or of some."""
-        vectors = self.embedding[...]
-        if words is not None:
-            vectors = jax.lax.dynamic_slice_in_dim(vectors, words.start, words.size, axis=0)
-        return jnp.einsum("...D,VD->...V", hidden, vectors)
+    def attend(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Logits of a model whose output head is the embedding."""
+        return jnp.einsum("...D,VD->...V", hidden, self.embedding[...])
 
 
 class Norm(nnx.Module):

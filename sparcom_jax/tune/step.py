@@ -15,11 +15,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from sparcom_jax.causal.likelihood import next_token_nll
 from sparcom_jax.engine.placement import Placement, param_specs
 from sparcom_jax.models.batch import Batch, Shape
 from sparcom_jax.models.decoder import bind
 from sparcom_jax.models.faults import all_finite, first_fault
+from sparcom_jax.models.loss import next_token_nll
 from sparcom_jax.tune.settings import TuneSettings
 from sparcom_jax.tune.trained import Trained, Values, global_norm
 

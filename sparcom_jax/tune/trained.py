@@ -112,14 +112,13 @@ class Trained:
         """How a mesh shards the values: as their parameters are, but for the axes that rows are counted along."""
         return {path: self._specs(part, placement) for path, part in self.parts.items()}
 
-    def begin(self, params: Params, seed: int) -> Values:
+    def begin(self, leaves: list[Array], seed: int) -> Values:
         """The values before the first step, in float32.
 
         Args:
-          params: the model's.
+          leaves: the model's parameters.
           seed: of what LoRA begins with: `a` uniform in +-1 / sqrt(inputs) as PEFT has it, `b` 0.
         """
-        leaves = jax.tree.leaves(params)
         values: Values = {}
         for number, (path, part) in enumerate(self.parts.items()):
             leaf = leaves[part.leaf]

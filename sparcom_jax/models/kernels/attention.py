@@ -5,12 +5,12 @@ O size of a value, Q query slots of an attention block, W key slots that a block
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from sparcom_jax.models.kernels.choice import AttentionKernel
 from sparcom_jax.models.kernels.flash import flash_attention
@@ -108,56 +108,170 @@ def _flash_backward(window: int, cap: float, inputs: tuple[Any, ...], mixed: Arr
 _flash.defvjp(_flash_forward, _flash_backward)
 
 
-def _in_windows(packed: Packed, scoring: Scoring, window: int, kernel: AttentionKernel) -> Float[Array, "S N O"]:
-    """Attention by blocks of Q queries.
+class _Windows(NamedTuple):
+    """What blocks of Q queries read: heads lead, so that each block's operands are slices.
 
-    A block sees the W key slots that end with its own last one, and the mask cuts texts apart. With W = `window` these
-    hold every key of a text of at most `longest_text(window)` tokens; with `own_window` each block takes the smallest W
-    that holds the keys of its own texts.
+    A block sees the W key slots that end with its own last one, and the mask cuts texts apart. Before the first slot
+    are zeros, which make all blocks alike.
+
+    Attributes:
+      q: `[G, heads per group, S, H]`.
+      k: `[G, before + S, H]`.
+      v: `[G, before + S, O]`.
+      row: the text of each query.
+      key_row: of each key.
+      near: whether a key of the window is as near as the query may look.
+      nothing: the sinks by group, or None.
     """
-    q, k, v, row, position = packed
-    sliding_window, cap, sinks = scoring
+
+    q: Array
+    k: Array
+    v: Array
+    row: Int[Array, "S"]
+    key_row: Int[Array, "_"]
+    near: Bool[Array, "Q W"]
+    nothing: Array | None
+
+    @property
+    def block(self) -> int:
+        """Q."""
+        return int(self.near.shape[0])
+
+    @property
+    def window(self) -> int:
+        """W."""
+        return int(self.near.shape[1])
+
+    def queries(self, start: Int[Array, ""]) -> Array:
+        """The queries of a block."""
+        return jax.lax.dynamic_slice_in_dim(self.q, start, self.block, 2)
+
+    def keys(self, start: Int[Array, ""], seen: int) -> tuple[Array, Array]:
+        """The last keys and values of its window."""
+        first = start + self.window - seen
+        k, v = (jax.lax.dynamic_slice_in_dim(one, first, seen, 1) for one in (self.k, self.v))
+        return k, v
+
+    def visible(self, start: Int[Array, ""], seen: int) -> Bool[Array, "Q seen"]:
+        """Which of these each query attends to."""
+        hidden = self.window - seen
+        own = jax.lax.dynamic_slice_in_dim(self.row, start, self.block)
+        others = jax.lax.dynamic_slice_in_dim(self.key_row, start + hidden, seen)
+        return (own[:, None] == others[None, :]) & self.near[:, hidden:]
+
+
+def _windows(packed: Packed, scoring: Scoring, window: int) -> _Windows:
+    q, k, v, row, _ = packed
     slots, heads, head_size = q.shape
     groups = k.shape[1]
     block = query_block(window)
     window = min(window, slots)
     before = window - block
-    # Heads lead, so that each block's operands are slices; zeros before the first slot make all blocks alike.
-    q = jnp.moveaxis(q, 0, 1).reshape(groups, heads // groups, slots, head_size)
-    k = jnp.pad(jnp.moveaxis(k, 0, 1), ((0, 0), (before, 0), (0, 0)))
-    v = jnp.pad(jnp.moveaxis(v, 0, 1), ((0, 0), (before, 0), (0, 0)))
-    key_row = jnp.pad(row, (before, 0), constant_values=-1)
     distance = before + np.arange(block)[:, None] - np.arange(window)[None, :]
-    visible = distance >= 0 if sliding_window is None else (distance >= 0) & (distance < sliding_window)
-    nothing = None if sinks is None else sinks.astype(jnp.float32).reshape(groups, -1, 1, 1)
+    limit = scoring.sliding_window
+    near = jnp.asarray(distance >= 0) if limit is None else (distance >= 0) & (distance < limit)
+    return _Windows(
+        jnp.moveaxis(q, 0, 1).reshape(groups, heads // groups, slots, head_size),
+        jnp.pad(jnp.moveaxis(k, 0, 1), ((0, 0), (before, 0), (0, 0))),
+        jnp.pad(jnp.moveaxis(v, 0, 1), ((0, 0), (before, 0), (0, 0))),
+        row,
+        jnp.pad(row, (before, 0), constant_values=-1),
+        near,
+        None if scoring.sinks is None else scoring.sinks.astype(jnp.float32).reshape(groups, -1, 1, 1),
+    )
 
-    def attend(start: Int[Array, ""], seen: int) -> Float[Array, "G heads_per_group Q O"]:
-        hidden = window - seen
 
-        def keys(x: Array, axis: int) -> Array:
-            return jax.lax.dynamic_slice_in_dim(x, start + hidden, seen, axis)
+def _attend(
+    q: Float[Array, "G M Q H"],
+    k: Float[Array, "G W H"],
+    v: Float[Array, "G W O"],
+    nothing: Float32[Array, "G M 1 1"] | None,
+    visible: Bool[Array, "Q W"],
+    cap: float,
+) -> Float[Array, "G M Q O"]:
+    score = jnp.einsum("GMQH,GWH->GMQW", q, k, preferred_element_type=jnp.float32)
+    weight, total = _weigh(jnp.where(visible, squash(score, cap), -jnp.inf), nothing)
+    return jnp.einsum("GMQW,GWO->GMQO", weight.astype(v.dtype), v) / total.astype(v.dtype)
 
-        same_text = jax.lax.dynamic_slice_in_dim(row, start, block)[:, None] == keys(key_row, 0)[None, :]
-        queries = jax.lax.dynamic_slice_in_dim(q, start, block, 2)
-        score = jnp.einsum("GMQH,GWH->GMQW", queries, keys(k, 1), preferred_element_type=jnp.float32)
-        score = jnp.where(same_text & visible[:, hidden:], squash(score, cap), -jnp.inf)
-        weight, total = _weigh(score, nothing)
-        mixed = jnp.einsum("GMQW,GWO->GMQO", weight.astype(v.dtype), keys(v, 1))
-        return mixed / total.astype(v.dtype)
 
-    starts = jnp.arange(0, slots, block)
-    # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
+def _in_windows(packed: Packed, scoring: Scoring, window: int, kernel: AttentionKernel) -> Float[Array, "S N O"]:
+    """Attention by blocks of Q queries.
+
+    With W = `window` the keys of a block hold every one of a text of at most `longest_text(window)` tokens; with
+    `own_window` each block takes the smallest W that holds the keys of its own texts.
+    """
+    read = _windows(packed, scoring, window)
+    slots = len(packed.row)
+    starts = jnp.arange(0, slots, read.block)
     if kernel == "own_window":
         # Measured: 0.6 times the keys of windows as wide as the longest text of each batch needs, and one shape, not 4.
-        sizes = _sizes(block, window)
-        back = position[::block]
-        back = back if sliding_window is None else jnp.minimum(back, sliding_window - 1)
-        size = jnp.searchsorted(jnp.asarray(sizes), block + back)
-        branches = [partial(attend, seen=seen) for seen in sizes]
-        blocks = jax.lax.map(jax.checkpoint(lambda one: jax.lax.switch(one[0], branches, one[1])), (size, starts))
+        back = packed.position[:: read.block]
+        back = back if scoring.sliding_window is None else jnp.minimum(back, scoring.sliding_window - 1)
+        size = jnp.searchsorted(jnp.asarray(_sizes(read.block, read.window)), read.block + back)
+        blocks = _own_windows(read, size, starts, scoring.cap)
     else:
-        blocks = jax.vmap(jax.checkpoint(partial(attend, seen=window)))(starts)
-    return jnp.moveaxis(blocks, 3, 1).reshape(slots, heads, v.shape[-1])
+
+        def attend(start: Int[Array, ""]) -> Array:
+            keys, visible = read.keys(start, read.window), read.visible(start, read.window)
+            return _attend(read.queries(start), *keys, read.nothing, visible, scoring.cap)
+
+        # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
+        blocks = jax.vmap(jax.checkpoint(attend))(starts)
+    return jnp.moveaxis(blocks, 3, 1).reshape(slots, -1, packed.v.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _own_windows(
+    read: _Windows, size: Int[Array, "blocks"], starts: Int[Array, "blocks"], cap: float
+) -> Float[Array, "blocks G M Q O"]:
+    """Attention of every block over as many keys as its size says."""
+
+    def attend(start: Int[Array, ""], seen: int) -> Array:
+        return _attend(read.queries(start), *read.keys(start, seen), read.nothing, read.visible(start, seen), cap)
+
+    branches = [partial(attend, seen=seen) for seen in _sizes(read.block, read.window)]
+    return jax.lax.map(lambda one: jax.lax.switch(one[0], branches, one[1]), (size, starts))
+
+
+def _own_windows_forward(*inputs: Any) -> tuple[Array, tuple[Any, ...]]:
+    return _own_windows(*inputs), inputs[:3]
+
+
+def _own_windows_backward(cap: float, inputs: tuple[Any, ...], mixed: Array) -> tuple[Any, ...]:
+    """Block by block, each anew: the gradients of its keys are added where these lie.
+
+    Autodiff of the map would add up gradients of all keys in every block.
+    """
+    read, size, starts = inputs
+
+    def backward(start: Int[Array, ""], of_mixed: Array, seen: int) -> tuple[Array | None, ...]:
+        given = (read.queries(start), *read.keys(start, seen), read.nothing)
+        visible = read.visible(start, seen)
+        of_q, of_k, of_v, of_nothing = jax.vjp(lambda *one: _attend(*one, visible, cap), *given)[1](of_mixed)
+        padding = ((0, 0), (read.window - seen, 0), (0, 0))
+        return of_q, jnp.pad(of_k, padding), jnp.pad(of_v, padding), of_nothing
+
+    branches = [partial(backward, seen=seen) for seen in _sizes(read.block, read.window)]
+
+    def add(sums: tuple[Any, ...], one: tuple[Array, ...]) -> tuple[tuple[Any, ...], Array]:
+        number, start, of_mixed = one
+        of_q, of_k, of_v, of_nothing = jax.lax.switch(number, branches, start, of_mixed)
+        of_keys = [
+            jax.lax.dynamic_update_slice_in_dim(
+                total, jax.lax.dynamic_slice_in_dim(total, start, read.window, 1) + part, start, 1
+            )
+            for total, part in zip(sums[:2], (of_k, of_v), strict=True)
+        ]
+        return (*of_keys, None if of_nothing is None else sums[2] + of_nothing), of_q
+
+    none = None if read.nothing is None else jnp.zeros_like(read.nothing)
+    zeros = (jnp.zeros_like(read.k), jnp.zeros_like(read.v), none)
+    (of_k, of_v, of_nothing), of_q = jax.lax.scan(add, zeros, (size, starts, mixed))
+    of_q = jnp.moveaxis(of_q, 0, 2).reshape(read.q.shape)
+    return _Windows(of_q, of_k, of_v, None, None, None, of_nothing), None, None  # type: ignore[arg-type]
+
+
+_own_windows.defvjp(_own_windows_forward, _own_windows_backward)
 
 
 def cached_attention(
