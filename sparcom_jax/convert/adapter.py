@@ -185,7 +185,9 @@ def write_adapter(config: DecoderConfig, products: Mapping[str, Product], alpha:
             rows = slice(None) if source.rows is None else source.rows
             high[rows, number * rank : (number + 1) * rank] = product.b.T
         prefix = f"base_model.model.{module}"
-        tensors[f"{prefix}.lora_A.weight"] = np.concatenate([product.a.T for _, product in parts]).astype(np.float32)
+        low = np.concatenate([product.a.T for _, product in parts])
+        # Contiguous, because safetensors writes the memory as it lies.
+        tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(low, np.float32)
         tensors[f"{prefix}.lora_B.weight"] = high
     other = {module: r for module, r in ranks.items() if r != rank}
     save_file(tensors, path / WEIGHTS, {"format": "pt"})

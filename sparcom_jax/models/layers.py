@@ -38,7 +38,7 @@ class Linear(nnx.Linear):
         y = x @ self.kernel[...]
         return y if self.low_rank is None else y + self.low_rank(x)
 
-    def __call__(self, x: Float[Array, "*S A"]) -> Float[Array, "*S B"]:  # type: ignore[override]
+    def __call__(self, x: Float[Array, "*S A"]) -> Float[Array, "*S B"]:
         """The projection."""
         y = super().__call__(x)
         return y if self.low_rank is None else y + self.low_rank(x)

@@ -43,6 +43,8 @@ def chosen_by(side: Mapping[str, Any]) -> dict[str, Any]:
       side: as for `of_run`.
     """
     made, kind = made_of(side), kind_made_of(side)
+    if kind == "train":
+        return {}
     if kind == "units":
         return overrides("select", {**made, "half": made.get("chosen_on")})
     if kind == "attribution":
@@ -61,6 +63,11 @@ def of_result(result: Result) -> str:
         base, tuned = summary["base"], summary["tuned"]
         return _command("compare", base=base["run"], tuned=tuned["run"], set=base["set"]["name"], **given)
     made, of = made_of(summary), kind_made_of(summary)
+    if kind == "finetune":
+        of_run = {"run": made["run"]} if made["run"] else {}
+        given |= overrides("execution", summary["execution"])
+        return _command(kind, model=summary["model"]["path"], instructions=summary["instructions"]["source"],
+                        train=made["name"], **of_run, **given)  # fmt: skip
     named = {of: made["name"]} if of in ("set", "units") else {}
     if kind == "sweep":
         given |= chosen_by(summary)
@@ -87,6 +94,8 @@ def of_settings(kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "agree":
         sizes = {name: value for name, value in settings.items() if name != "selector"}
         return overrides("agree", {"selectors": settings["selector"]}) | overrides("select", sizes)
+    if kind == "finetune":
+        return overrides("tune", settings)
     if kind != "answer":
         return overrides(kind, settings)
     others = {name: value for name, value in settings.items() if name not in DEFAULTS[kind]}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, experts, explore, sweep
+from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, experts, explore, finetune, sweep
 from sparcom_jax.report.parts import Headlines, Part
 from sparcom_jax.results.reader import Result
 
@@ -33,6 +33,7 @@ QUESTIONS = (
              {"evaluate": evaluate.HEADLINES}),
     Question("where", "Where are they?", {"evaluate": evaluate.where}),
     Question("tuning", "What did tuning change?", {"compare": compare.changes}, {"compare": compare.HEADLINES}),
+    Question("trained", "What does tuning them do?", {"finetune": finetune.training}, {"finetune": finetune.HEADLINES}),
     Question("selectors", "Which selector?", {"agree": agree.agreement}, {"ablate": ablate.BY_SELECTOR}),
     Question("attribution", "Are the active units those that matter?", {"align": align.alignment},
              {"align": align.HEADLINES}),

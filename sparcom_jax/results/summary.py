@@ -53,8 +53,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "finetune": {
         "model": {"family": str, "path": str, "digest": str, "parameters": int}, "instructions": {"source": str},
-        "train": {"kind": str, "parameters": int}, "settings": dict, "categories": [str], "learnt": [int],
-        "steps": int, "of_steps": int, "kept": int, "bytes": {"*": int}, "tokens_per_second": NUMBER, "held_out": int,
+        "run": str, "train": SET | {"kind": str, "parameters": int}, "settings": dict, "categories": [str],
+        "learnt": [int], "steps": int, "of_steps": int, "kept": int, "bytes": {"*": int}, "held_out": int,
+        "tokens_per_second": NUMBER,
     },
     "align": {
         "run": str, "model": {"family": str}, "attribution": SET | {"method": str}, "settings": dict,
@@ -84,7 +85,7 @@ def fault(summary: Mapping[str, Any]) -> str | None:
 
 
 def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of the set, the units, the attribution or the counts that results were made of.
+    """What is recorded of the set, units, attribution or counts that results were made of, or of what was trained.
 
     Args:
       side: a part of a summary that describes a model, its run and what of it was analysed.
@@ -94,8 +95,8 @@ def made_of(side: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kind_made_of(side: Mapping[str, Any]) -> str:
-    """Which of them it is: `units`, `attribution`, `counts` or `set`."""
-    return next((kind for kind in ("units", "attribution", "counts") if kind in side), "set")
+    """Which of them it is: `units`, `attribution`, `counts`, `train` or `set`."""
+    return next((kind for kind in ("units", "attribution", "counts", "train") if kind in side), "set")
 
 
 def _misshapen(value: object, shape: Any, where: str) -> str | None:

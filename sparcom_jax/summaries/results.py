@@ -1,4 +1,4 @@
-"""Summaries of result directories: what evaluate, compare, sweep, agree, align, ablate and answer wrote."""
+"""Summaries of result directories: what evaluate, compare, sweep, agree, align, ablate, answer and finetune wrote."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from sparcom_jax.results.tables import (
     SWEEP,
     UNIQUENESS,
 )
-from sparcom_jax.summaries import ablation
+from sparcom_jax.summaries import ablation, tuning
 from sparcom_jax.summaries.summary import Cell, Summary, Table, command
 
 Facts = list[tuple[str, str]]
@@ -221,4 +221,5 @@ KINDS = {
     "align": Kind((), _of, _align, _none),
     "ablate": Kind(ablation.TABLES, ablation.facts, ablation.tables, ablation.warnings),
     "answer": Kind((ANSWERS,), _answer_facts, _answer, _answer_warnings),
+    "finetune": Kind(tuning.TABLES, tuning.facts, tuning.tables, tuning.warnings),
 }

@@ -62,8 +62,7 @@ def choose(train: Train, model: ModelDir, run: Run | None, settings: TuneSetting
             "layers": lambda: train_layers(config, train.layers),
             "lora": lambda: train_low_rank(config, train.rank, settings.lora_alpha),
         }[train.kind]()
-        told: dict[str, Any] = {"layers": list(train.layers)} if train.layers else {}
-        return Choice(made, None, None, {"kind": train.kind, **told, **({"rank": train.rank} if train.rank else {})})
+        return Choice(made, None, None, {"kind": train.kind, "name": train.text, "run": "", "digest": model.digest})
     units = _units(train, model, run)
     if train.category not in units.categories:
         raise InputError(
@@ -91,8 +90,8 @@ def choose(train: Train, model: ModelDir, run: Run | None, settings: TuneSetting
         {name: mask[None] for name, mask in masks.items()},
         {"selector": train.kind, "size": count, "half": None, "seed": settings.seed},
     )
-    told = {"kind": train.kind, "name": units.name or train.name, "selector": units.selector,
-            "category": train.category, "digest": units.digest, target: count}  # fmt: skip
+    told = {"kind": train.kind, "name": train.text, "run": "" if run is None else run.address,
+            "digest": units.digest, "selector": units.selector, "category": train.category, target: count}  # fmt: skip
     return Choice(train_slices(config, slices), mine, units.origin["half"], told)
 
 

@@ -23,6 +23,7 @@ class Train:
     """What is trained.
 
     Attributes:
+      text: as it was written.
       kind: one of `KINDS`.
       name: of the units, or their file.
       category: whose units.
@@ -30,6 +31,7 @@ class Train:
       rank: of the products.
     """
 
+    text: str
     kind: str
     name: str = ""
     category: str = ""
@@ -47,18 +49,18 @@ def parse_train(text: str) -> Train:
     if kind in OF_UNITS:
         name, _, category = rest.rpartition(":")
         if name and category:
-            return Train(kind, name, category)
+            return Train(text, kind, name, category)
     elif kind == "layers" and re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", rest):
         layers: set[int] = set()
         for part in rest.split(","):
             first, _, last = part.partition("-")
             layers |= {*range(int(first), int(last or first) + 1)}
         if layers:
-            return Train(kind, layers=tuple(sorted(layers)))
+            return Train(text, kind, layers=tuple(sorted(layers)))
     elif kind == "lora" and re.fullmatch(r"[1-9]\d*", rest):
-        return Train(kind, rank=int(rest))
+        return Train(text, kind, rank=int(rest))
     elif text == "all":
-        return Train(kind)
+        return Train(text, kind)
     raise InputError(f"train {text!r} is not known; known: {', '.join(KINDS.values())}")
 
 

@@ -92,6 +92,7 @@ class Steps:
         adam = optax.adamw(self.rates, weight_decay=settings.weight_decay, mask=trained.decayed())
         self._optimizer = optax.chain(*clip, adam)
         self._values = trained.specs(placement)
+        self._sums: Any = Sums(self._values, P(), P())  # type: ignore[arg-type]
         specs: Any = jax.tree.leaves(param_specs(trained.config))
         self._kept = [P() if placement.axis is None else specs[number] for number in trained.kept]
         self.update = jax.jit(self._update, donate_argnums=0)
@@ -101,7 +102,16 @@ class Steps:
     def begin(self, values: Values) -> Training:
         """The state before the first step, where the values are to lie."""
         values = jax.device_put(values, jax.tree.map(self._sharding, self._values))
-        return Training(values, jax.jit(self._optimizer.init)(values))
+        state = optax.tree_utils.tree_map_params(
+            self._optimizer,
+            lambda _, spec: spec,
+            jax.eval_shape(self._optimizer.init, values),
+            self._values,
+            transform_non_params=lambda _: P(),
+        )
+        return Training(
+            values, jax.jit(self._optimizer.init, out_shardings=jax.tree.map(self._sharding, state))(values)
+        )
 
     def nothing(self) -> Sums:
         """Sums of no batch."""
@@ -118,7 +128,7 @@ class Steps:
     ) -> tuple[Sums, Int32[Array, "data R"]]:
         """Adds the batches of all devices to the sums; also returns the first fault of each text."""
         if shape not in self._gradients:
-            self._gradients[shape] = jax.jit(self._sharded(self._gradient, shape, Sums(self._values, P(), P())),
+            self._gradients[shape] = jax.jit(self._sharded(self._gradient, shape, self._sums),
                                              donate_argnums=2)  # fmt: skip
         return self._gradients[shape](kept, values, sums, batches)
 
@@ -138,7 +148,7 @@ class Steps:
             found, fault = step(shape, kept, values, sums, jax.tree.map(lambda leaf: leaf[0], batches))
             return found, fault[None]
 
-        given = Sums(self._values, P(), P()) if isinstance(out, Sums) else None
+        given = self._sums if isinstance(out, Sums) else None
         return self._placement.shard(on_each, (self._kept, self._values, given, P("data")), (out, P("data")))
 
     def _forward(
@@ -176,7 +186,8 @@ class Steps:
         gradient = jax.tree.map(lambda one: one / sums.tokens, sums.gradient)
         loss, norm = sums.nll / sums.tokens, global_norm(gradient)
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, state = self._optimizer.update(gradient, training.state, training.values)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to a whole number
+            updates, state = self._optimizer.update(gradient, training.state, training.values)
         made = Training(optax.apply_updates(training.values, updates), state)
         chosen = jax.tree.map(partial(jnp.where, good), made, training)
         return chosen, Taken(loss, norm, good)
@@ -192,8 +203,8 @@ def learning_rates(settings: TuneSettings, steps: int) -> optax.Schedule:
         "linear": optax.linear_schedule(most, 0.0, falling),
         "constant": optax.constant_schedule(most),
     }[settings.schedule]
-    if not rising:
-        return fall
-    # The first step is not one of a rate of 0, which would read a batch for nothing.
-    rise = optax.linear_schedule(most / (rising + 1), most, rising)
-    return optax.join_schedules([rise, fall], [rising])
+    if rising:
+        # The first step is not one of a rate of 0, which would read a batch for nothing.
+        rise = optax.linear_schedule(most / (rising + 1), most, rising)
+        fall = optax.join_schedules([rise, fall], [rising])
+    return lambda step: fall(jnp.asarray(step, jnp.float32))

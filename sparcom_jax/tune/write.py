@@ -71,6 +71,7 @@ def write_outcome(
         "kind": "finetune",
         "model": {"family": model.config.family, "path": str(model.path), "source": str(model.manifest["source"]),
                   "digest": model.digest, "parameters": model.manifest["parameters"]},
+        "run": str(output),
         "train": choice.told | {"parameters": choice.trained.count()},
         "instructions": {"source": job.instructions.source, "digest": job.instructions.digest},
         "settings": asdict(settings),

@@ -1,10 +1,12 @@
 """Losses and gradients of everything that can be trained: against torch's, of every family and placement."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from sparcom_jax.batches.packing import fill
 from sparcom_jax.convert.model_dir import ModelDir, convert
-from sparcom_jax.engine.placement import make_placement, one_device
+from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.models.batch import Shape
+from sparcom_jax.models.patches import LowRankPatch
+from sparcom_jax.models.stored import stored_params
 from sparcom_jax.tune.settings import TuneSettings
 from sparcom_jax.tune.step import Steps, Sums
 from sparcom_jax.tune.trained import (
@@ -28,7 +32,7 @@ from sparcom_jax.tune.trained import (
 from sparcom_jax.units.groups import EXPERT_GROUP
 from tests import checkpoints
 from tests.families import CASES, MLPS
-from tests.parameters import ONE, groups_of, leaves_of, slices_of, some_units, tree_of
+from tests.parameters import ONE, groups_of, leaves_of, slices_of, some_units
 
 SHAPE = Shape(128, 128, 4)
 TEXTS = [np.random.default_rng(seed).integers(3, 200, size).astype(np.int32) for seed, size in enumerate((45, 30, 17))]
@@ -90,74 +94,102 @@ def test_gradients_are_those_of_torch(case: tuple[str, str], tmp_path: Path) -> 
     np.testing.assert_allclose(float(sums.nll), loss, rtol=1e-5)
     most = max(float(np.abs(one).max()) for one in wanted.values())
     assert most > 0
-    for path, at in trained._stored.items():
+    for path, at in stored_params(model.config).items():
         mine = sums.gradient[trained.leaves[at.leaf][0]]
         close(mine if at.repeat is None else mine[at.repeat], wanted[path], most, path)
 
 
-@pytest.fixture(scope="module", params=["llama", "moe", "gpt_oss", "deepseek_v2"])
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelDir:
-    if request.param in ("llama", "moe"):
-        found: ModelDir = request.getfixturevalue(request.param)
-        return found
-    path = tmp_path_factory.mktemp(request.param)
-    return convert(
-        checkpoints.save_model(path / "hf", request.param, **next(iter(CASES[request.param].values()))), path / "model"
-    )
+@pytest.fixture(scope="module")
+def models(llama: ModelDir, moe: ModelDir, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDir]:
+    found = {"llama": llama, "moe": moe}
+    for family in ("gpt_oss", "deepseek_v2"):
+        path = tmp_path_factory.mktemp(family)
+        source = checkpoints.save_model(path / "hf", family, **next(iter(CASES[family].values())))
+        found[family] = convert(source, path / "model")
+    return found
 
 
-def whole_gradient(model: ModelDir) -> tuple[Trained, Values]:
-    trained = train_all(model.config)
-    return trained, gradient(model, trained)[1].gradient
+@pytest.fixture(scope="module")
+def whole(models: dict[str, ModelDir]) -> Callable[[str], Values]:
+    """The gradient of all parameters of a model."""
+    return cache(lambda name: gradient(models[name], train_all(models[name].config))[1].gradient)
 
 
 def parts_of(model: ModelDir, kind: str) -> Trained:
-    groups = groups_of(model.config)
-    masks = some_units(groups)
+    """All neurons, experts, or layers that are trained in a test."""
+    if kind == "all":
+        return train_all(model.config)
+    if kind == "lora":
+        return train_low_rank(model.config, 2, 6.0)
     if kind == "layers":
         return train_layers(model.config, [0, model.config.num_layers - 1])
+    groups = groups_of(model.config)
+    masks = some_units(groups)
     names = [name for name in groups if (name == EXPERT_GROUP) == (kind == "experts")]
     slices = [one for name in names for one in slices_of(model.config, groups[name], masks[name])]
     return train_slices(model.config, [one for one in slices if not one.role.startswith("router")])
 
 
-def kinds_of(model: ModelDir) -> list[str]:
-    return ["units", "layers", *(["experts"] if model.config.experts else [])]
+def rows_of(part: Rows, leaf: np.ndarray) -> np.ndarray:
+    where: list[Any] = [slice(None)] * leaf.ndim
+    where[0] = part.at[:, 0]
+    for axis, at in zip(part.axes, part.at[:, 1:].T, strict=True):
+        where[1 + axis] = at
+    return np.asarray(leaf[tuple(where)])
 
 
-def test_rows_have_the_gradient_of_their_part_of_the_parameters(model: ModelDir) -> None:
-    _, wanted = whole_gradient(model)
+def changed(values: Values, size: float) -> Values:
+    random = np.random.default_rng(1)
+    return jax.tree.map(lambda one: (np.asarray(one) + random.normal(0, size, one.shape)).astype(np.float32), values)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "placement"),
+    [
+        ("llama", "units", "pmap"),
+        ("llama", "layers", "mesh:2"),
+        ("moe", "units", "mesh:2"),
+        ("moe", "experts", "pmap"),
+        ("gpt_oss", "units", "pmap"),
+        ("gpt_oss", "experts", "mesh:2"),
+        ("deepseek_v2", "units", "mesh:2"),
+    ],
+)
+def test_rows_have_the_gradient_of_their_part_of_the_parameters(
+    name: str, kind: str, placement: str, models: dict[str, ModelDir], whole: Callable[[str], Values]
+) -> None:
+    wanted = whole(name)
     most = max(float(np.abs(one).max()) for one in wanted.values())
-    for kind in kinds_of(model):
-        trained = parts_of(model, kind)
-        values, sums = gradient(model, trained)
-        assert trained.count() == sum(one.size for one in values.values()) > 0
-        for path, part in trained.parts.items():
-            assert isinstance(part, Rows)
-            where: list[Any] = [slice(None)] * wanted[path].ndim
-            where[0] = part.at[:, 0]
-            for axis, at in zip(part.axes, part.at[:, 1:].T, strict=True):
-                where[1 + axis] = at
-            close(sums.gradient[path], wanted[path][tuple(where)], most, f"{kind} {path}")
-            assert len(np.unique(part.at, axis=0)) == len(part.at)
+    trained = parts_of(models[name], kind)
+    values, sums = gradient(models[name], trained, placement=placement, recompute=True)
+    assert trained.count() == sum(one.size for one in values.values()) > 0
+    for path, part in trained.parts.items():
+        assert isinstance(part, Rows)
+        close(sums.gradient[path], rows_of(part, wanted[path]), most, path)
+        assert len(np.unique(part.at, axis=0)) == len(part.at)
 
 
-def test_products_of_low_rank(model: ModelDir) -> None:
+@pytest.mark.parametrize("name", ["llama", "moe"])
+def test_devices_together_find_the_same(name: str, models: dict[str, ModelDir], whole: Callable[[str], Values]) -> None:
+    wanted = whole(name)
+    _, sums = gradient(models[name], train_all(models[name].config), placement="mesh:2")
+    most = max(float(np.abs(one).max()) for one in wanted.values())
+    for path, one in wanted.items():
+        close(sums.gradient[path], one, most, path)
+
+
+@pytest.mark.parametrize(("name", "placement"), [("llama", "mesh:2"), ("moe", "pmap"), ("deepseek_v2", "mesh:2")])
+def test_products_of_low_rank(name: str, placement: str, models: dict[str, ModelDir]) -> None:
     """Beside W, the gradient of scale A B is that of W at W + scale A B, by the chain rule."""
-    trained = train_low_rank(model.config, 2, 6.0)
-
-    def moved(values: Values) -> Values:
-        random = np.random.default_rng(1)
-        return jax.tree.map(lambda one: random.normal(0, 0.05, one.shape).astype(np.float32), values)
-
-    values, sums = gradient(model, trained, moved)
-    everything = train_all(model.config)
+    model = models[name]
+    trained = parts_of(model, "lora")
+    values, sums = gradient(model, trained, lambda begun: changed(begun, 0.05), placement)
 
     def merged(whole: Values) -> Values:
         return {path: whole[path] + 3.0 * values[path]["a"] @ values[path]["b"] if path in values else whole[path]
                 for path in whole}  # fmt: skip
 
-    _, wanted = gradient(model, everything, merged)
+    _, wanted = gradient(model, train_all(model.config), merged)
     np.testing.assert_allclose(sums.nll, wanted.nll, rtol=1e-5)
     for path, value in values.items():
         of_kernel = wanted.gradient[path]
@@ -168,62 +200,35 @@ def test_products_of_low_rank(model: ModelDir) -> None:
     assert all(np.abs(one["a"]).max() > 0 == np.abs(one["b"]).max() for one in begun.values())
 
 
-@pytest.mark.parametrize("placement", ["pmap", "mesh:2"])
-def test_devices_together_find_the_same(model: ModelDir, placement: str) -> None:
-    for kind in ("all", "lora", *kinds_of(model)):
-        trained = {"all": lambda: train_all(model.config), "lora": lambda: train_low_rank(model.config, 2, 6.0)}.get(
-            kind, lambda kind=kind: parts_of(model, kind)
-        )()
-        one = gradient_on_one(model, trained)
-        _, sums = gradient(model, trained, placement=placement)
-        np.testing.assert_allclose(sums.nll, one.nll, rtol=1e-5)
-        pairs = zip(jax.tree.leaves(sums.gradient), jax.tree.leaves(one.gradient), strict=True)
-        most = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(one.gradient))
-        for number, (mine, theirs) in enumerate(pairs):
-            close(mine, theirs, most, f"{kind} {number}")
-
-
-def gradient_on_one(model: ModelDir, trained: Trained) -> Sums:
-    """All texts on the first of one device."""
-    placed = one_device()
-    params = jax.tree.leaves(model.restore(ONE, "float32"))
-    steps = Steps(trained, placed, "float32", TuneSettings(recompute=True), 10)
-    values = steps.begin(trained.begin(params, 0)).values
-    sums, _ = steps.add(SHAPE, [params[number] for number in trained.kept], values, steps.nothing(), batches(1))
-    found: Sums = jax.device_get(sums)
-    return found
-
-
-def test_what_is_stored_of_it(model: ModelDir) -> None:
-    """Only what is trained differs, and it is what stands in the place of the parameters while they are trained."""
-    before = leaves_of(model)
-    for kind in ("all", "lora", *kinds_of(model)):
-        trained = {"all": lambda: train_all(model.config), "lora": lambda: train_low_rank(model.config, 2, 6.0)}.get(
-            kind, lambda kind=kind: parts_of(model, kind)
-        )()
-        values = jax.device_get(trained.begin(jax.tree.leaves(model.restore(ONE, "float32")), 0))
-        if kind != "lora":
-            for path, one in before.items():
-                np.testing.assert_array_equal(trained.stored(values, path, one), one, path)
-        random = np.random.default_rng(0)
-        moved = (
-            {path: one + random.normal(0, 0.1, one.shape) for path, one in values.items()}
-            if kind != "lora"
-            else {
-                path: {name: one + random.normal(0, 0.1, one.shape) for name, one in both.items()}
-                for path, both in values.items()
-            }
-        )
-        moved = jax.tree.map(np.float32, moved)
-        changed = {path: trained.stored(moved, path, one) for path, one in before.items()}
-        count = sum(int(np.count_nonzero(changed[path] != one)) for path, one in before.items())
-        if kind != "lora":
-            assert count == trained.count()
-        tree = tree_of(model.config, changed)
-        loss = float(gradient(model, train_all(model.config), lambda values, tree=tree: in_values(model, tree))[1].nll)
-        np.testing.assert_allclose(gradient(model, trained, lambda _, moved=moved: moved)[1].nll, loss, rtol=1e-5)
-
-
-def in_values(model: ModelDir, tree: Any) -> Values:
-    trained = train_all(model.config)
-    return {path: leaf for (path, _), leaf in zip(trained.leaves, jax.tree.leaves(tree), strict=True)}
+@pytest.mark.parametrize("kind", ["all", "lora", "layers", "units", "experts"])
+@pytest.mark.parametrize("name", ["llama", "moe", "gpt_oss", "deepseek_v2"])
+def test_what_is_stored_is_what_was_trained(name: str, kind: str, models: dict[str, ModelDir]) -> None:
+    """Nothing else differs, and it is what stands in the place of the parameters while they are trained."""
+    model = models[name]
+    if kind == "experts" and name == "llama":
+        return
+    before, trained = leaves_of(model), parts_of(model, kind)
+    leaves = jax.tree.leaves(model.restore(ONE, "float32"))
+    values = jax.device_get(trained.begin(leaves, 0))
+    if kind != "lora":
+        for path, one in before.items():
+            np.testing.assert_array_equal(trained.stored(values, path, one), one, path)
+    moved = changed(values, 0.1)
+    after = {path: trained.stored(moved, path, one) for path, one in before.items()}
+    if kind != "lora":
+        assert sum(int(np.count_nonzero(after[path] != one)) for path, one in before.items()) == trained.count()
+    params, patches = trained.bound(
+        [leaves[number] for number in trained.kept], jax.tree.map(jnp.asarray, moved), None, "float32"
+    )
+    flat = jax.tree.leaves(params)
+    for path, at in stored_params(model.config).items():
+        used = flat[at.leaf] if at.repeat is None else flat[at.leaf][at.repeat]
+        if path.startswith("layers/"):
+            assert at.repeat is not None
+            segment, position, _ = model.config.location(int(path.split("/")[1]))
+            patch = patches.of[segment][position].get(path.split("/", 2)[2])
+            if patch is not None:
+                own: Any = jax.tree.map(lambda leaf, repeat=at.repeat: leaf[repeat], patch)
+                low = isinstance(own, LowRankPatch)
+                used = used + own.scale * (own.a @ own.b) if low else own.apply(used)
+        np.testing.assert_allclose(after[path], used, rtol=0, atol=1e-6, err_msg=path)

@@ -169,14 +169,14 @@ def _windows(packed: Packed, scoring: Scoring, window: int) -> _Windows:
     before = window - block
     distance = before + np.arange(block)[:, None] - np.arange(window)[None, :]
     limit = scoring.sliding_window
-    near = jnp.asarray(distance >= 0) if limit is None else (distance >= 0) & (distance < limit)
+    near = jnp.asarray(distance >= 0)
     return _Windows(
         jnp.moveaxis(q, 0, 1).reshape(groups, heads // groups, slots, head_size),
         jnp.pad(jnp.moveaxis(k, 0, 1), ((0, 0), (before, 0), (0, 0))),
         jnp.pad(jnp.moveaxis(v, 0, 1), ((0, 0), (before, 0), (0, 0))),
         row,
         jnp.pad(row, (before, 0), constant_values=-1),
-        near,
+        near if limit is None else near & (distance < limit),
         None if scoring.sinks is None else scoring.sinks.astype(jnp.float32).reshape(groups, -1, 1, 1),
     )
 
@@ -212,8 +212,8 @@ def _in_windows(packed: Packed, scoring: Scoring, window: int, kernel: Attention
     else:
 
         def attend(start: Int[Array, ""]) -> Array:
-            keys, visible = read.keys(start, read.window), read.visible(start, read.window)
-            return _attend(read.queries(start), *keys, read.nothing, visible, scoring.cap)
+            return _attend(read.queries(start), *read.keys(start, read.window), read.nothing,
+                           read.visible(start, read.window), scoring.cap)  # fmt: skip
 
         # Training keeps no scores: they are computed again in the backward pass, which is faster, too.
         blocks = jax.vmap(jax.checkpoint(attend))(starts)
@@ -247,7 +247,7 @@ def _own_windows_backward(cap: float, inputs: tuple[Any, ...], mixed: Array) -> 
     def backward(start: Int[Array, ""], of_mixed: Array, seen: int) -> tuple[Array | None, ...]:
         given = (read.queries(start), *read.keys(start, seen), read.nothing)
         visible = read.visible(start, seen)
-        of_q, of_k, of_v, of_nothing = jax.vjp(lambda *one: _attend(*one, visible, cap), *given)[1](of_mixed)
+        of_q, of_k, of_v, of_nothing = jax.vjp(partial(_attend, visible=visible, cap=cap), *given)[1](of_mixed)
         padding = ((0, 0), (read.window - seen, 0), (0, 0))
         return of_q, jnp.pad(of_k, padding), jnp.pad(of_v, padding), of_nothing
 

@@ -1,0 +1,353 @@
+"""Fine-tuning from beginning to end: against torch's AdamW, what is written, what goes on, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import sparcom_jax as sj
+from sparcom_jax.capture.capture import capture
+from sparcom_jax.convert.export import export
+from sparcom_jax.convert.model_dir import ModelDir, convert, open_model
+from sparcom_jax.engine.settings import ExecutionSettings
+from sparcom_jax.errors import InputError
+from sparcom_jax.select.halves import deal
+from sparcom_jax.tune.checkpoints import Checkpoints
+from sparcom_jax.tune.finetune import finetune
+from sparcom_jax.tune.settings import Train, TuneSettings, parse_train
+from sparcom_jax.tune.step import learning_rates
+from sparcom_jax.tune.texts import schedule, tune_texts
+from sparcom_jax.tune.trainer import Trainer
+from sparcom_jax.units.file import read_safetensors
+from sparcom_jax.verify.reference import Reference
+from tests.parameters import leaves_of
+
+FEW = TuneSettings(category="B", epochs=4, learning_rate=3e-3, per_category=2, validation=0.2)
+SMALL = ExecutionSettings(batch_tokens=128)
+
+
+@pytest.fixture(scope="module")
+def run(llama: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> sj.Run:
+    run = capture(llama, sj.load_instructions(instruction_file), tmp_path_factory.mktemp("run") / "run")
+    sj.select(run, sj.SelectSettings(size=6, control_length=False))
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("tuned") / "units"
+    finetune(llama, instruction_file, "units:auroc:B", output, FEW, SMALL, run=run)
+    return output
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    header, *lines = path.read_text().splitlines()
+    return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+
+
+def test_steps_are_those_of_torch(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
+    """The same losses and norms, step by step, by transformers, torch's AdamW and its clipping."""
+    settings = TuneSettings(epochs=2, learning_rate=2e-3, weight_decay=0.1, clip=0.5, accumulate=2, half="all",
+                            validation=0.0)  # fmt: skip
+    finetune(llama, instruction_file, "all", tmp_path / "all", settings, SMALL)
+    texts = tune_texts(llama, sj.load_instructions(instruction_file), settings)
+    plan = schedule(texts, settings, 128, 4)
+    reference = AutoModelForCausalLM.from_pretrained(hf_llama, dtype=torch.float32, attn_implementation="eager")
+    decayed = [one for one in reference.parameters() if one.ndim >= 2]
+    others = [one for one in reference.parameters() if one.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    rates = learning_rates(settings, len(plan.steps))
+    written = rows_of(tmp_path / "all/steps.csv")
+    assert len(written) == len(plan.steps) == 2 * plan.epoch_ends[0]
+    for step, (bins, row) in enumerate(zip(plan.steps, written, strict=True)):
+        total, tokens = torch.zeros(()), 0
+        for text in (text for one in bins for text in one.texts):
+            ids = torch.tensor(texts.texts.ids[text]).long()
+            first = int(texts.texts.first_counted[text])
+            logits = reference(input_ids=ids[None]).logits[0]
+            total = total + torch.nn.functional.cross_entropy(logits[first - 1 : -1], ids[first:], reduction="sum")
+            tokens += len(ids) - first
+        optimizer.zero_grad()
+        (total / tokens).backward()
+        norm = torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5)
+        for group in optimizer.param_groups:
+            group["lr"] = float(rates(step))
+        optimizer.step()
+        assert int(row["tokens"]) == tokens
+        np.testing.assert_allclose(float(row["loss"]), float(total.detach()) / tokens, rtol=1e-4)
+        np.testing.assert_allclose(float(row["gradient_norm"]), float(norm), rtol=1e-3)
+        np.testing.assert_allclose(float(row["learning_rate"]), float(rates(step)), rtol=1e-6)
+    text = texts.texts.ids[0]
+    mine = Reference(export(tmp_path / "all/model", tmp_path / "hf")).run(text, {})["logits"]
+    theirs = reference(input_ids=torch.tensor(text)[None].long()).logits[0].detach().numpy()
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-3 * np.abs(theirs).max())
+
+
+def test_only_the_units_have_changed(tuned: Path, llama: ModelDir, run: sj.Run, tmp_path: Path) -> None:
+    model = open_model(tuned / "model")
+    before, after = leaves_of(llama), leaves_of(model)
+    units = sj.open_units(run, "auroc").mask["mlp"][1]
+    for path, one in before.items():
+        changed = after[path] != one
+        _, layer, *within = path.split("/") if path.startswith("layers/") else ("", "0", path)
+        if within[0] == "mlp" and units[int(layer)].any():
+            rows = changed.all(axis=0) if within[1] in ("gate", "up") else changed.all(axis=1)
+            np.testing.assert_array_equal(rows, units[int(layer)])
+            assert changed.sum() == rows.sum() * one.shape[0 if within[1] in ("gate", "up") else 1]
+        else:
+            assert not changed.any(), path
+    again = convert(export(model, tmp_path / "hf"), tmp_path / "again")
+    assert again.digest == model.digest != llama.digest
+    assert not (tuned / "training").exists()
+    np.testing.assert_array_equal(read_safetensors(tuned / "trained.safetensors").mask["mlp"][0], units)
+    summary = json.loads((tuned / "summary.json").read_text())
+    count = 3 * 6 * llama.config.width
+    assert summary["train"] | {"digest": 0} == {
+        "kind": "units", "name": "units:auroc:B", "run": run.address, "selector": "auroc", "category": "B", "digest": 0,
+        "neurons": 6, "parameters": count,
+    }  # fmt: skip
+    assert summary["bytes"]["trained"] == 4 * count
+    assert 8 * count <= summary["bytes"]["optimizer"] <= 8 * count + 16
+    assert summary["held_out"] == 1
+
+
+def test_what_is_learnt_from_and_what_is_evaluated(
+    tuned: Path, llama: ModelDir, run: sj.Run, instruction_file: Path
+) -> None:
+    instructions = sj.load_instructions(instruction_file)
+    texts = tune_texts(llama, instructions, FEW)
+    half = {run.instructions[row]["id"] for row in np.flatnonzero(deal(run.category, run.token_count, run.categories,
+                                                                       "first", 0, ""))}  # fmt: skip
+    names = np.asarray(texts.names)
+    assert {*names[texts.learnt], *names[texts.parts["validation"]]} == {
+        row["id"] for row in instructions.rows if row["category"] == "B" and row["id"] in half
+    }
+    assert not {*names[texts.learnt]} & {*names[texts.parts["validation"]]}
+    assert not half & {*names[texts.parts["held_out"]]}
+    assert np.bincount(texts.category[texts.parts["held_out"]]).tolist() == [2, 2, 2]
+    rows = rows_of(tuned / "evaluation_rows.csv")
+    assert [row["id"] for row in rows] == [
+        texts.names[row] for part in ("validation", "held_out") for row in texts.parts[part]
+    ]
+    last = max(int(row["step"]) for row in rows_of(tuned / "evaluation.csv"))
+    for row in rows_of(tuned / "evaluation.csv"):
+        of = [one for one in rows if (one["part"], one["category"]) == (row["part"], row["category"])]
+        if int(row["step"]) in (0, last):
+            mean = np.mean([float(one["before" if row["step"] == "0" else "after"]) for one in of])
+            np.testing.assert_allclose(float(row["nll"]), mean, rtol=1e-6)
+    # The likelihood is that of `ablate`: what transformers gives the response.
+    reference, first = Reference(Path(llama.manifest["source"])), texts.parts["held_out"][0]
+    ids, start = texts.texts.ids[first], int(texts.texts.first_counted[first])
+    logits = torch.tensor(reference.run(ids, {})["logits"])[start - 1 : -1]
+    wanted = torch.nn.functional.cross_entropy(logits, torch.tensor(ids[start:]).long())
+    np.testing.assert_allclose(
+        float(next(row for row in rows if row["part"] == "held_out")["before"]), wanted, rtol=1e-4
+    )
+
+
+def test_going_on_comes_to_the_same_bits(
+    tuned: Path, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    step, dies = Trainer._step, {"at": 1}
+
+    def mortal(self: Trainer, training: Any) -> Any:
+        if self.history["step"] == dies["at"]:
+            raise KeyboardInterrupt
+        return step(self, training)
+
+    monkeypatch.setattr(Trainer, "_step", mortal)
+    settings = replace(FEW, save_every=1)
+    given: Any = (llama, instruction_file, "units:auroc:B", tmp_path / "out", settings, SMALL)
+    for at in (1, 3):
+        dies["at"] = at
+        with pytest.raises(KeyboardInterrupt):
+            finetune(*given, run=run)
+        assert not (tmp_path / "out/summary.json").exists()
+    with pytest.raises(InputError, match=r"was begun otherwise \(settings\.epochs 4, now 3\); choose another --output"):
+        finetune(*given[:4], replace(settings, epochs=3), SMALL, run=run)
+    dies["at"] = -1
+    finetune(*given, run=run)
+    for name in ("steps.csv", "evaluation.csv", "evaluation_rows.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (tuned / name).read_bytes()
+    assert open_model(tmp_path / "out/model").digest == open_model(tuned / "model").digest
+    with pytest.raises(InputError, match="out: holds finished results already"):
+        finetune(*given, run=run)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Setting `save_embedding_layers`")
+def test_an_adapter_is_what_peft_makes_of_it(
+    hf_llama: Path, llama: ModelDir, instruction_file: Path, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    settings = TuneSettings(epochs=2, learning_rate=0.02, lora_alpha=6.0, validation=0.0, per_category=1)
+    finetune(llama, instruction_file, "lora:3", tmp_path / "lora", settings, SMALL)
+    base = AutoModelForCausalLM.from_pretrained(hf_llama, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "lora/adapter")
+    text = np.arange(3, 43, dtype=np.int32)
+    theirs = adapted(input_ids=torch.tensor(text)[None].long()).logits[0].detach().numpy()
+    tuned = export(tmp_path / "lora/model", tmp_path / "hf")
+    mine = Reference(tuned).run(text, {})["logits"]
+    plain = Reference(hf_llama).run(text, {})["logits"]
+    assert np.abs(mine - plain).max() > 0.05 * np.abs(plain).max()
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+    # And what this package makes of it.
+    merged = convert(hf_llama, tmp_path / "merged", adapter=tmp_path / "lora/adapter")
+    for path, one in leaves_of(merged).items():
+        np.testing.assert_allclose(one, leaves_of(open_model(tmp_path / "lora/model"))[path], rtol=0, atol=1e-6)
+
+
+def test_the_best_is_kept_and_training_stops_early(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    settings = TuneSettings(epochs=30, learning_rate=0.05, evaluate_every=1, patience=3, validation=0.3, per_category=1,
+                            schedule="constant", warmup=0.0)  # fmt: skip
+    summary = finetune(llama, instruction_file, "all", tmp_path / "all", settings, SMALL)
+    assert summary["steps"] == summary["kept"] + 3 < summary["of_steps"]
+    rows = [row for row in rows_of(tmp_path / "all/evaluation.csv") if row["part"] == "validation"]
+    steps = sorted({int(row["step"]) for row in rows})
+    assert steps == list(range(summary["steps"] + 1))
+    after = [
+        float(row["after"]) for row in rows_of(tmp_path / "all/evaluation_rows.csv") if row["part"] == "validation"
+    ]
+
+    def loss(step: int) -> float:
+        of = [row for row in rows if int(row["step"]) == step]
+        weights = [int(row["instructions"]) for row in of]
+        return float(np.average([float(row["nll"]) for row in of], weights=weights))
+
+    assert min(steps, key=loss) == summary["kept"]
+    np.testing.assert_allclose(loss(summary["kept"]), np.mean(after), rtol=1e-6)
+
+
+def test_half_precision(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    """Parameters in bfloat16, values and state in float32; what is not trained keeps the bits of the checkpoint."""
+    execution = ExecutionSettings(batch_tokens=128, dtype="bfloat16")
+    summary = finetune(llama, instruction_file, "layers:1", tmp_path / "out", FEW, execution)
+    assert summary["bytes"]["parameters"] == 2 * summary["model"]["parameters"]
+    before, after = leaves_of(llama), leaves_of(open_model(tmp_path / "out/model"))
+    for path, one in before.items():
+        assert (after[path] != one).any() == path.startswith("layers/1/"), path
+    losses = [float(row["loss"]) for row in rows_of(tmp_path / "out/steps.csv")]
+    finetune(llama, instruction_file, "layers:1", tmp_path / "wide", FEW, SMALL)
+    np.testing.assert_allclose(losses, [float(row["loss"]) for row in rows_of(tmp_path / "wide/steps.csv")], rtol=0.02)
+
+
+def test_a_rate_that_diverges(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    settings = TuneSettings(epochs=20, learning_rate=1e30, warmup=0.0, clip=0.0, per_category=1, save_every=1)
+    with pytest.raises(InputError, match=r"diverged in step \d+: .*; take a smaller learning_rate than 1e\+30"):
+        finetune(llama, instruction_file, "all", tmp_path / "out", settings, SMALL)
+    assert not (tmp_path / "out/summary.json").exists()
+    assert not (tmp_path / "out/model").exists()
+    assert (tmp_path / "out/training").exists()
+
+
+def test_what_is_trained_is_named(llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path) -> None:
+    assert parse_train("layers:0,2-4") == Train("layers:0,2-4", "layers", layers=(0, 2, 3, 4))
+    assert parse_train("units:a:b/c:MATH") == Train("units:a:b/c:MATH", "units", "a:b/c", "MATH")
+    for text in ("units", "units:auroc", "layers:", "layers:4-2", "lora:0", "lora", "all:1", "everything"):
+        with pytest.raises(InputError, match=f"train {text!r} is not known; known: units:NAME:CATEGORY"):
+            parse_train(text)
+    file = tmp_path / "units.safetensors"
+    shutil.copy(run.location + "/units/auroc.safetensors", file)
+    for train, of, message in (
+        ("units:auroc:Z", run, "units 'auroc' have no category 'Z'; they are of A, B, C"),
+        ("units:other:B", run, "no units 'other'; the run has auroc"),
+        ("experts:auroc:B", run, "units 'auroc' have no experts of B, so there is nothing to train"),
+        ("units:none.safetensors:B", None, "none.safetensors: no such file; without --run, units are a safetensors"),
+        (f"random:{file}:B", None, "--train=random needs --run"),
+        ("layers:1,7", None, "has 3 layers, from 0; there is no layer 7"),
+        ("lora:2", run, "--run has no effect with --train=lora, which names no units"),
+    ):
+        with pytest.raises(InputError, match=message):
+            finetune(llama, instruction_file, train, tmp_path / "out", FEW, SMALL, run=of)
+    assert not (tmp_path / "out").exists()
+
+
+def test_random_units_are_others_of_the_same_layers(
+    llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path
+) -> None:
+    finetune(llama, instruction_file, "random:auroc:B", tmp_path / "out", FEW, SMALL, run=run)
+    drawn = read_safetensors(tmp_path / "out/trained.safetensors").mask["mlp"][0]
+    units = sj.open_units(run, "auroc").mask["mlp"][1]
+    np.testing.assert_array_equal(drawn.sum(axis=1), units.sum(axis=1))
+    assert (drawn != units).any()
+
+
+def test_units_of_another_model_or_chosen_by_others(
+    llama: ModelDir, moe: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="was captured from another model than"):
+        finetune(moe, instruction_file, "units:auroc:B", tmp_path / "out", FEW, SMALL, run=run)
+    file = Path(run.location) / "units/auroc.safetensors"
+    with pytest.raises(InputError, match="are of another model: mlp is"):
+        finetune(moe, instruction_file, f"units:{file}:B", tmp_path / "out", FEW, SMALL)
+    summary = finetune(llama, instruction_file, f"units:{file}:B", tmp_path / "second",
+                       TuneSettings(category="B", half="second", epochs=1, per_category=2), SMALL)  # fmt: skip
+    assert summary["held_out"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (TuneSettings(category="Z"), "no category 'Z'; there are A, B, C"),
+        (TuneSettings(half="third"), "half 'third' is not known"),
+        (TuneSettings(schedule="step"), "schedule 'step' is not known; known: cosine, linear, constant"),
+        (TuneSettings(epochs=0), "epochs must be positive, got 0"),
+        (TuneSettings(learning_rate=float("nan")), "learning_rate must be positive, got nan"),
+        (TuneSettings(validation=1.0), r"validation must be within \[0, 1\), got 1.0"),
+        (TuneSettings(patience=2, validation=0.0), "patience 2 has no effect with validation 0"),
+        (TuneSettings(template="chat"), "the tokenizer has no chat template"),
+    ],
+)
+def test_settings_that_mean_nothing(
+    settings: TuneSettings, message: str, llama: ModelDir, instruction_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        finetune(llama, instruction_file, "all", tmp_path / "out", settings, SMALL)
+    assert not (tmp_path / "out").exists()
+
+
+def test_instructions_that_cannot_be_learnt_from(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in instruction_file.read_text().splitlines()]
+    for field, value, message in (
+        ("response", None, "field 'response' is missing or empty in r0, r1"),
+        ("response", "word " * 3000, r"prompt and response are longer than \d+ tokens, .*: r0 \(\d+\)"),
+    ):
+        file = tmp_path / "rows.jsonl"
+        file.write_text("".join(json.dumps(row | {field: value}) + "\n" for row in rows))
+        with pytest.raises(InputError, match=message):
+            finetune(llama, file, "all", tmp_path / "out", TuneSettings(half="all"), SMALL)
+
+
+def test_a_disk_that_is_full(
+    llama: ModelDir, instruction_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import orbax.checkpoint as ocp
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.raises(InputError, match=r"training: cannot be written \(.*No space left on device.*\); the"):
+        finetune(llama, instruction_file, "lora:1", tmp_path / "out", FEW, SMALL)
+    assert not (tmp_path / "out/summary.json").exists()
+
+
+def test_a_checkpoint_that_is_damaged_is_refused(llama: ModelDir, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "training", {"a": 1})
+    tree = {"x": jax.numpy.arange(4.0)}
+    checkpoints.save(3, tree, {"step": 3})
+    (found, history) = checkpoints.restore(tree)
+    np.testing.assert_array_equal(found["x"], np.arange(4.0))
+    assert history == {"step": 3}
+    with pytest.raises(InputError, match="cannot be read"):
+        checkpoints.restore({"x": tree["x"], "y": tree["x"]})
+    checkpoints.close()
