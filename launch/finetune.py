@@ -9,14 +9,14 @@ from pathlib import Path
 from absl import flags
 
 from sparcom_jax.command import run_command
-from sparcom_jax.config_flag import ConfigFlag, Part
+from sparcom_jax.config_flag import ConfigFlag, Part, fields_of
 
 _MODEL = flags.DEFINE_string("model", None, "directory that convert wrote", required=True)
 _INSTRUCTIONS = flags.DEFINE_string("instructions", None, "`hexainst`, or a JSONL file with responses", required=True)
 _TRAIN = flags.DEFINE_string("train", None, "what is trained", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "directory to make; the tuned model is its model/", required=True)
 _RUN = flags.DEFINE_string("run", None, "the run that has the units; without it, NAME is a safetensors file of units")
-_CONFIG = ConfigFlag(Part("execution"), Part("tune"))
+_CONFIG = ConfigFlag(Part("execution"), Part("tune"), short=fields_of("tune"))
 
 
 def main() -> None:

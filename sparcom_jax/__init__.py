@@ -45,7 +45,7 @@ from sparcom_jax.store.explored import open_explored
 from sparcom_jax.store.run import Run, open_run
 from sparcom_jax.store.sets import Sets, open_sets
 from sparcom_jax.store.units import open_units
-from sparcom_jax.tune.settings import TuneSettings
+from sparcom_jax.tune.settings import TuneSettings, TuningsSettings
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.version import VERSION as __version__
 
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from sparcom_jax.explore.explore import explore
     from sparcom_jax.explore.prompt import activations
     from sparcom_jax.report.page import report
+    from sparcom_jax.tune.finetune import finetune
+    from sparcom_jax.tune.tunings import tunings
 
 __all__ = [
     "AblationSettings",
@@ -86,6 +88,7 @@ __all__ = [
     "Sets",
     "SweepSettings",
     "TuneSettings",
+    "TuningsSettings",
     "UnitSet",
     "__version__",
     "ablate",
@@ -114,6 +117,7 @@ __all__ = [
     "select",
     "sweep",
     "transfer",
+    "tunings",
 ]
 
 LAZY = {
@@ -135,6 +139,7 @@ LAZY = {
     "report": "report.page",
     "sweep": "analysis.sweep",
     "transfer": "causal.transfer",
+    "tunings": "tune.tunings",
 }
 """Where those are that bring jax, scipy or charts, which `import sparcom_jax` does not."""
 

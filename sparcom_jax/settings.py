@@ -21,7 +21,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.explore.settings import ExploreSettings
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
-from sparcom_jax.tune.settings import TuneSettings
+from sparcom_jax.tune.settings import TuneSettings, TuningsSettings, parse_train
 
 T = TypeVar("T")
 
@@ -48,6 +48,9 @@ class StudySettings:
       answer: how a model answers with units switched off.
       explore: which units get a card, and what is on it.
       tune: how a model is fine-tuned, and on what, by `finetune`.
+      tunings: how trainings are compared with each other.
+      trainings: in a study, what is trained of the last model of each pair, as `--train` names it -> learning rates, of
+        which the best is taken: {"units:auroc:MATH": [1e-3, 3e-3], "all": [1e-5]}.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
         {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.
@@ -70,6 +73,8 @@ class StudySettings:
     answer: AnswerSettings = AnswerSettings()
     explore: ExploreSettings = ExploreSettings()
     tune: TuneSettings = TuneSettings()
+    tunings: TuningsSettings = TuningsSettings()
+    trainings: dict[str, Any] = field(default_factory=dict)
     pairs: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -97,6 +102,13 @@ class StudySettings:
                 if reads := [one for one in selectors if one in OF_COUNTS]:
                     raise InputError(f"{setting} {reads[0]} reads counts, and with capture.keep=sets there are none; "
                                      f"take core, unique or general, or capture.keep=counts")  # fmt: skip
+        for train, rates in self.trainings.items():
+            parse_train(train)
+            if not isinstance(rates, list) or not rates or not all(type(rate) in (int, float) for rate in rates):
+                raise InputError(f"config field trainings: {train} needs a list of learning rates, not {rates!r}")
+            if len(rates) > 1 and not self.tune.validation:
+                raise InputError(f"config field trainings: of the learning rates of {train} the best is taken by the "
+                                 f"validation loss, but tune.validation is 0")  # fmt: skip
         for section in ("align", *(("select",) if "attribution" in self.select.selectors else ())):
             if (method := self.sections[section].method) != self.attribute.method:
                 raise InputError(f"{section}.method is {method}, but a study has one attribution, and "

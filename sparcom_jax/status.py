@@ -30,7 +30,7 @@ from sparcom_jax.store.units import units_path
 from sparcom_jax.units.groups import TARGETS
 
 STEPS = ("train", "convert", "capture", "identify", "evaluate", "attribute", "align", "select", "agree", "explore",
-         "ablate", "compare")  # fmt: skip
+         "ablate", "finetune", "tunings", "compare")  # fmt: skip
 """What the stages of a study are called, before the name of a model, in the order in which they are made."""
 LONGEST_LIST = 8
 

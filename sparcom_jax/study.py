@@ -31,6 +31,7 @@ from sparcom_jax.store.attribution import attribution_path, open_attribution
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
 from sparcom_jax.store.units import open_units
+from sparcom_jax.trainings import Trainings
 
 ROLES = ("base", "tuned")
 
@@ -43,9 +44,9 @@ Checkpoint = dict[str, str]
 def analyze(study: StudySettings, output: Path) -> Path:
     """Runs a study, from checkpoints to the report.
 
-    Its stages: train, convert, capture, identify, evaluate, attribute, align, select, agree, explore, ablate,
-    compare. Without counts (`capture.keep`) nothing can be aligned or explored, and attribute is left out where no
-    selector reads it.
+    Its stages: train, convert, capture, identify, evaluate, attribute, align, select, agree, explore, ablate, finetune,
+    tunings, compare. Without counts (`capture.keep`) nothing can be aligned or explored, and attribute is left out
+    where no selector reads it.
 
     When the same command is run again, a finished stage is skipped, unless the digests of what it reads are others by
     now, or what it made is gone. Capture goes on within its stage; if its model or the instructions are others by now,
@@ -125,6 +126,11 @@ def _study_pair(
         made[f"{name}-{role}"] = _study_model(stages, output, study, f"{name}-{role}", source, instructions, base)
     if roles == list(ROLES):
         _compare(stages, output, study, made, f"{name}-base", f"{name}-tuned")
+    if study.trainings:
+        last = f"{name}-{roles[-1]}"
+        tuned = Trainings(stages, output, study, last, instructions, made[last]).run_all()
+        for one in tuned:
+            _compare(stages, output, study, made | tuned, last, one)
     return made
 
 
@@ -242,7 +248,7 @@ def _study_model(
         if study.capture.keep == "counts":
             explore_units(selector)
         ablate_units(selector)
-    return made
+    return {**made, "model": model, "units": units}
 
 
 def _attribute(stages: Stages, output: Path, study: StudySettings, name: str, inputs: Inputs) -> str:
@@ -289,7 +295,7 @@ def _compare(
     stages.run(
         name,
         asdict(study.compare) | {"set_name": study.name_of_sets},
-        {f"{what} of {model}": digest for model in (first, second) for what, digest in made[model].items()},
+        {f"{what} of {model}": made[model][what] for model in (first, second) for what in ("run", "set")},
         lambda: compare(
             open_run(runs / first),
             open_run(runs / second),

@@ -38,6 +38,9 @@ MAY_IMPORT = {
     "results": BASE,
     "explore": BASE
     | {"batches", "capture", "causal", "convert", "engine", "instructions", "models", "resampling", "store", "units"},
+    "tune": BASE
+    | {"batches", "causal", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
+    | {"select", "stages", "store", "units"},
     "edit": BASE | {"convert", "models", "store", "units"},
     "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
@@ -49,8 +52,9 @@ MAY_IMPORT = {
     "verify": BASE | {"batches", "convert", "engine", "instructions", "models"},
     "demo": BASE | {"batches", "convert", "instructions", "models"},
     "settings": BASE
-    | {"analysis", "attribution", "capture", "causal", "engine", "explore", "identify", "select", "store"},
+    | {"analysis", "attribution", "capture", "causal", "engine", "explore", "identify", "select", "store", "tune"},
     "stages": BASE,
+    "trainings": None,
     "study": None,
     "__init__": None,
 }

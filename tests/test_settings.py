@@ -26,6 +26,7 @@ from sparcom_jax.select.scores import MEASURES
 from sparcom_jax.select.select import select
 from sparcom_jax.select.settings import OF_COUNTS, SELECTORS, SelectSettings
 from sparcom_jax.settings import StudySettings, checked, default_config
+from sparcom_jax.tune.finetune import finetune
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHER = {
@@ -33,7 +34,7 @@ OTHER = {
     "template": "chat", "convention": "product",
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
     "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
-    "method": "integrated", "doses": "2,4", "experts": "zero",
+    "method": "integrated", "doses": "2,4", "experts": "zero", "category": "B", "schedule": "linear",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
@@ -44,7 +45,7 @@ import sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.answers, sparcom_jax.causal.targets
 import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir, sparcom_jax.explore.explore
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
-import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
+import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study, sparcom_jax.tune.finetune
 from types import SimpleNamespace
 
 def show(*arguments, **more):
@@ -59,7 +60,7 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("causal.ablate", "ablate"), ("causal.transfer", "transfer"), ("causal.answers", "answer"),
                      ("identify.select", "identify"), ("select.select", "select"),
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"),
-                     ("explore.explore", "explore"), ("study", "analyze")):
+                     ("explore.explore", "explore"), ("tune.finetune", "finetune"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sys.modules["sparcom_jax.convert.model_dir"].open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None, count_done=lambda: 0)
@@ -143,6 +144,14 @@ def test_every_field_of_an_exploration_arrives() -> None:
     short = [flag(name, value) for name, value in SECTIONS["explore"].items()]
     _, settings, _, named = launched(*command, *short, "--other=o")
     assert (settings, named["other"]) == (SECTIONS["explore"], "o")
+
+
+def test_every_field_of_a_training_arrives() -> None:
+    command = ("finetune", "--model=m", "--instructions=i", "--train=lora:2", "--output=o")
+    flags = [*overrides("tune", SECTIONS["tune"]), *overrides("execution", SECTIONS["execution"])]
+    assert launched(*command, *flags) == [SECTIONS["tune"], SECTIONS["execution"], {"run": None}]
+    short = [flag(name, value) for name, value in SECTIONS["tune"].items()]
+    assert launched(*command, *short, "--run=r") == [SECTIONS["tune"], DEFAULT["execution"], {"run": "r"}]
 
 
 def test_every_field_of_answers_arrives() -> None:
@@ -239,7 +248,7 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "note", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate",
-        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "pairs",
+        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "tune", "pairs",
     ]  # fmt: skip
 
 
@@ -249,12 +258,19 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     for step, kinds in ((capture, ("settings", "selection", "execution")), (select, ("settings",)),
                         (evaluate, ("settings",)), (compare, ("settings",)),
                         (align, ("settings",)), (attribute, ("settings", "execution")),
-                        (explore, ("settings", "execution")),
+                        (explore, ("settings", "execution")), (finetune, ("settings", "execution")),
                         (ablate, ("settings", "execution"))):  # fmt: skip
         parameters = inspect.signature(step).parameters
-        section = {"settings": step.__name__, "selection": "identify", "execution": "execution"}
+        section = {
+            "settings": {"finetune": "tune"}.get(step.__name__, step.__name__),
+            "selection": "identify",
+            "execution": "execution",
+        }
         assert [parameters[kind].default for kind in kinds] == [getattr(default, section[kind]) for kind in kinds]
-        assert step in (capture, ablate, attribute, align) or parameters["set_name"].default == default.name_of_sets
+        assert (
+            step in (capture, ablate, attribute, align, finetune)
+            or parameters["set_name"].default == default.name_of_sets
+        )
     assert inspect.signature(identify).parameters["name"].default == default.set_name
 
 
@@ -269,6 +285,7 @@ def test_defaults_of_functions_are_those_of_the_config() -> None:
     ("attribute", {"per_category": -1}, "per_category must not be negative, got -1"),
     ("explore", {"top": 0}, "top must be positive, got 0"),
     ("align", {"epsilon": 2.0}, "epsilon is 2.0: it must be above 0 and at most 1"),
+    ("tune", {"epochs": 0}, "epochs must be positive, got 0"),
     ("ablate", {"draws": 0}, "draws 0 must be positive and per_category 0 not negative"),
 ])  # fmt: skip
 def test_a_study_is_checked_in_every_section(section: str, change: dict[str, Any], message: str) -> None:

@@ -63,6 +63,9 @@ def of_result(result: Result) -> str:
         base, tuned = summary["base"], summary["tuned"]
         return _command("compare", base=base["run"], tuned=tuned["run"], set=base["set"]["name"], **given)
     made, of = made_of(summary), kind_made_of(summary)
+    if kind == "tunings":
+        runs = {"tuned": ",".join(summary["tuned"])} if summary["tuned"] else {}
+        return _command(kind, run=summary["run"], trained=summary["trained"], **runs, **given)
     if kind == "finetune":
         of_run = {"run": made["run"]} if made["run"] else {}
         given |= overrides("execution", summary["execution"])

@@ -3,7 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sparcom_jax.report import ablate, agree, align, answer, compare, evaluate, experts, explore, finetune, sweep
+from sparcom_jax.report import (
+    ablate,
+    agree,
+    align,
+    answer,
+    compare,
+    evaluate,
+    experts,
+    explore,
+    finetune,
+    sweep,
+    tunings,
+)
 from sparcom_jax.report.parts import Headlines, Part
 from sparcom_jax.results.reader import Result
 
@@ -33,7 +45,8 @@ QUESTIONS = (
              {"evaluate": evaluate.HEADLINES}),
     Question("where", "Where are they?", {"evaluate": evaluate.where}),
     Question("tuning", "What did tuning change?", {"compare": compare.changes}, {"compare": compare.HEADLINES}),
-    Question("trained", "What does tuning them do?", {"finetune": finetune.training}, {"finetune": finetune.HEADLINES}),
+    Question("trained", "What does tuning them do?", {"tunings": tunings.comparison, "finetune": finetune.training},
+             {"finetune": finetune.HEADLINES}),
     Question("selectors", "Which selector?", {"agree": agree.agreement}, {"ablate": ablate.BY_SELECTOR}),
     Question("attribution", "Are the active units those that matter?", {"align": align.alignment},
              {"align": align.HEADLINES}),

@@ -57,6 +57,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "learnt": [int], "steps": int, "of_steps": int, "kept": int, "bytes": {"*": int}, "held_out": int,
         "tokens_per_second": NUMBER,
     },
+    "tunings": {
+        "run": str, "model": {"family": str}, "counts": SET, "settings": dict, "tune": {"*": dict}, "trained": str,
+        "tuned": [str], "categories": [str], "learnt": [int], "held_out": int,
+    },
     "align": {
         "run": str, "model": {"family": str}, "attribution": SET | {"method": str}, "settings": dict,
         "categories": [str], "instructions": [int],
@@ -135,7 +139,7 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
                     inner = values[field] if shape is MATRIX else ()
                     by_category[f"targets: {where}: {field}"] = [values[field], *inner]
     by_category |= {"asked": [summary["asked"]]} if kind == "answer" else {}
-    by_category |= {"learnt": [summary["learnt"]]} if kind == "finetune" else {}
+    by_category |= {"learnt": [summary["learnt"]]} if kind in ("finetune", "tunings") else {}
     for card in summary["cards"] if kind == "explore" else ():
         by_category[f"cards: {card['unit']}: frequency"] = [list(card["frequency"])]
     for field, lists in by_category.items():

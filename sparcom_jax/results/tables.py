@@ -8,6 +8,7 @@ from sparcom_jax.results.columns import number as _number
 from sparcom_jax.results.columns import table as _table
 from sparcom_jax.results.columns import text as _text
 from sparcom_jax.results.tuning import TUNING_TABLES
+from sparcom_jax.results.tunings import TUNINGS_TABLES
 
 _GROUP = _text("group", "kind of units")
 _CATEGORY = _category("category", "the category")
@@ -376,5 +377,6 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "align": (ALIGNMENT,),
     "explore": (CARD_UNITS, CARD_CATEGORIES),
     "finetune": TUNING_TABLES,
+    "tunings": TUNINGS_TABLES,
 }
 """By kind of results, in the order of the report: its tables, in order."""

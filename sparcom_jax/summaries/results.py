@@ -1,4 +1,4 @@
-"""Summaries of result directories: what evaluate, compare, sweep, agree, align, ablate, answer and finetune wrote."""
+"""Summaries of result directories, of every kind that a command writes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -222,4 +222,5 @@ KINDS = {
     "ablate": Kind(ablation.TABLES, ablation.facts, ablation.tables, ablation.warnings),
     "answer": Kind((ANSWERS,), _answer_facts, _answer, _answer_warnings),
     "finetune": Kind(tuning.TABLES, tuning.facts, tuning.tables, tuning.warnings),
+    "tunings": Kind(tuning.COMPARED, tuning.compared_facts, tuning.compared, tuning.compared_warnings),
 }

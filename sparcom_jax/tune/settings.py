@@ -89,7 +89,9 @@ class TuneSettings:
       save_every: steps between checkpoints.
       recompute: whether the backward pass computes every layer anew: slower, with less memory.
       lora_alpha: of LoRA; the product is multiplied by `lora_alpha / rank`.
-      seed: of the halves, the order of the rows, LoRA's beginning, and random units.
+      keep_model: whether the tuned model is written; without it tables alone are.
+      half_seed: of the dealing into halves, which is that of `select` with the same seed, and of what is set aside.
+      seed: of the order of the rows, LoRA's beginning, and random units.
     """
 
     category: str = ""
@@ -109,6 +111,8 @@ class TuneSettings:
     save_every: int = 100
     recompute: bool = False
     lora_alpha: float = 16.0
+    keep_model: bool = True
+    half_seed: int = 0
     seed: int = 0
 
     def check(self) -> None:
@@ -124,7 +128,7 @@ class TuneSettings:
         for field in ("epochs", "accumulate", "save_every", "learning_rate", "lora_alpha"):
             if not 0 < getattr(self, field) < float("inf"):
                 raise InputError(f"{field} must be positive, got {getattr(self, field)}")
-        for field in ("per_category", "weight_decay", "clip", "evaluate_every", "patience", "seed"):
+        for field in ("per_category", "weight_decay", "clip", "evaluate_every", "patience", "half_seed", "seed"):
             if not 0 <= getattr(self, field) < float("inf"):
                 raise InputError(f"{field} must not be negative, got {getattr(self, field)}")
         for field in ("validation", "warmup"):
@@ -132,3 +136,32 @@ class TuneSettings:
                 raise InputError(f"{field} must be within [0, 1), got {getattr(self, field)}")
         if self.patience and not self.validation:
             raise InputError(f"patience {self.patience} has no effect with validation 0; set some instructions aside")
+
+
+@dataclass(frozen=True)
+class TuningsSettings:
+    """How trainings of one model are compared.
+
+    Attributes:
+      seeds: trainings of each kind in a study, with the seeds from `tune.seed` on.
+      bootstraps: bootstrap samples of the instructions and seeds.
+      draws: random sets in the place of the units.
+      seed: of the bootstrap and of the random sets.
+    """
+
+    seeds: int = 3
+    bootstraps: int = 1000
+    draws: int = 200
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: a field is out of range.
+        """
+        for field in ("seeds", "bootstraps", "draws"):
+            if getattr(self, field) < 1:
+                raise InputError(f"{field} must be positive, got {getattr(self, field)}")
+        if self.seed < 0:
+            raise InputError(f"seed must not be negative, got {self.seed}")

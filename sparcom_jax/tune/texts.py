@@ -65,7 +65,7 @@ def tune_texts(model: ModelDir, instructions: InstructionSet, settings: TuneSett
     if settings.category and settings.category not in categories:
         raise InputError(f"{instructions.source}: no category {settings.category!r}; there are {', '.join(categories)}")
     prompts = tokenize_prompts(instructions, reader)
-    half = deal(category, prompts.lengths, categories, settings.half, settings.seed, instructions.source)
+    half = deal(category, prompts.lengths, categories, settings.half, settings.half_seed, instructions.source)
     wanted = half & (category == categories.index(settings.category)) if settings.category else half
     validation = _set_aside(wanted, category, settings)
     held_out = ~half & _first(~half, category, settings.per_category)
@@ -89,7 +89,7 @@ def _set_aside(wanted: Bool[np.ndarray, "I"], category: UInt8[np.ndarray, "I"], 
                ) -> Bool[np.ndarray, "I"]:  # fmt: skip
     """Of the rows to learn from, those that are set aside: a share of each category, drawn."""
     aside = np.zeros(len(wanted), bool)
-    random = np.random.default_rng([settings.seed, 1])
+    random = np.random.default_rng([settings.half_seed, 1])
     for number in np.unique(category[wanted]):
         rows = np.flatnonzero(wanted & (category == number))
         count = min(-int(-settings.validation * len(rows) // 1), len(rows) - 1)

@@ -54,7 +54,8 @@ def write_outcome(
     kept = history["best"] if settings.patience else history["step"]
     for part in ("model", "adapter"):  # of a training that was cut off here
         shutil.rmtree(output / part, ignore_errors=True)
-    _write_model(output / "model", model, choice, values)
+    if settings.keep_model:
+        _write_model(output / "model", model, choice, values)
     if choice.told["kind"] == "lora":
         with whole_directory(output / "adapter") as partial:
             write_adapter(model.config, _products(choice.trained, values), settings.lora_alpha,

@@ -89,10 +89,14 @@ def test_the_whole_chain(work: Path) -> None:
     of_b = ("--run=runs/base", "--units=auroc", "--category=B", "--output=edited")
     assert done(work, "edit", "--source=back", *of_b, "--how=scale", "--alpha=0.5") == "edited"
     assert json.loads((work / "edited/sparcom_edit.json").read_text())["edited"]["neurons"] == 4
+    train = ("--train=units:auroc:B", "--category=B", "--epochs=1", "--per_category=2", "--validation=0")
+    of_run = ("--model=models/base", "--run=runs/base", "--instructions=rows.jsonl", "--output=results/tuned")
+    assert done(work, "finetune", *of_run, *train, "--config.execution.batch_tokens=512") == "results/tuned"
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
-    places = ("own-evaluate-evaluate", "tuning-compare-compare", "matter-ablate-ablate", "attribution-align-align")
-    assert [page.count(f'<div id="{place}">') for place in places] == [1] * 4
+    places = ("own-evaluate-evaluate", "tuning-compare-compare", "matter-ablate-ablate", "attribution-align-align",
+              "trained-finetune-tuned")  # fmt: skip
+    assert [page.count(f'<div id="{place}">') for place in places] == [1] * 5
     run = sj.open_run(work / "runs/base")
     run.require_complete()
     assert run.manifest.execution["batch_tokens"] == 512
@@ -310,6 +314,7 @@ READS = {
         "execution",
         *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
     ),
+    "finetune": ("execution", "tune"),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {
@@ -319,6 +324,7 @@ SHORT = {
     "attribute": {},
     "align": {},
     "answer": {},
+    "finetune": {},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate", "explore")},
 }
 # Runs a launcher where what takes long to import is not there.
@@ -365,7 +371,8 @@ def test_help_of_short_flags_is_that_of_their_fields(launcher: str, work: Path) 
     shown = " ".join(launch(work, launcher, "--help").stdout.split())
     fields, short = read_by(launcher), SHORT[launcher]
     if launcher != "ablate":
-        short = short | {path.partition(".")[2]: path for path in fields if path.startswith(f"{launcher}.")}
+        section = {"finetune": "tune"}.get(launcher, launcher)
+        short = short | {path.partition(".")[2]: path for path in fields if path.startswith(f"{section}.")}
     for name, path in short.items():
         value, section = fields[path], path.rpartition(".")[0]
         meaning = meanings(type(getattr(StudySettings(), section)) if section else StudySettings)[path.split(".")[-1]]
