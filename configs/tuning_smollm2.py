@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config = default_config()
     config.pairs = ConfigDict({"smollm2": {"tuned": ".cache/SmolLM2-135M-Instruct.Q4_1.gguf"}})
     config.capture.template = "chat"
+    config.identify.selector = "frequency"  # of its sets are the cores
     config.select.selector = "auroc,core"
     config.select.size = 353
     config.attribute.per_category = 4

@@ -26,7 +26,7 @@ def main() -> None:
     from sparcom_jax.tune.tunings import tunings
 
     study = _CONFIG.settings()
-    tunings(_RUN.value, _TRAINED.value, _OUTPUT.value, study.tunings, tuned=_TUNED.value)
+    tunings(_RUN.value, _TRAINED.value, _OUTPUT.value, study.tunings, tuned_runs=_TUNED.value)
     show(summary_of(Path(_OUTPUT.value)))
     print(_OUTPUT.value)
 

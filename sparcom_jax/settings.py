@@ -49,8 +49,8 @@ class StudySettings:
       explore: which units get a card, and what is on it.
       tune: how a model is fine-tuned, and on what, by `finetune`.
       tunings: how trainings are compared with each other.
-      trainings: in a study, what is trained of the last model of each pair, as `--train` names it -> learning rates, of
-        which the best is taken: {"units:auroc:MATH": [1e-3, 3e-3], "all": [1e-5]}.
+      trainings: what is trained of the last model of each pair, as `--train` names it -> learning rates to try. For
+        example {"units:auroc:MATH": [1e-3, 3e-3], "all": [1e-5]}.
       pairs: the models, name -> {"base": ..., "tuned": ...} or {"train": {...}}. Of base and tuned, either may be left
         out. Each is a checkpoint (a Hugging Face directory, a GGUF file or a hub id), or
         {"source": ..., "adapter": ..., "dtype": ...}, as `convert` takes them.

@@ -69,7 +69,7 @@ class Trainings:
             asdict(self.study.tunings),
             {"run": self.made["run"], **trained} | {f"run of {name}": of["run"] for name, of in tuned.items()},
             lambda: tunings(open_run(runs / self.name), self._tuned, into, self.study.tunings,
-                            tuned=[runs / name for name in tuned]),
+                            tuned_runs=[runs / name for name in tuned]),
             lambda: digest_of_files(into),
         )  # fmt: skip
         return tuned

@@ -49,5 +49,5 @@ def test_a_study_reads_everything() -> None:
     paths = [path for part in WHOLE_STUDY for path in part.paths]
     config = default_config().to_dict()
     wanted = {f"{name}.{field}" for name, value in config.items() if isinstance(value, dict) for field in value}
-    assert {*paths} == wanted | {"instructions", "note", "set_name", "pairs"}
+    assert {*paths} == wanted | {"instructions", "note", "set_name", "trainings", "pairs"}
     assert len(paths) == len({*paths})

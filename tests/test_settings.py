@@ -45,7 +45,8 @@ import sparcom_jax.capture.capture
 import sparcom_jax.causal.ablate, sparcom_jax.causal.answers, sparcom_jax.causal.targets
 import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir, sparcom_jax.explore.explore
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
-import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study, sparcom_jax.tune.finetune
+import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
+import sparcom_jax.tune.finetune, sparcom_jax.tune.tunings
 from types import SimpleNamespace
 
 def show(*arguments, **more):
@@ -60,7 +61,8 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("causal.ablate", "ablate"), ("causal.transfer", "transfer"), ("causal.answers", "answer"),
                      ("identify.select", "identify"), ("select.select", "select"),
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"),
-                     ("explore.explore", "explore"), ("tune.finetune", "finetune"), ("study", "analyze")):
+                     ("explore.explore", "explore"), ("tune.finetune", "finetune"),
+                     ("tune.tunings", "tunings"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sys.modules["sparcom_jax.convert.model_dir"].open_model = lambda path: None
 sparcom_jax.store.run.open_run = lambda path: SimpleNamespace(require_complete=lambda: None, count_done=lambda: 0)
@@ -154,6 +156,15 @@ def test_every_field_of_a_training_arrives() -> None:
     assert launched(*command, *short, "--run=r") == [SECTIONS["tune"], DEFAULT["execution"], {"run": "r"}]
 
 
+def test_every_field_of_a_comparison_of_trainings_arrives() -> None:
+    fields = SECTIONS["tunings"] | {"seeds": DEFAULT["tunings"]["seeds"]}
+    read = {name: value for name, value in fields.items() if name != "seeds"}
+    command = ("tunings", "--run=r", "--trained=t", "--output=o")
+    assert launched(*command, *overrides("tunings", read)) == [fields, {"tuned_runs": []}]
+    short = [flag(name, value) for name, value in read.items()]
+    assert launched(*command, *short, "--tuned=a,b") == [fields, {"tuned_runs": ["a", "b"]}]
+
+
 def test_every_field_of_answers_arrives() -> None:
     read = {name: SECTIONS["ablate"][name] for name in ("how", "alpha", "experts", "measured", "per_category", "seed")}
     flags = [*overrides("answer", SECTIONS["answer"]), *overrides("ablate", read)]
@@ -231,10 +242,10 @@ def test_a_field_of_a_selection_that_is_not_given_is_left_to_the_run(tmp_path: P
 
 def test_every_field_of_a_study_arrives() -> None:
     alone = {name: OTHER[name] for name in ("instructions", "note", "set_name")}
-    wanted = SECTIONS | alone | {"pairs": {"a": {"base": "x"}}}
+    wanted = SECTIONS | alone | {"trainings": {"all": [0.5]}, "pairs": {"a": {"base": "x"}}}
     assert wanted.keys() == set(default_config())
     flags = [one for section, fields in SECTIONS.items() for one in overrides(section, fields)]
-    flags += [flag(f"config.{name}", wanted[name]) for name in (*alone, "pairs")]
+    flags += [flag(f"config.{name}", wanted[name]) for name in (*alone, "trainings", "pairs")]
     (settings,) = launched("analyze", "--config=configs/default.py", "--output=o", *flags)
     assert settings == wanted
 
@@ -248,7 +259,8 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "note", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate",
-        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "tune", "pairs",
+        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "tune", "tunings",
+        "trainings", "pairs",
     ]  # fmt: skip
 
 

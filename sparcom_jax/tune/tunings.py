@@ -56,7 +56,7 @@ def tunings(
     output: str | Path,
     settings: TuningsSettings = TuningsSettings(),
     *,
-    tuned: Sequence[Run | str | Path] = (),
+    tuned_runs: Sequence[Run | str | Path] = (),
 ) -> dict[str, Any]:
     """Compares trainings of one model on the same held-out instructions.
 
@@ -69,7 +69,7 @@ def tunings(
       trained: searched for the results of `finetune`.
       output: directory of the tables and of `summary.json`, written last.
       settings: bootstraps and random sets.
-      tuned: runs of tuned models, of the same instructions, by which it is seen which units changed.
+      tuned_runs: runs of tuned models, of the same instructions, by which it is seen which units changed.
 
     Returns:
       The content of `summary.json`.
@@ -84,7 +84,7 @@ def tunings(
     found = best_trainings(trained)
     rows = _same_rows(found, run)
     of = {name: Training(results, _changes(results)) for name, results in found.items()}
-    runs = _of_trainings([as_run(one) for one in tuned], found)
+    runs = _of_trainings([as_run(one) for one in tuned_runs], found)
     first = next(iter(of.values())).summary
     start_results(output, "tunings")
     category = np.asarray([run.categories.index(row["category"]) for row in rows])

@@ -92,11 +92,13 @@ def test_the_whole_chain(work: Path) -> None:
     train = ("--train=units:auroc:B", "--category=B", "--epochs=1", "--per_category=2", "--validation=0")
     of_run = ("--model=models/base", "--run=runs/base", "--instructions=rows.jsonl", "--output=results/tuned")
     assert done(work, "finetune", *of_run, *train, "--config.execution.batch_tokens=512") == "results/tuned"
+    of = ("--run=runs/base", "--trained=results", "--output=results/tunings", "--bootstraps=20", "--draws=20")
+    assert done(work, "tunings", *of) == "results/tunings"
     assert done(work, "report", "--results=results", "--output=report.html").endswith("report.html")
     page = (work / "report.html").read_text()
     places = ("own-evaluate-evaluate", "tuning-compare-compare", "matter-ablate-ablate", "attribution-align-align",
-              "trained-finetune-tuned")  # fmt: skip
-    assert [page.count(f'<div id="{place}">') for place in places] == [1] * 5
+              "trained-finetune-tuned", "trained-tunings-tunings")  # fmt: skip
+    assert [page.count(f'<div id="{place}">') for place in places] == [1] * 6
     run = sj.open_run(work / "runs/base")
     run.require_complete()
     assert run.manifest.execution["batch_tokens"] == 512
@@ -315,6 +317,7 @@ READS = {
         *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
     ),
     "finetune": ("execution", "tune"),
+    "tunings": tuple(f"tunings.{name}" for name in ("bootstraps", "draws", "seed")),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
 }
 SHORT = {
@@ -325,6 +328,7 @@ SHORT = {
     "align": {},
     "answer": {},
     "finetune": {},
+    "tunings": {},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate", "explore")},
 }
 # Runs a launcher where what takes long to import is not there.

@@ -109,7 +109,9 @@ def test_the_units_that_changed_are_found(study: Path, tmp_path: Path) -> None:
     """Of a model whose training moved some units far, these are above all others of their layers."""
     tuned = study / "runs/tiny-tuned-units-auroc-B"
     settings = TuningsSettings(bootstraps=10, draws=50)
-    output = tunings(study / "runs/tiny-tuned", study / "tuned/tiny-tuned", tmp_path / "out", settings, tuned=[tuned])
+    output = tunings(
+        study / "runs/tiny-tuned", study / "tuned/tiny-tuned", tmp_path / "out", settings, tuned_runs=[tuned]
+    )
     (other, own) = table(tmp_path / "out/tuned_units.csv")
     assert output["tuned"] == [str(tuned)]
     run, after = sj.open_run(study / "runs/tiny-tuned"), sj.open_run(tuned)
@@ -143,7 +145,7 @@ def test_what_cannot_be_compared(study: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             tunings(base, where, tmp_path / "out")
     with pytest.raises(InputError, match="was captured from none of the models that were trained"):
-        tunings(base, trained, tmp_path / "out", tuned=[base])
+        tunings(base, trained, tmp_path / "out", tuned_runs=[base])
     copy = shutil.copytree(trained, tmp_path / "copy")
     again = shutil.copytree(copy / "all-0.001-1", copy / "again")
     with pytest.raises(InputError, match=r"all was trained twice with seed 1 and learning_rate 0\.001"):
