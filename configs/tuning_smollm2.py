@@ -30,10 +30,10 @@ def get_config() -> ConfigDict:
     config.tune.category, config.tune.template = "MATH", "chat"
     config.tune.epochs, config.tune.per_category = 2, 20
     config.trainings = ConfigDict({
-        "units:auroc:MATH": [1e-3, 3e-3],
-        "units:core:MATH": [1e-3, 3e-3],
-        "random:auroc:MATH": [1e-3, 3e-3],
-        "lora:2": [1e-3, 3e-3],
-        "all": [1e-5, 3e-5],
+        "units:auroc:MATH": [1e-3, 5e-3],
+        "units:core:MATH": [1e-3, 5e-3],
+        "random:auroc:MATH": [1e-3, 5e-3],
+        "lora:2": [1e-3, 5e-3],
+        "all": [2e-5, 1e-4],
     })  # fmt: skip
     return config

@@ -31,7 +31,7 @@ from sparcom_jax.analysis.settings import (
 )
 from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
+from sparcom_jax.causal.settings import AblationSettings, AnswerSettings, SteerSettings
 from sparcom_jax.edit.settings import EditSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from sparcom_jax.capture.capture import capture
     from sparcom_jax.causal.ablate import ablate
     from sparcom_jax.causal.answers import answer
+    from sparcom_jax.causal.generate import Steering, generate
+    from sparcom_jax.causal.steer import steer
     from sparcom_jax.causal.transfer import transfer
     from sparcom_jax.convert.export import export
     from sparcom_jax.convert.model_dir import convert, open_model
@@ -86,6 +88,8 @@ __all__ = [
     "SelectSettings",
     "Selection",
     "Sets",
+    "SteerSettings",
+    "Steering",
     "SweepSettings",
     "TuneSettings",
     "TuningsSettings",
@@ -105,6 +109,7 @@ __all__ = [
     "explore",
     "export",
     "finetune",
+    "generate",
     "identify",
     "load_hexainst",
     "load_instructions",
@@ -115,6 +120,7 @@ __all__ = [
     "open_units",
     "report",
     "select",
+    "steer",
     "sweep",
     "transfer",
     "tunings",
@@ -135,8 +141,11 @@ LAZY = {
     "export": "convert.export",
     "explore": "explore.explore",
     "finetune": "tune.finetune",
+    "Steering": "causal.generate",
+    "generate": "causal.generate",
     "open_model": "convert.model_dir",
     "report": "report.page",
+    "steer": "causal.steer",
     "sweep": "analysis.sweep",
     "transfer": "causal.transfer",
     "tunings": "tune.tunings",

@@ -15,7 +15,7 @@ from sparcom_jax.analysis.settings import (
 )
 from sparcom_jax.attribution.settings import AttributeSettings
 from sparcom_jax.capture.settings import CaptureSettings
-from sparcom_jax.causal.settings import AblationSettings, AnswerSettings
+from sparcom_jax.causal.settings import AblationSettings, AnswerSettings, SteerSettings
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.explore.settings import ExploreSettings
@@ -46,6 +46,7 @@ class StudySettings:
       align: how frequency is compared with attribution.
       ablate: how units are switched off and what is measured.
       answer: how a model answers with units switched off.
+      steer: how units are turned up and down while a model answers, by `steer`.
       explore: which units get a card, and what is on it.
       tune: how a model is fine-tuned, and on what, by `finetune`.
       tunings: how trainings are compared with each other.
@@ -71,6 +72,7 @@ class StudySettings:
     align: AlignSettings = AlignSettings()
     ablate: AblationSettings = AblationSettings()
     answer: AnswerSettings = AnswerSettings()
+    steer: SteerSettings = SteerSettings()
     explore: ExploreSettings = ExploreSettings()
     tune: TuneSettings = TuneSettings()
     tunings: TuningsSettings = TuningsSettings()

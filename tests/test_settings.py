@@ -35,6 +35,7 @@ OTHER = {
     "keep": "sets", "placement": "mesh:2", "dtype": "bfloat16", "selector": "threshold", "ties": "drop",
     "half": "second", "measured": "all", "how": "scale", "cuts": "0.1", "selectors": "auroc,lape",
     "method": "integrated", "doses": "2,4", "experts": "zero", "category": "B", "schedule": "linear",
+    "alphas": "0,2",
 }  # fmt: skip
 # Runs a launcher of which the step itself is replaced by one that prints its arguments.
 DRIVER = """
@@ -46,7 +47,7 @@ import sparcom_jax.causal.ablate, sparcom_jax.causal.answers, sparcom_jax.causal
 import sparcom_jax.causal.transfer, sparcom_jax.convert.model_dir, sparcom_jax.explore.explore
 import sparcom_jax.identify.select, sparcom_jax.instructions.rows, sparcom_jax.select.select, sparcom_jax.store.run
 import sparcom_jax.store.sets, sparcom_jax.store.units, sparcom_jax.study
-import sparcom_jax.tune.finetune, sparcom_jax.tune.tunings
+import sparcom_jax.causal.steer, sparcom_jax.tune.finetune, sparcom_jax.tune.tunings
 from types import SimpleNamespace
 
 def show(*arguments, **more):
@@ -61,7 +62,7 @@ for module, step in (("analysis.compare", "compare"), ("analysis.evaluate", "eva
                      ("causal.ablate", "ablate"), ("causal.transfer", "transfer"), ("causal.answers", "answer"),
                      ("identify.select", "identify"), ("select.select", "select"),
                      ("attribution.attribute", "attribute"), ("analysis.align", "align"),
-                     ("explore.explore", "explore"), ("tune.finetune", "finetune"),
+                     ("explore.explore", "explore"), ("causal.steer", "steer"), ("tune.finetune", "finetune"),
                      ("tune.tunings", "tunings"), ("study", "analyze")):
     setattr(sys.modules[f"sparcom_jax.{module}"], step, show)
 sys.modules["sparcom_jax.convert.model_dir"].open_model = lambda path: None
@@ -146,6 +147,14 @@ def test_every_field_of_an_exploration_arrives() -> None:
     short = [flag(name, value) for name, value in SECTIONS["explore"].items()]
     _, settings, _, named = launched(*command, *short, "--other=o")
     assert (settings, named["other"]) == (SECTIONS["explore"], "o")
+
+
+def test_every_field_of_a_steering_arrives() -> None:
+    command = ("steer", "--model=m", "--run=r", "--units=u", "--output=o")
+    flags = [*overrides("steer", SECTIONS["steer"]), *overrides("execution", SECTIONS["execution"])]
+    assert launched(*command, *flags) == [{"units": "u"}, SECTIONS["steer"], SECTIONS["execution"]]
+    short = [flag(name, value) for name, value in SECTIONS["steer"].items()]
+    assert launched(*command, *short) == [{"units": "u"}, SECTIONS["steer"], DEFAULT["execution"]]
 
 
 def test_every_field_of_a_training_arrives() -> None:
@@ -259,7 +268,7 @@ def test_a_field_of_a_pair_arrives() -> None:
 def test_sections_in_order() -> None:
     assert list(StudySettings.__dataclass_fields__) == [
         "instructions", "note", "set_name", "execution", "capture", "identify", "attribute", "select", "evaluate",
-        "compare", "sweep", "agree", "align", "ablate", "answer", "explore", "tune", "tunings",
+        "compare", "sweep", "agree", "align", "ablate", "answer", "steer", "explore", "tune", "tunings",
         "trainings", "pairs",
     ]  # fmt: skip
 

@@ -36,6 +36,52 @@ class AnswerSettings:
 
 
 @dataclass(frozen=True)
+class SteerSettings:
+    """How units are turned up and down while a model answers.
+
+    Attributes:
+      alphas: factors of what neurons write, from small to large, with commas between; 1 is measured anyway.
+      category: whose units are scaled; empty for those of each in turn.
+      new_tokens: the most tokens of an answer.
+      draws: random sets of the same size and frequency, for each category.
+      measured: what is asked: `held_out` instructions, which did not choose the units, the `chosen`, or `all`.
+      per_category: instructions of each category that are asked, the first in the run's order; 0 takes all.
+      seed: of the random sets and the bootstrap.
+    """
+
+    alphas: str = "0,0.5,1.5,2,3"
+    category: str = ""
+    new_tokens: int = 128
+    draws: int = 1
+    measured: str = "held_out"
+    per_category: int = 4
+    seed: int = 0
+
+    @property
+    def factors(self) -> list[float]:
+        """The factors but 1."""
+        return [factor for factor in map(float, self.alphas.split(",")) if factor != 1]
+
+    def check(self) -> None:
+        """Refuses values that mean nothing.
+
+        Raises:
+          InputError: a field is unknown or out of range.
+        """
+        try:
+            factors = [float(one) for one in self.alphas.split(",")]
+        except ValueError:
+            factors = []
+        if not factors or factors != sorted({*factors}) or not all(map(math.isfinite, factors)):
+            raise InputError(f"alphas {self.alphas!r} must be numbers, from small to large, with commas between")
+        if self.new_tokens < 1 or self.draws < 0 or self.per_category < 0 or self.seed < 0:
+            raise InputError(f"new_tokens {self.new_tokens} must be positive, and draws {self.draws}, per_category "
+                             f"{self.per_category} and seed {self.seed} not negative")  # fmt: skip
+        if self.measured not in MEASURED:
+            raise InputError(f"measured {self.measured!r} is not known; known: {', '.join(MEASURED)}")
+
+
+@dataclass(frozen=True)
 class AblationSettings:
     """How units are switched off and what is measured.
 

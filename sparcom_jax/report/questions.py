@@ -13,6 +13,7 @@ from sparcom_jax.report import (
     experts,
     explore,
     finetune,
+    steer,
     sweep,
     tunings,
 )
@@ -38,7 +39,8 @@ class Question:
 
 
 QUESTIONS = (
-    Question("matter", "Does switching them off matter?", {"ablate": ablate.effects, "answer": answer.answers},
+    Question("matter", "Does switching them off matter?",
+             {"ablate": ablate.effects, "answer": answer.answers, "steer": steer.steering},
              {"ablate": ablate.HEADLINES}),
     Question("units", "Which units are they?", {"explore": explore.cards}),
     Question("own", "Do kinds have units of their own?", {"evaluate": evaluate.own, "sweep": sweep.sweep},

@@ -51,6 +51,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "run": str, "model": {"family": str}, "units": UNITS, "settings": dict, "categories": [str], "asked": [int],
         "held_out": int, "targets": [str],
     },
+    "steer": {
+        "run": str, "model": {"family": str}, "settings": dict, "categories": [str], "steered": [str], "asked": [int],
+        "held_out": int,
+    },
     "finetune": {
         "model": {"family": str, "path": str, "digest": str, "parameters": int}, "instructions": {"source": str},
         "run": str, "train": SET | {"kind": str, "parameters": int}, "settings": dict, "categories": [str],
@@ -80,7 +84,7 @@ def fault(summary: Mapping[str, Any]) -> str | None:
     """What is wrong with a summary, of whatever kind it says that it is; None if nothing is."""
     kind = summary["kind"]
     shape = SHAPES[kind]
-    if kind == "ablate":
+    if kind in ("ablate", "steer"):
         shape = shape | ({"units": UNITS} if "units" in summary else {"set": SET})
         shape = shape | ({"units_from": UNITS_FROM} if "units_from" in summary else {})
     if kind == "explore" and summary.get("texts"):
@@ -138,7 +142,7 @@ def _of_another_size(summary: Mapping[str, Any], kind: str) -> Iterator[str]:
                 if isinstance(shape, list):
                     inner = values[field] if shape is MATRIX else ()
                     by_category[f"targets: {where}: {field}"] = [values[field], *inner]
-    by_category |= {"asked": [summary["asked"]]} if kind == "answer" else {}
+    by_category |= {"asked": [summary["asked"]]} if kind in ("answer", "steer") else {}
     by_category |= {"learnt": [summary["learnt"]]} if kind in ("finetune", "tunings") else {}
     for card in summary["cards"] if kind == "explore" else ():
         by_category[f"cards: {card['unit']}: frequency"] = [list(card["frequency"])]

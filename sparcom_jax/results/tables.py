@@ -7,6 +7,7 @@ from sparcom_jax.results.columns import category as _category
 from sparcom_jax.results.columns import number as _number
 from sparcom_jax.results.columns import table as _table
 from sparcom_jax.results.columns import text as _text
+from sparcom_jax.results.steering import STEERING_TABLES
 from sparcom_jax.results.tuning import TUNING_TABLES
 from sparcom_jax.results.tunings import TUNINGS_TABLES
 
@@ -374,6 +375,7 @@ TABLES: dict[str, tuple[Table, ...]] = {
     "agree": (AGREEMENT,),
     "ablate": ABLATION_TABLES,
     "answer": ANSWER_TABLES,
+    "steer": STEERING_TABLES,
     "align": (ALIGNMENT,),
     "explore": (CARD_UNITS, CARD_CATEGORIES),
     "finetune": TUNING_TABLES,

@@ -18,7 +18,7 @@ from sparcom_jax.results.tables import (
     SWEEP,
     UNIQUENESS,
 )
-from sparcom_jax.summaries import ablation, tuning
+from sparcom_jax.summaries import ablation, steering, tuning
 from sparcom_jax.summaries.summary import Cell, Summary, Table, command
 
 Facts = list[tuple[str, str]]
@@ -221,6 +221,7 @@ KINDS = {
     "align": Kind((), _of, _align, _none),
     "ablate": Kind(ablation.TABLES, ablation.facts, ablation.tables, ablation.warnings),
     "answer": Kind((ANSWERS,), _answer_facts, _answer, _answer_warnings),
+    "steer": Kind(steering.TABLES, _of, steering.tables, steering.warnings),
     "finetune": Kind(tuning.TABLES, tuning.facts, tuning.tables, tuning.warnings),
     "tunings": Kind(tuning.COMPARED, tuning.compared_facts, tuning.compared, tuning.compared_warnings),
 }

@@ -85,6 +85,9 @@ def test_the_whole_chain(work: Path) -> None:
     ablate = ("ablate", "--model=models/base", "--run=runs/base", *few)
     done(work, *ablate, "--units=auroc", "--output=results/ablate")
     done(work, *ablate, "--config.ablate.rho=0.3", "--output=cores")
+    few = ("--new_tokens=4", "--per_category=1", "--alphas=0,2", "--category=B")
+    steered = ("steer", "--model=models/base", "--run=runs/base", "--units=auroc", "--output=results/steer")
+    assert done(work, *steered, *few) == "results/steer"
     assert done(work, "export", "--model=models/base", "--output=back") == "back"
     of_b = ("--run=runs/base", "--units=auroc", "--category=B", "--output=edited")
     assert done(work, "edit", "--source=back", *of_b, "--how=scale", "--alpha=0.5") == "edited"
@@ -316,6 +319,7 @@ READS = {
         "execution",
         *(f"ablate.{field.name}" for field in dataclasses.fields(StudySettings().ablate) if field.name != "rho"),
     ),
+    "steer": ("execution", "steer"),
     "finetune": ("execution", "tune"),
     "tunings": tuple(f"tunings.{name}" for name in ("bootstraps", "draws", "seed")),
     "analyze": tuple(field.name for field in dataclasses.fields(StudySettings)),
@@ -327,6 +331,7 @@ SHORT = {
     "attribute": {},
     "align": {},
     "answer": {},
+    "steer": {},
     "finetune": {},
     "tunings": {},
     **{launcher: {"set": "set_name"} for launcher in ("select", "evaluate", "compare", "ablate", "explore")},
