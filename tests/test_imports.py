@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "tune": BASE
     | {"batches", "causal", "convert", "engine", "identify", "instructions", "models", "resampling", "results"}
     | {"select", "stages", "store", "units"},
-    "edit": BASE | {"convert", "models", "store", "units"},
+    "edit": BASE | {"causal", "convert", "engine", "models", "store", "units"},
     "attribution": BASE | {"batches", "capture", "causal", "convert", "engine", "models", "store", "units"},
     "analysis": BASE | {"identify", "instructions", "resampling", "results", "select", "store", "units"},
     "causal": BASE

@@ -76,13 +76,25 @@ def save_tensors(config: DecoderConfig, params: Params, directory: Path, shard_b
     Args:
       config: the model.
       params: its parameters.
+      directory: as in `write_tensors`.
+      shard_bytes: as in `write_tensors`.
+    """
+    dtype = str(jax.tree.leaves(params)[0].dtype)
+    write_tensors(ParameterTensors(config, parameters_of(config, params), dtype), directory, shard_bytes)
+
+
+def write_tensors(tensors: "ParameterTensors", directory: Path, shard_bytes: int = SHARD_BYTES) -> None:
+    """Writes tensors as the safetensors files of a checkpoint.
+
+    Args:
+      tensors: they, under the names that transformers reads.
       directory: where to; the files are `model.safetensors`, or shards with an index.
       shard_bytes: of the tensors of a file, at most.
     """
-    tensors = ParameterTensors(config, parameters_of(config, params), str(jax.tree.leaves(params)[0].dtype))
     made = tensors.read(tensors.names)
     shards = list(_shards(tensors, shard_bytes))
     file_of = {}
+    size = 0
     with progress("writing", sum(map(len, shards)), "tensors") as bar:
         for number, names in enumerate(shards, 1):
             file = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -90,10 +102,10 @@ def save_tensors(config: DecoderConfig, params: Params, directory: Path, shard_b
             for name in names:
                 content[name] = next(made)[1]
                 file_of[name] = file
+                size += content[name].nbytes
                 bar.advance()
             save_file(content, directory / file, METADATA)
     if len(shards) > 1:
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
         index = {"metadata": {"total_size": size}, "weight_map": file_of}
         (directory / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 

@@ -25,11 +25,13 @@ class Change:
       part: the part.
       factor: what it is multiplied by, in float32, then rounded to the tensor's dtype.
       value: what it is set to in the place of that, if not None.
+      shift: what is added to it then, in float32, if not None.
     """
 
     part: TensorSlice
     factor: float = 0.0
     value: float | None = None
+    shift: np.ndarray | None = None
 
     def of(self, values: np.ndarray) -> np.ndarray:
         """The part as it becomes.
@@ -40,9 +42,11 @@ class Change:
         if self.value is not None or not self.factor:
             return np.full_like(values, self.value or 0)
         with np.errstate(over="ignore"):
-            made = (values.astype(np.float32) * np.float32(self.factor)).astype(values.dtype)
+            scaled = values.astype(np.float32) * np.float32(self.factor)
+            made = (scaled if self.shift is None else scaled + self.shift).astype(values.dtype)
         if not np.isfinite(made.astype(np.float32)).all():
-            raise InputError(f"{self.part.name}: {self.factor:g} times its values is beyond {values.dtype}")
+            what = f"{self.factor:g} times its values" if self.shift is None else "with the means added, it"
+            raise InputError(f"{self.part.name}: {what} is beyond {values.dtype}")
         return made
 
 

@@ -75,11 +75,17 @@ def edited(record: Mapping[str, Any], output: str) -> Summary:
     facts = [
         ("source", record["source"]),
         ("units", f"{units['name'] or units['selector']} of {record['category']}"),
-        ("edited", f"{count['tensors']:,} tensors in {count['layers']:,} layers; all others are as they were"),
+        ("edited", _edited(count)),
         ("so that", record["consequence"]),
     ]
     following = [command("convert", source=output, output="MODEL_DIR")]
     return Summary(f"edit: {output}", facts, [], [], following)
+
+
+def _edited(count: Mapping[str, int]) -> str:
+    if "tensors" not in count:
+        return f"{count['layers']:,} layers; the model is smaller"
+    return f"{count['tensors']:,} tensors in {count['layers']:,} layers; all others are as they were"
 
 
 def verified(model: str, outcome: Mapping[str, Any]) -> Summary:

@@ -18,6 +18,7 @@ from sparcom_jax.batches.packing import fill
 from sparcom_jax.capture.capture import capture
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.edit.edit import NEVER, edit
+from sparcom_jax.edit.means import _means
 from sparcom_jax.edit.settings import EditSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.batch import Shape
@@ -192,7 +193,11 @@ def test_units_of_a_run_and_of_a_file(llama: ModelDir, hf_llama: Path, instructi
 
 def test_settings_that_mean_nothing(hf_llama: Path, tmp_path: Path) -> None:
     for settings, message in (
-        (EditSettings(how="mean"), "how 'mean' is not known; known: zero, scale"),
+        (EditSettings(how="off"), "how 'off' is not known; known: zero, scale, mean"),
+        (EditSettings("experts", "mean"), "how mean is of neurons; experts can be zero or scaled"),
+        (EditSettings(how="mean"), "how mean needs the run and the converted model"),
+        (EditSettings(prune=-1), "prune must not be negative, got -1"),
+        (EditSettings(how="scale", alpha=2.0, prune=1), "how scale and experts zero have no effect with prune 1"),
         (EditSettings(target="layers"), "target 'layers' is not known; known: neurons, experts"),
         (EditSettings(alpha=0.5), r"alpha 0\.5 has no effect with how zero; leave it out"),
         (EditSettings(how="scale", alpha=float("inf")), "alpha must be finite, got inf"),
@@ -235,3 +240,99 @@ def test_a_disk_that_is_full_leaves_nothing(
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)$"):
         edit(hf_llama, unit_set(llama), "B", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+BIASED = [("llama", "biases"), ("gpt_neox", "plain"), ("gpt_oss", "plain")]
+
+
+@pytest.mark.parametrize("case", [case for case in BIASED if case[1] in CASES[case[0]]], ids="-".join)
+def test_neurons_at_their_mean(case: tuple[str, str], instruction_file: Path, tmp_path: Path) -> None:
+    family, name = case
+    source = checkpoints.save_model(tmp_path / "hf", family, **CASES[family][name])
+    model = convert(source, tmp_path / "model")
+    run = capture(model, sj.load_instructions(instruction_file), tmp_path / "run")
+    made = unit_set(model)
+    groups = {group: made.groups[group] for group in TARGETS["neurons"] if group in made.groups}
+    masks = {group: np.stack([made.mask[group][1]] * len(run.categories)) for group in groups}
+    units = UnitSet(run.categories, groups, {group: mask.astype(np.float32) for group, mask in masks.items()}, masks,
+                    ORIGIN | {"run_digest": run.digest})  # fmt: skip
+    record = edit(source, units, "B", tmp_path / "out", EditSettings(how="mean"), run=run, model=model)
+    means = _means(model, run)
+    edits = Edits(**{
+        group: NeuronEdit(np.float32(~mask[1])[:, None], np.where(mask[1], means[group], 0).astype(np.float32)[:, None])
+        for group, mask in masks.items()
+    })  # fmt: skip
+    logits = forward_of(model)
+    expected = logits(edits)
+    off = logits(Edits(**{group: NeuronEdit(np.float32(~mask[1])[:, None]) for group, mask in masks.items()}))
+    assert np.abs(expected - off).max() > 1e-3 * np.abs(off).max()
+    close(np.asarray(Reference(tmp_path / "out").run(TEXT, {})["logits"]), expected)
+    written = "neurons write what they write at their mean, whatever they read, by the bias of down_proj."
+    assert record["consequence"].endswith(written)
+
+
+def test_a_mean_needs_a_bias(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
+    run = capture(llama, sj.load_instructions(instruction_file), tmp_path / "run")
+    sj.select(run, sj.SelectSettings(size=6, control_length=False))
+    with pytest.raises(InputError, match="its down projections have no bias, which would have to hold what neurons"):
+        edit(hf_llama, "auroc", "B", tmp_path / "out", EditSettings(how="mean"), run=run, model=llama)
+    with pytest.raises(InputError, match="model has no effect with how zero; leave it out"):
+        edit(hf_llama, "auroc", "B", tmp_path / "out", run=run, model=llama)
+    assert not (tmp_path / "out").exists()
+
+
+NO_CONFIG = "no config of deepseek_v2 describes what would be left; edit without prune"
+NOT_SMALLER: dict[tuple[str, ...], str] = {
+    ("deepseek_v2", "plain", "neurons"): NO_CONFIG,
+    ("deepseek_v2", "groups", "neurons"): NO_CONFIG,
+    ("deepseek_v2", "groups", "experts"): "its experts form groups, which would not be of one size",
+}
+"""The shared experts of DeepSeek are so many times as wide as a routed one."""
+
+
+def scored(model: ModelDir) -> UnitSet:
+    groups = groups_of(model.config)
+    random = np.random.default_rng(5)
+    score = {name: random.random((2, *group.shape)).astype(np.float32) for name, group in groups.items()}
+    return UnitSet(["A", "B"], groups, score, {name: one > 0.5 for name, one in score.items()}, ORIGIN)
+
+
+def highest(score: np.ndarray, count: int) -> np.ndarray:
+    mask = np.zeros(score.shape, bool)
+    np.put_along_axis(mask, np.argsort(-score, axis=-1)[..., :count], True, axis=-1)
+    return mask
+
+
+@pytest.mark.parametrize("target", ["neurons", "experts"])
+@pytest.mark.parametrize("case", MLPS, ids="-".join)
+def test_a_smaller_model_is_the_one_with_units_off(case: tuple[str, str], target: str, tmp_path: Path) -> None:
+    family, name = case
+    source = checkpoints.save_model(tmp_path / "hf", family, **CASES[family][name])
+    model = convert(source, tmp_path / "model")
+    units = scored(model)
+    if target == "experts" and EXPERT_GROUP not in units.groups:
+        with pytest.raises(InputError, match="have no scores of experts, so that none can be taken out"):
+            edit(source, units, "B", tmp_path / "out", EditSettings(target, prune=1))
+        return
+    if message := NOT_SMALLER.get((*case, target)):
+        with pytest.raises(InputError, match=message):
+            edit(source, units, "B", tmp_path / "out", EditSettings(target, prune=1))
+        return
+    record = edit(source, units, "B", tmp_path / "out", EditSettings(target, prune=1))
+    off = {group: highest(units.score[group][1], 1) for group in TARGETS[target] if group in units.groups}
+    expected = forward_of(model)(Edits.switch_off(off))
+    close(np.asarray(Reference(tmp_path / "out").run(TEXT, {})["logits"]), expected)
+    smaller = convert(tmp_path / "out", tmp_path / "smaller")
+    assert smaller.manifest["parameters"] < model.manifest["parameters"]
+    assert record["edited"][target] == sum(int(mask.sum()) for mask in off.values())
+    assert record["consequence"].startswith(f"1 {target} of every layer are not there any more")
+
+
+def test_what_cannot_be_pruned(llama: ModelDir, hf_llama: Path, tmp_path: Path) -> None:
+    units = scored(llama)
+    with pytest.raises(InputError, match="80 of 80 mlp units cannot be taken out of a layer: 1 must be left"):
+        edit(hf_llama, units, "B", tmp_path / "out", EditSettings(prune=80))
+    (tmp_path / "units").write_bytes(b"")
+    with pytest.raises(InputError, match="units: "):
+        edit(hf_llama, tmp_path / "units", "B", tmp_path / "out", EditSettings(prune=1))
+    assert not (tmp_path / "out").exists()
