@@ -86,8 +86,9 @@ class Trainer:
         return training
 
     def _save(self, training: Training) -> None:
-        tree = (training,) if self._best is None else (training, self._best)
-        self._checkpoints.save(self.history["step"], tree, self.history)
+        if self._checkpoints.last != self.history["step"]:
+            tree = (training,) if self._best is None else (training, self._best)
+            self._checkpoints.save(self.history["step"], tree, self.history)
 
     def _due(self, step: int) -> bool:
         every = self._job.settings.evaluate_every
@@ -109,7 +110,8 @@ class Trainer:
         training, taken = self._steps.update(training, sums)
         if not bool(taken.good):
             self._save(training)
-            raise InputError(f"{self._diverged()}: the norm of the gradient is {float(taken.norm)}; {self._advice()}")
+            what = "loss" if not np.isfinite(float(taken.loss)) else "gradient"
+            raise InputError(f"{self._diverged()}: the {what} is not finite; {self._advice()}")
         self.history["steps"].append([tokens, float(taken.loss), float(taken.norm), float(self._steps.rates(step))])
         self.history["seconds"].append(time.monotonic() - begun)
         self.history["step"] = step + 1

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from sparcom_jax.select.halves import deal
 from sparcom_jax.tune.checkpoints import Checkpoints
 from sparcom_jax.tune.finetune import finetune
 from sparcom_jax.tune.settings import Train, TuneSettings, parse_train
-from sparcom_jax.tune.step import learning_rates
+from sparcom_jax.tune.step import Steps, learning_rates
 from sparcom_jax.tune.texts import schedule, tune_texts
 from sparcom_jax.tune.trainer import Trainer
 from sparcom_jax.units.file import read_safetensors
@@ -155,8 +156,6 @@ def test_what_is_learnt_from_and_what_is_evaluated(
 def test_going_on_comes_to_the_same_bits(
     tuned: Path, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     step, dies = Trainer._step, {"at": 1}
 
     def mortal(self: Trainer, training: Any) -> Any:
@@ -238,6 +237,55 @@ def test_half_precision(llama: ModelDir, instruction_file: Path, tmp_path: Path)
     losses = [float(row["loss"]) for row in rows_of(tmp_path / "out/steps.csv")]
     finetune(llama, instruction_file, "layers:1", tmp_path / "wide", FEW, SMALL)
     np.testing.assert_allclose(losses, [float(row["loss"]) for row in rows_of(tmp_path / "wide/steps.csv")], rtol=0.02)
+
+
+def test_devices_that_share_a_model_take_the_same_steps(
+    tuned: Path, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path
+) -> None:
+    """As many batches a step: four devices with one each, or four one after another on all of them together."""
+    mesh = ExecutionSettings(batch_tokens=128, placement="mesh")
+    finetune(llama, instruction_file, "units:auroc:B", tmp_path / "out", replace(FEW, accumulate=4), mesh, run=run)
+    apart, shared = (rows_of(path / "steps.csv") for path in (tuned, tmp_path / "out"))
+    assert [row["tokens"] for row in apart] == [row["tokens"] for row in shared]
+    for name in ("loss", "gradient_norm"):
+        mine, theirs = ([float(row[name]) for row in rows] for rows in (shared, apart))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+    before, after = leaves_of(open_model(tuned / "model")), leaves_of(open_model(tmp_path / "out/model"))
+    for path, one in before.items():
+        np.testing.assert_allclose(after[path], one, rtol=0, atol=2e-3 * np.abs(one).max(), err_msg=path)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_what_is_not_finite_keeps_the_last_good_state(
+    norm: bool, llama: ModelDir, instruction_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the loss or the gradient alone ceases to be finite, and whether a checkpoint is there already or not."""
+    add = Steps.add
+
+    def spoiled(self: Steps, shape: Any, kept: Any, values: Any, sums: Any, batches: Any) -> Any:
+        made, fault = add(self, shape, kept, values, sums, batches)
+        if spoiled.count == 2:  # type: ignore[attr-defined]
+            made = (
+                made._replace(gradient=jax.tree.map(lambda one: one * np.nan, made.gradient))
+                if norm
+                else (made._replace(nll=made.nll * np.nan))
+            )
+        spoiled.count += 1  # type: ignore[attr-defined]
+        return made, fault
+
+    for save_every in (1, 100):
+        spoiled.count = 0  # type: ignore[attr-defined]
+        monkeypatch.setattr(Steps, "add", spoiled)
+        output = tmp_path / str(save_every)
+        given: Any = (llama, instruction_file, "lora:1", output, replace(FEW, save_every=save_every), SMALL)
+        with pytest.raises(
+            InputError, match=r"diverged in step 3: the .* not finite; .*; the state after step 2 is kept"
+        ):
+            finetune(*given)
+        assert [path.name for path in (output / "training").iterdir() if path.name.isdigit()] == ["2"]
+        # Nothing is lost: where the cause is gone, the same command goes on from there.
+        monkeypatch.setattr(Steps, "add", add)
+        assert finetune(*given)["steps"] == 4
 
 
 def test_a_rate_that_diverges(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
