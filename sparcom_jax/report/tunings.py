@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from sparcom_jax.report import charts
-from sparcom_jax.report.markup import how_made, paragraph, settings, table
+from sparcom_jax.report.markup import paragraph, settings, table
 from sparcom_jax.report.parts import Figure, Part
 from sparcom_jax.results.numbers import interval, number
 from sparcom_jax.results.reader import Result, Row
@@ -18,13 +18,12 @@ def comparison(result: Result) -> list[Part]:
     learnt = [name for name, count in zip(summary["categories"], summary["learnt"], strict=True) if count]
     parts: list[Part] = [
         paragraph(
-            f"Trainings on {', '.join(learnt)}, measured on held-out instructions ({how_made(summary)}; "
-            f"{settings(summary['settings'])}).",
+            f"Trainings on {', '.join(learnt)}, measured on held-out instructions ({settings(summary['settings'])}).",
             "Change of their loss in nats per token, with 95% intervals over instructions and seeds.",
             "" if summary["held_out"] else "Some of these instructions chose the units, which flatters them.",
         ),
-        Figure("tunings", charts.intervals(_panels(rows), [row["training"] for row in rows],
-                                           title="change of the loss, nats per token", names=("change", "none")),
+        Figure("tunings", charts.effects([*_points(rows)], [row["training"] for row in rows], NAMES,
+                                         "change of the loss, nats per token"),
                "What each training does to held-out instructions of the categories that it learnt from, and of others.",
                [result.path(TUNINGS)]),
     ]  # fmt: skip
@@ -53,12 +52,13 @@ def comparison(result: Result) -> list[Part]:
     return parts
 
 
-def _panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    own = [{"category": row["training"], "what": "change", "value": -row["gain"], "low": -row["gain_high"],
-            "high": -row["gain_low"]} for row in rows]  # fmt: skip
-    others = [{"category": row["training"], "what": "change", "value": row["forgetting"], "low": row["forgetting_low"],
-               "high": row["forgetting_high"]} for row in rows if row["forgetting"] is not None]  # fmt: skip
-    return dict(zip(NAMES, (own, others), strict=True)) if others else {NAMES[0]: own}
+def _points(rows: Sequence[Row]) -> Iterator[Row]:
+    for row in rows:
+        own = {"value": -row["gain"], "low": -row["gain_high"], "high": -row["gain_low"]}
+        others = {"value": row["forgetting"], "low": row["forgetting_low"], "high": row["forgetting_high"]}
+        for what, values in zip(NAMES, (own, others), strict=True):
+            if values["value"] is not None:
+                yield {"category": row["training"], "what": what, **values}
 
 
 def _cells(rows: Sequence[Row]) -> Iterator[Sequence[object]]:

@@ -9,11 +9,15 @@ from sparcom_jax.results.answers import ANSWERS
 from sparcom_jax.results.columns import Table as ResultTable
 from sparcom_jax.results.numbers import Number, mean, number
 from sparcom_jax.results.reader import Result, Row, find_summaries, read_result
+from sparcom_jax.results.steering import STEERING
 from sparcom_jax.results.tables import AGREEMENT, CATEGORY_OVERLAP, OVERLAP, UNIQUENESS
+from sparcom_jax.results.tuning import EVALUATION
+from sparcom_jax.results.tunings import TUNINGS
 from sparcom_jax.summaries.ablation import fixed
 from sparcom_jax.summaries.summary import Cell, Summary, Table
 
-READ: tuple[ResultTable, ...] = (SELECTIVITY, ANSWERS, AGREEMENT, CATEGORY_OVERLAP, OVERLAP, UNIQUENESS)
+READ: tuple[ResultTable, ...] = (SELECTIVITY, ANSWERS, AGREEMENT, CATEGORY_OVERLAP, OVERLAP, UNIQUENESS, STEERING,
+                                 EVALUATION, TUNINGS)  # fmt: skip
 
 
 def summary_of_all(title: str, results: Path, page: Path) -> Summary:
@@ -116,10 +120,37 @@ def _sweep(result: Result) -> Iterator[str]:
     yield f"cores over {result.summary['swept']}"
 
 
+def _steer(result: Result) -> Iterator[str]:
+    highest = max(row["alpha"] for row in result.tables[STEERING])
+    for name in result.summary["steered"]:
+        rows = [row for row in result.tables[STEERING]
+                if not row["draw"] and row["category_steered"] == name and row["alpha"] == highest]  # fmt: skip
+        own = mean(row["change"] for row in rows if row["category_measured"] == name)
+        others = mean(row["change"] for row in rows if row["category_measured"] != name)
+        yield f"{name} times {highest:g}: loss {_signed(own)}, of others {_signed(others)}"
+
+
+def _finetune(result: Result) -> Iterator[str]:
+    kept = [row for row in result.tables[EVALUATION]
+            if row["part"] == "held_out" and row["step"] == result.summary["kept"]]  # fmt: skip
+    learnt = {name for name, n in zip(result.summary["categories"], result.summary["learnt"], strict=True) if n}
+    own = mean(row["change"] for row in kept if row["category"] in learnt)
+    others = mean(row["change"] for row in kept if row["category"] not in learnt)
+    yield f"{result.summary['train']['name']}: loss {_signed(own)}, of others {_signed(others)}"
+
+
+def _tunings(result: Result) -> Iterator[str]:
+    for row in result.tables[TUNINGS]:
+        yield f"{row['training']}: gain {_signed(row['gain'])}, forgetting {_signed(row['forgetting'])}"
+
+
 HEADLINES: dict[str, Callable[[Result], Iterator[str]]] = {
     "ablate": _ablate,
     "answer": _answer,
+    "steer": _steer,
     "compare": _compare,
+    "tunings": _tunings,
+    "finetune": _finetune,
     "evaluate": _evaluate,
     "explore": _explore,
     "align": _align,

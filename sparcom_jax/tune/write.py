@@ -71,7 +71,8 @@ def write_outcome(
     return write_summary(output, {
         "kind": "finetune",
         "model": {"family": model.config.family, "path": str(model.path), "source": str(model.manifest["source"]),
-                  "digest": model.digest, "parameters": model.manifest["parameters"]},
+                  "digest": model.digest, "parameters": model.manifest["parameters"],
+                  "num_layers": model.config.num_layers},
         "run": str(output),
         "train": choice.told | {"parameters": choice.trained.count()},
         "instructions": {"source": job.instructions.source, "digest": job.instructions.digest},
