@@ -4,12 +4,16 @@ python -m benchmarks.tuning --model=MODEL_DIR [--instructions=hexainst:16] [--tr
 
 A step of either side reads the same rows, learns from the tokens of their responses, clips the gradient and takes one
 of AdamW, in float32. Here rows lie packed in slots; there they are padded to the longest, with a mask, as a collator
-does it. Both are warmed up with one step; then they take turns. Tokens are those of prompts and responses alone.
+does it. Both are warmed up with one step; then they take turns. Tokens are those of prompts and responses alone. Peak
+memory is that of a process that takes one step of a side.
 """
 
 import argparse
 import resource
 import statistics
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import print_table, timed, workspace
+from benchmarks import ROOT, print_table, timed, workspace
 from sparcom_jax.batches.packing import feeds
 from sparcom_jax.convert.export import export
 from sparcom_jax.convert.model_dir import ModelDir, open_model
@@ -86,6 +90,12 @@ def _steps(side: Any, numbers: range) -> list[float]:
     return [side.step(number) for number in numbers]
 
 
+def _peak_of(side: str) -> str:
+    """Peak memory of one step of a side, in a process of its own; the model's export is in either."""
+    command = [sys.executable, "-m", "benchmarks.tuning", *sys.argv[1:], f"--peak-of={side}"]
+    return f"{float(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout):.1f}"
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,6 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=1024)
+    parser.add_argument("--peak-of", default="", help="prints the peak memory of one side alone, in GB")
     args = parser.parse_args()
     model = open_model(args.model)
     settings = TuneSettings(half="all", validation=0.0, template="chat", learning_rate=1e-5, epochs=1)
@@ -103,10 +114,16 @@ def main() -> None:
     if len(plan.steps) <= args.steps * args.rounds:
         parser.error(f"{args.instructions} gives {len(plan.steps)} steps; {args.steps * args.rounds + 1} are needed")
     with workspace(None) as scratch:
-        sides: dict[str, Any] = {
-            "sparcom_jax": Ours(model, args.train, texts, plan, settings),
-            "transformers, torch": Theirs(export(model, scratch / "hf"), texts, plan, settings),
+        directory = export(model, scratch / "hf")
+        makers: dict[str, Callable[[], Any]] = {
+            "sparcom_jax": lambda: Ours(model, args.train, texts, plan, settings),
+            "transformers, torch": lambda: Theirs(directory, texts, plan, settings),
         }
+        if args.peak_of:
+            makers[args.peak_of]().step(0)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            return
+        sides = {name: make() for name, make in makers.items()}
     losses: dict[str, list[float]] = {name: [side.step(0)] for name, side in sides.items()}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(args.rounds):
@@ -119,12 +136,11 @@ def main() -> None:
             rates[name].append(tokens / seconds)
     ours, theirs = (statistics.median(of) for of in rates.values())
     apart = np.abs(np.subtract(*losses.values())).max() if args.train == "all" else float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{args.train}: {len(plan.steps)} steps of {plan.shape.slots} slots, {plan.filled:.0%} filled")
-    print(f"losses at most {apart:.2g} apart; both sides together at most {peak:.1f} GB")
-    print_table(("", "tokens/s", "rounds", "ratio"), [
+    print(f"losses at most {apart:.2g} apart")
+    print_table(("", "tokens/s", "rounds", "ratio", "peak GB"), [
         (name, f"{statistics.median(of):.0f}", " ".join(f"{one:.0f}" for one in of),
-         f"{ours / theirs:.2f}" if name == "sparcom_jax" else "") for name, of in rates.items()
+         f"{ours / theirs:.2f}" if name == "sparcom_jax" else "", _peak_of(name)) for name, of in rates.items()
     ])  # fmt: skip
 
 
