@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from sparcom_jax.analysis.units import write_cards
 from sparcom_jax.batches.tokens import TokenizedSet
 from sparcom_jax.causal.controls import CONTROLS
 from sparcom_jax.causal.effects import Effects, Measured
+from sparcom_jax.causal.settings import SteerSettings
 from sparcom_jax.causal.tables import write_tables
 from sparcom_jax.causal.texts import Scored
 from sparcom_jax.resampling import bootstrap_weights, category_means, one_hot
-from sparcom_jax.results.files import start_results, write_summary
+from sparcom_jax.results.files import start_results, write_summary, write_table
+from sparcom_jax.results.steering import STEERING, STEERING_TEXTS
+from sparcom_jax.results.tuning import EVALUATION, EVALUATION_ROWS, STEPS
+from sparcom_jax.results.tunings import TUNED_UNITS, TUNING_CHANGES, TUNINGS
 from sparcom_jax.store.explored import write_explored
 from sparcom_jax.store.run import Run
+from sparcom_jax.tune.settings import TuneSettings, TuningsSettings
 from sparcom_jax.units.groups import Group
 from sparcom_jax.units.unit_set import UnitSet
 from tests.synthetic import MIXED, make_pair, make_run, random_masks, random_values, write_attribution, write_sets
@@ -117,6 +123,51 @@ def write_ablation(output: Path) -> None:
                "categories": CATEGORIES, "baseline": means,
                "targets": {target: one.summary() for (target, dose), one in effects.items() if not dose}}  # fmt: skip
     write_summary(output, summary)
+
+
+def write_trainings(results: Path) -> None:
+    """Results of the kinds `finetune`, `tunings` and `steer`, of made-up losses."""
+    random = np.random.default_rng(0)
+    model = {"family": "llama", "path": "models/a", "source": "hf/a", "digest": "0", "parameters": 1000}
+    counts = {"name": "counts", "run": "runs/a", "digest": "0"}
+    shared = {"categories": CATEGORIES, "held_out": 0}
+    output = results / "tuned"
+    start_results(output, "finetune")
+    write_table(output, STEPS, [(step, 9, 2.5 - step / 9, 0.1, 1e-3) for step in range(1, 5)])
+    held = [(step, part, name, 5, 2 - step / 8, -step / 8, -1.0 if step else "", 1.0 if step else "")
+            for part in ("validation", "held_out") for step in (0, 2, 4) for name in CATEGORIES]  # fmt: skip
+    write_table(output, EVALUATION, held)
+    write_table(output, EVALUATION_ROWS, [("held_out", EVIL, name, 2.0, 1.5) for name in CATEGORIES])
+    train = {"kind": "units", "name": "units:a:SUM", "run": "runs/a", "digest": "0", "parameters": 30}
+    write_summary(output, {
+        "kind": "finetune", "model": model, "run": "tuned", "train": train, "instructions": {"source": EVIL},
+        "settings": asdict(TuneSettings(category="SUM", learning_rate=1e-3)), "execution": {"batch_tokens": 512},
+        "learnt": [0, 0, 5], "steps": 4, "of_steps": 6, "kept": 4, "tokens_per_second": 100.0,
+        "bytes": {"parameters": 4000, "trained": 120, "optimizer": 244}, **shared,
+    })  # fmt: skip
+    output, names = results / "tunings", ("units:a:SUM", "all")
+    start_results(output, "tunings")
+    write_table(output, TUNINGS, [(name, 30, 1e-3, 2, *random.random(9), 3.0) for name in names])
+    write_table(output, TUNING_CHANGES, [(name, one, int(one == "SUM"), 5, 2.0, -0.5, -0.6, -0.4)
+                                         for name in names for one in CATEGORIES])  # fmt: skip
+    write_table(output, TUNED_UNITS, [(name, names[0], 1, 3, 0.01, 0.9, 0.4, 0.6, 0.01) for name in names])
+    write_summary(output, {
+        "kind": "tunings", "run": "runs/a", "model": model, "counts": counts,
+        "settings": asdict(TuningsSettings(draws=9)),
+        "trained": "tuned", "tuned": ["runs/a-tuned"], "tune": {names[0]: {}}, "learnt": [0, 0, 5], **shared,
+    })  # fmt: skip
+    output = results / "steer"
+    start_results(output, "steer")
+    doses = [("none", "", "", 1), ("auroc", "", "SUM", 0), ("auroc", "", "SUM", 2), ("random_matched", 1, "SUM", 2)]
+    write_table(output, STEERING, [(*dose, name, 5, 2.0, 0.5, *((0.4, 0.6) if dose[2] else ("", "")), 20, 1, 0.25, 1.5,
+                                    5 if name == EVIL else 0, 0.5 if name == EVIL else "")
+                                   for dose in doses for name in CATEGORIES])  # fmt: skip
+    write_table(output, STEERING_TEXTS, [("auroc", "SUM", 2, EVIL, EVIL, EVIL)])
+    units = {"name": "auroc", "run": "runs/a", "digest": "0", "selector": "auroc"}
+    write_summary(output, {
+        "kind": "steer", "run": "runs/a", "model": model, "units": units, "steered": ["SUM"], "asked": [5, 5, 5],
+        "settings": asdict(SteerSettings(alphas="0,2", category="SUM")), **shared,
+    })  # fmt: skip
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -164,8 +164,8 @@ def test_a_study_that_has_only_begun(tmp_path: Path) -> None:
 
 def test_steps_are_those_of_a_study() -> None:
     """Of whose stages the names begin with them."""
-    source = (ROOT / "sparcom_jax/study.py").read_text()
-    assert {*re.findall(r'f"(\w+)-\{(?:name|first)\}[^"]*"', source)} == {*STEPS}
+    source = "".join((ROOT / f"sparcom_jax/{name}.py").read_text() for name in ("study", "trainings"))
+    assert {*re.findall(r'f"(\w+)-\{(?:self\.)?(?:name|first)\}[^"]*"', source)} == {*STEPS}
     words = " ".join((ROOT / "sparcom_jax/study.py").read_text().split())
     assert f"Its stages: {', '.join(STEPS)}." in words
 

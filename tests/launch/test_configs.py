@@ -12,7 +12,7 @@ from sparcom_jax.models.decoder import abstract_params
 from sparcom_jax.units.groups import model_groups
 from tests.published import PUBLISHED
 
-OTHERS = ("default", "demo", "smollm2_135m_instruct")
+OTHERS = ("default", "demo", "smollm2_135m_instruct", "tuning_smollm2")
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

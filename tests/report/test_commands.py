@@ -19,7 +19,7 @@ from sparcom_jax.results.summary import SHAPES
 from sparcom_jax.select.settings import SelectSettings
 from sparcom_jax.settings import checked, default_config
 from sparcom_jax.store.run import open_run
-from tests.synthetic_results import make_results
+from tests.synthetic_results import make_results, write_trainings
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -38,6 +38,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for half, selectors in (("second", "auroc,difference"), ("all", "auroc,core")):
         agree(run, made / f"agree-{half}", SelectSettings(size=3, half=half), AgreeSettings(selectors))
     sweep(run, made / "sweep", Selection("threshold"), SweepSettings("0.25,0.5", rho=0.25))
+    write_trainings(made)
     results = find_results(made)
     assert {result.kind for result in results} == {*SHAPES} - {"answer"}
     sides = [side for result in results for side in result.sides.values()]
@@ -57,7 +58,7 @@ def test_all_that_a_command_needs_is_given_and_makes_sense(lines: list[str]) -> 
                 section, field = flag.removeprefix("config.").split(".")
                 config[section][field] = type(config[section][field])(value)
         settings = checked(config)
-        getattr(settings, name, settings.capture).check()
+        getattr(settings, {"finetune": "tune"}.get(name, name), settings.capture).check()
 
 
 def test_agreements_and_sweeps(lines: list[str]) -> None:

@@ -33,6 +33,7 @@ from tests.synthetic_results import (
     EVIL,
     make_results,
     read_table,
+    write_trainings,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,9 @@ TUNED = f"tuning-compare-{slug(COMPARE)}"
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_results(tmp_path_factory.mktemp("report"))
+    made = make_results(tmp_path_factory.mktemp("report"))
+    write_trainings(made)
+    return made
 
 
 def launch(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -145,6 +148,9 @@ def test_every_question_has_its_section(text: str) -> None:
     assert len(across) == 4
     assert all("share" in name for name in across)
     assert "experts-evaluate-evaluate-routing-distance" in charts
+    for name in ("tunings-tunings-tunings", "tunings-tunings-tuning-changes", "finetune-tuned-training"):
+        assert f"trained-{name}" in charts
+    assert "matter-steer-steer-SUM-steering" in charts
     assert "of different families (llama and mistral)" in text
     assert f"draws 5, separator {html.escape(json.dumps(chr(10)))})" in text
     for name in ("overlap.csv", "contrasts.csv", "uniqueness.csv", "combinations.csv", "depth.csv", "routing.csv"):
