@@ -217,7 +217,7 @@ def write_model(checkpoint: Checkpoint, output: Path, source: str) -> ModelDir:
 
     Args:
       checkpoint: what it is made of.
-      output: directory to make, which is not there.
+      output: absolute path of the directory to make, which is not there.
       source: what the model is called.
 
     Raises:

@@ -105,6 +105,7 @@ def _write_model(output: Path, model: ModelDir, choice: Choice, values: Values) 
             if (model.path / name).exists():
                 shutil.copyfile(model.path / name, partial / name)
 
+    output = output.absolute()
     tensors = ParameterTensors(model.config, parameter, model.dtype)
     made = (model.manifest["conversion"] or {}) | {"tuned": choice.told | {"of": model.digest}}
     checkpoint = Checkpoint(str(output), read_config(model.path), model.config, tensors, made, write_files)

@@ -12,13 +12,14 @@ import scipy.special
 from jaxtyping import Array
 
 from sparcom_jax.batches.tokens import TokenizedSet
-from sparcom_jax.causal import likelihood as likelihood_module
-from sparcom_jax.causal.likelihood import Likelihood, next_token_nll
+from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
+from sparcom_jax.models import loss as loss_module
 from sparcom_jax.models.decoder import bind
 from sparcom_jax.models.edits import Edits
+from sparcom_jax.models.loss import next_token_nll
 from sparcom_jax.units.groups import model_groups
 from tests import checkpoints
 
@@ -76,7 +77,7 @@ def test_next_tokens_against_numpy(
     words: int, family: str, tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a vocabulary that the words at a time divide or not; no slot, some or all are scored."""
-    monkeypatch.setattr(likelihood_module, "WORDS", words)
+    monkeypatch.setattr(loss_module, "WORDS", words)
     source = checkpoints.save_model(tmp_path / "hf", family, tie_word_embeddings=tied)
     model = convert(source, tmp_path / "model")
     decoder = bind(model.config, place_model(model, make_placement("pmap", model.config), "float32").params)
