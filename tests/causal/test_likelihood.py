@@ -12,6 +12,7 @@ import scipy.special
 from jaxtyping import Array
 
 from sparcom_jax.batches.tokens import TokenizedSet
+from sparcom_jax.causal import likelihood as likelihood_module
 from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.convert.model_dir import ModelDir, convert
 from sparcom_jax.engine.model import place_model
