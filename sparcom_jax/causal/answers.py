@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sparcom_jax.capture.generate import Edited, GenerateSettings, continue_block, require_steady_angles
+from sparcom_jax.capture.generate import Edited, GenerateSettings, continue_block
 from sparcom_jax.causal.controls import frequency_bins, layer_bins, random_units
 from sparcom_jax.causal.interventions import Intervention
 from sparcom_jax.causal.likelihood import UNTOUCHED
@@ -25,13 +25,13 @@ from sparcom_jax.causal.targets import (
     targets_of,
     units_of,
 )
-from sparcom_jax.causal.texts import prompts_of, require_model_of, scored_rows
+from sparcom_jax.causal.texts import prompts_of, require_model_of, require_room, scored_rows
 from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import place_model
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
-from sparcom_jax.errors import InputError, first_of
+from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.instructions.answers import are_right, is_settled
 from sparcom_jax.progress import progress
@@ -118,11 +118,7 @@ def answer(
     rows = _settled(run, eligible, settings, ablation.per_category)
     prompts, reader = prompts_of(model, run, rows)
     names = [run.instructions[row]["id"] for row in rows]
-    if long := [name for name, size in zip(names, prompts.lengths + settings.new_tokens, strict=True)
-                if size > model.config.max_positions]:  # fmt: skip
-        raise InputError(f"{run.location}: prompt and {settings.new_tokens} new tokens are longer than the model's "
-                         f"{model.config.max_positions} positions: {first_of(long)}")  # fmt: skip
-    require_steady_angles(model.config, prompts.lengths, settings.new_tokens, names, run.location)
+    require_room(model, run, rows, prompts, settings.new_tokens)
     placement = make_placement(execution.placement, model.config)
     start_results(output, "answer")
     placed = place_model(model, placement, compute_dtype(execution.dtype, model.dtype))

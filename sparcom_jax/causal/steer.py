@@ -19,7 +19,7 @@ from sparcom_jax.causal.likelihood import Likelihood
 from sparcom_jax.causal.settings import AblationSettings, SteerSettings
 from sparcom_jax.causal.subject import own_subject
 from sparcom_jax.causal.targets import Units, targets_of, units_of
-from sparcom_jax.causal.texts import prompts_of, require_model_of, scored_rows, texts_of
+from sparcom_jax.causal.texts import prompts_of, require_model_of, require_room, scored_rows, texts_of
 from sparcom_jax.convert.model_dir import ModelDir, as_model
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.model import PlacedModel, place_model
@@ -190,10 +190,7 @@ class _Asked:
         self._settled = np.asarray([is_settled(row, execute=False) for row in self._rows])
         self._batch_tokens = execution.batch_tokens
         self._how = GenerateSettings(settings.new_tokens, model.stop_token_ids(), execution.batch_tokens, len(rows))
-        sizes = zip(self._names, self._prompts.lengths + settings.new_tokens, strict=True)
-        if long := [name for name, size in sizes if size > model.config.max_positions]:
-            raise InputError(f"{run.location}: prompt and {settings.new_tokens} new tokens are longer than the model's "
-                             f"{model.config.max_positions} positions: {', '.join(long[:3])}")  # fmt: skip
+        require_room(model, run, rows, self._prompts, settings.new_tokens)
 
     def judge(self, model: PlacedModel) -> Callable[[Dose, Intervention], Quality]:
         """What judges a dose."""

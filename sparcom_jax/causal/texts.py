@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from sparcom_jax.batches.tokens import Limit, Reader, TokenizedSet, tokenize_prompts, tokenize_responses
+from sparcom_jax.capture.generate import require_steady_angles
 from sparcom_jax.capture.texts import captured_template
 from sparcom_jax.causal.settings import AblationSettings
 from sparcom_jax.causal.subject import Subject
@@ -130,6 +131,22 @@ def prompts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> tuple
     limit = min(captured["max_tokens"] or config.max_positions, config.max_positions)
     reader = Reader(tokenizer, captured_template(run, tokenizer), config.vocab_size, Limit(limit))
     return tokenize_prompts(_chosen(run, rows), reader, truncate=captured["truncate"]), reader
+
+
+def require_room(
+    model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"], prompts: TokenizedSet, new_tokens: int
+) -> None:
+    """Refuses prompts that cannot be continued by so many tokens.
+
+    Raises:
+      InputError: a text would be longer than what the model reads, or its angles would change.
+    """
+    names = [run.instructions[row]["id"] for row in rows]
+    sizes = zip(names, prompts.lengths + new_tokens, strict=True)
+    if long := [name for name, size in sizes if size > model.config.max_positions]:
+        raise InputError(f"{run.location}: prompt and {new_tokens} new tokens are longer than the model's "
+                         f"{model.config.max_positions} positions: {first_of(long)}")  # fmt: skip
+    require_steady_angles(model.config, prompts.lengths, new_tokens, names, run.location)
 
 
 def texts_of(model: ModelDir, run: Run, rows: Int64[np.ndarray, "S"]) -> TokenizedSet:

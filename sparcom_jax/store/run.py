@@ -133,9 +133,7 @@ class Run:
           per_category: how many; 0 takes all.
           eligible: which instructions may be among them; None: all.
         """
-        may = np.ones(len(self.category), bool) if eligible is None else eligible
-        rows = [np.flatnonzero(may & (self.category == index)) for index in range(len(self.categories))]
-        return np.sort(np.concatenate([of[: per_category or len(of)] for of in rows]))
+        return first_rows(self.category, per_category, eligible)
 
     def read(self, name: str) -> np.ndarray:
         """Reads an array whole."""
@@ -192,6 +190,15 @@ class Run:
         from sparcom_jax.store.dataset import run_tree
 
         return run_tree(self)
+
+
+def first_rows(
+    category: UInt8[np.ndarray, "I"], per_category: int, eligible: Bool[np.ndarray, "I"] | None = None
+) -> Int64[np.ndarray, "_"]:
+    """The first of each category, in order; `per_category` and `eligible` are as in `Run.first_rows`."""
+    may = np.ones(len(category), bool) if eligible is None else eligible
+    rows = [np.flatnonzero(may & (category == index)) for index in np.unique(category)]
+    return np.sort(np.concatenate([of[: per_category or len(of)] for of in rows]))
 
 
 def open_run(location: str | Path) -> Run:

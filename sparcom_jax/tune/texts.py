@@ -17,6 +17,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.models.batch import Shape
 from sparcom_jax.select.halves import deal
+from sparcom_jax.store.run import first_rows
 from sparcom_jax.tune.settings import TuneSettings
 
 OPEN_BATCHES = 16
@@ -68,7 +69,8 @@ def tune_texts(model: ModelDir, instructions: InstructionSet, settings: TuneSett
     half = deal(category, prompts.lengths, categories, settings.half, settings.half_seed, instructions.source)
     wanted = half & (category == categories.index(settings.category)) if settings.category else half
     validation = _set_aside(wanted, category, settings)
-    held_out = ~half & _first(~half, category, settings.per_category)
+    held_out = np.zeros(len(half), bool)
+    held_out[first_rows(category, settings.per_category, ~half)] = True
     read = np.flatnonzero(wanted | held_out)
     chosen = InstructionSet(instructions.source, [instructions.rows[row] for row in read], categories)
     of_read = TokenizedSet(
@@ -95,16 +97,6 @@ def _set_aside(wanted: Bool[np.ndarray, "I"], category: UInt8[np.ndarray, "I"], 
         count = min(-int(-settings.validation * len(rows) // 1), len(rows) - 1)
         aside[random.choice(rows, count, replace=False)] = True
     return aside
-
-
-def _first(eligible: Bool[np.ndarray, "I"], category: UInt8[np.ndarray, "I"], count: int) -> Bool[np.ndarray, "I"]:
-    """The first so many eligible rows of each category; all of them for 0."""
-    if not count:
-        return eligible
-    first = np.zeros(len(eligible), bool)
-    for number in np.unique(category):
-        first[np.flatnonzero(eligible & (category == number))[:count]] = True
-    return first
 
 
 @dataclass(frozen=True)
