@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
         "units:auroc:MATH": [1e-3, 5e-3],
         "units:core:MATH": [1e-3, 5e-3],
         "random:auroc:MATH": [1e-3, 5e-3],
-        "lora:2": [1e-3, 5e-3],
+        "lora:2": [1e-3, 2e-3],
         "all": [2e-5, 1e-4],
     })  # fmt: skip
     return config

@@ -21,7 +21,7 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.explore.settings import ExploreSettings
 from sparcom_jax.identify.selection import Selection
 from sparcom_jax.select.settings import OF_COUNTS, SelectSettings
-from sparcom_jax.tune.settings import TuneSettings, TuningsSettings, parse_train
+from sparcom_jax.tune.settings import TuneSettings, TuningsSettings, parse_train, slug
 
 T = TypeVar("T")
 
@@ -106,6 +106,8 @@ class StudySettings:
                                      f"take core, unique or general, or capture.keep=counts")  # fmt: skip
         for train, rates in self.trainings.items():
             parse_train(train)
+            if other := next((one for one in self.trainings if one != train and slug(one) == slug(train)), None):
+                raise InputError(f"config field trainings: {train} and {other} would share the directory {slug(train)}")
             if not isinstance(rates, list) or not rates or not all(type(rate) in (int, float) for rate in rates):
                 raise InputError(f"config field trainings: {train} needs a list of learning rates, not {rates!r}")
             if len(rates) > 1 and not self.tune.validation:

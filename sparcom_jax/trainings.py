@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import re
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from sparcom_jax.identify.select import identify
 from sparcom_jax.instructions.rows import InstructionSet
 from sparcom_jax.results.reader import Result, read_result
 from sparcom_jax.results.summary import SUMMARY
-from sparcom_jax.results.tuning import EVALUATION
+from sparcom_jax.results.tuning import EVALUATION_ROWS
 from sparcom_jax.settings import StudySettings
 from sparcom_jax.stages import Stages, digest_of_files
 from sparcom_jax.store.run import open_run
 from sparcom_jax.store.sets import open_sets
 from sparcom_jax.tune.finetune import finetune
-from sparcom_jax.tune.settings import OF_UNITS, parse_train
-from sparcom_jax.tune.tunings import tunings, validation_loss
+from sparcom_jax.tune.outcomes import validation_loss
+from sparcom_jax.tune.settings import OF_UNITS, parse_train, slug
+from sparcom_jax.tune.tunings import tunings
 
 Inputs = dict[str, str | None]
 
@@ -82,7 +83,7 @@ class Trainings:
         return self._tuned / f"{slug(train)}-{rate:g}-{seed}"
 
     def _result(self, train: str, rate: float, seed: int) -> Result:
-        return read_result(self._place(train, rate, seed), [EVALUATION])
+        return read_result(self._place(train, rate, seed), [EVALUATION_ROWS])
 
     def _train(self, train: str, rate: float, seed: int) -> str:
         """Trains with a learning rate and a seed; the model is written for the first seed. Returns a digest."""
@@ -92,15 +93,21 @@ class Trainings:
         of_units = parse_train(train).kind in OF_UNITS
         run = self.output / "runs" / self.name if of_units else None
         inputs = {"model": self.made["model"], "instructions": self.instructions.digest}
+
+        def work() -> None:
+            if (into / SUMMARY).exists():  # whole, but not what the stage made
+                shutil.rmtree(into)
+            finetune(open_model(self.output / "models" / self.name), self.instructions, train, into, settings,
+                     study.execution, run=run)  # fmt: skip
+
         return self.stages.run(
             f"finetune-{self.name}-{into.name}",
-            asdict(settings) | asdict(study.execution),
+            {"train": train} | asdict(settings) | asdict(study.execution),
             inputs | ({"units": self.made["units"]} if of_units else {}),
-            lambda: finetune(open_model(self.output / "models" / self.name), self.instructions, train, into, settings,
-                             study.execution, run=run),
+            work,
             lambda: _digest(into),
             stale=into,
-        )  # fmt: skip
+        )
 
     def _capture(self, name: str, model: Path) -> Inputs:
         study, run = self.study, self.output / "runs" / name
@@ -120,11 +127,6 @@ class Trainings:
             lambda: open_sets(open_run(run), study.name_of_sets).digest,
         )
         return {"run": counts, "set": sets}
-
-
-def slug(train: str) -> str:
-    """What is trained, as a part of a name."""
-    return re.sub(r"[^\w.-]+", "-", train)
 
 
 def _digest(output: Path) -> str:

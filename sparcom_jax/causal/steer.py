@@ -187,7 +187,7 @@ class _Asked:
         self._references = texts_of(model, run, rows)
         self._rows = [run.instructions[row] for row in rows]
         self._names = [row["id"] for row in self._rows]
-        self._settled = np.asarray([is_settled(row, execute=False) for row in self._rows])
+        self._settled = [at for at, row in enumerate(self._rows) if is_settled(row, execute=False)]
         self._batch_tokens = execution.batch_tokens
         self._how = GenerateSettings(settings.new_tokens, model.stop_token_ids(), execution.batch_tokens, len(rows))
         require_room(model, run, rows, self._prompts, settings.new_tokens)
@@ -207,8 +207,9 @@ class _Asked:
             plain = intervention.edits({})
             own_nll = Likelihood(model, own, self._names, self._batch_tokens).mean_nll(plain, "")
             texts = [self._reader.tokenizer.decode(one, skip_special_tokens=True).strip() for one in answers]
-            right = np.asarray(are_right(self._rows, texts), np.float64)
-            right[~self._settled] = np.nan
+            right = np.full(len(texts), np.nan)
+            settled = self._settled
+            right[settled] = are_right([self._rows[at] for at in settled], [texts[at] for at in settled])
             return Quality(
                 nll,
                 made.length.astype(np.float64),

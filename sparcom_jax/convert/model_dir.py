@@ -281,7 +281,10 @@ def _save(group: dict[str, jax.Array], path: Path) -> None:
     largest = max(leaf.nbytes for leaf in group.values())
     save_args = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), group)
     with _checkpointer(save_concurrent_gb=max(1, math.ceil(largest / 1e9))) as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(group, save_args=save_args))
+        try:
+            checkpointer.save(path, args=ocp.args.PyTreeSave(group, save_args=save_args))
+        except ValueError as error:  # as the store calls a disk that is full
+            raise OSError(str(error)) from error
 
 
 def _checkpointer(**limits: int) -> ocp.Checkpointer:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sparcom_jax.errors import InputError
 
 
@@ -37,7 +39,7 @@ def whole_directory(output: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         partial.replace(output)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror or error})") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{output}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

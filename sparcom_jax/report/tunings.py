@@ -54,7 +54,8 @@ def comparison(result: Result) -> list[Part]:
 
 def _points(rows: Sequence[Row]) -> Iterator[Row]:
     for row in rows:
-        own = {"value": -row["gain"], "low": -row["gain_high"], "high": -row["gain_low"]}
+        ends = ("gain", "value"), ("gain_high", "low"), ("gain_low", "high")
+        own = {end: None if row[name] is None else -row[name] for name, end in ends}
         others = {"value": row["forgetting"], "low": row["forgetting_low"], "high": row["forgetting_high"]}
         for what, values in zip(NAMES, (own, others), strict=True):
             if values["value"] is not None:

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ def write_table(output: Path, table: Table, rows: Iterable[Sequence[object]]) ->
       rows: one sequence per row, in the order of the columns.
 
     Raises:
+      InputError: it cannot be written.
       ValueError: a row does not have as many values as there are columns.
     """
-    with (output / table.name).open("w", newline="", encoding="utf-8") as file:
+    path = output / table.name
+    with _writable(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table.names)
         for row in rows:
@@ -69,15 +72,25 @@ def write_summary(output: Path, summary: dict[str, Any]) -> dict[str, Any]:
       The summary as it was written.
 
     Raises:
+      InputError: it cannot be written.
       ValueError: it is not of the shape that summaries of its kind have.
     """
     plain: dict[str, Any] = _plain({"schema_version": RESULTS_VERSION, **summary})
     if found := fault(plain):
         raise ValueError(f"{SUMMARY}: {found}")
     unfinished = output / f"{SUMMARY}.unfinished"
-    unfinished.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    unfinished.replace(output / SUMMARY)
+    with _writable(output / SUMMARY):
+        unfinished.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        unfinished.replace(output / SUMMARY)
     return plain
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _kind(summary: Path) -> object:

@@ -19,7 +19,7 @@ EVALUATION = table(
     number("instructions", "how many of it are evaluated"),
     number("nll", "mean over them of the negative log likelihood of the response, in nats per token"),
     number("change", "`nll` less that of step 0"),
-    number("ci_low", "lower end of its bootstrap interval over instructions; empty with fewer than 5"),
+    number("ci_low", "lower end of its bootstrap interval over instructions; empty with fewer than 5, and for step 0"),
     number("ci_high", "its upper end"),
 )
 
@@ -29,7 +29,7 @@ EVALUATION_ROWS = table(
     text("id", "id of the instruction"),
     category("category", "its category"),
     number("before", "negative log likelihood of its response in nats per token, by the model as it was"),
-    number("after", "the same, by the model that was kept"),
+    number("after", "the same, by the model that is kept, with its parameters rounded as they are stored"),
     shown=False,
 )
 

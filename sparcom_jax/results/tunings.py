@@ -3,7 +3,7 @@
 from sparcom_jax.results.columns import category, number, table, text
 
 _TRAINING = text("training", "what was trained, as `--train` names it")
-_OVER = "bootstrap interval over instructions and seeds"
+_OVER = "bootstrap interval over instructions and seeds; empty where a category has fewer than 5 held-out instructions"
 
 TUNINGS = table(
     "tunings.csv",
@@ -17,7 +17,7 @@ TUNINGS = table(
     number("forgetting", "how much higher that of the other categories is, as a mean over these"),
     number("forgetting_low", f"lower end of its {_OVER}"),
     number("forgetting_high", "its upper end"),
-    number("share", "`gain` over that of the training of all parameters; empty where there is none"),
+    number("share", "`gain` over that of the training of all parameters; empty unless the interval of that is above 0"),
     number("share_low", f"lower end of its {_OVER}"),
     number("share_high", "its upper end"),
     number("gain_per_million", "`gain` over millions of trained parameters"),
@@ -45,7 +45,7 @@ TUNED_UNITS = table(
     number("percentile", "mean over them of the share of their layer's units that changed less; chance is 0.5"),
     number("random_low", "lower end of what 95% of random sets of equal layer and frequency have"),
     number("random_high", "its upper end"),
-    number("p_value", "share of these with a percentile at least as far from 0.5 as theirs"),
+    number("p_value", "two-sided, from where theirs stands among that of these sets"),
 )
 
 TUNINGS_TABLES = (TUNINGS, TUNING_CHANGES, TUNED_UNITS)

@@ -1,5 +1,6 @@
 """What `--train` names, in a model: the units of a set, experts, layers, all, or a low rank."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,18 @@ class Choice:
     Attributes:
       trained: it.
       units: those that are trained, as a set of one category; None where no units were named.
-      chose: ids of the instructions that chose them; None where that is not known, or no units were named.
+      chose: ids of the instructions that chose them, and their texts where a run has them; None where any may have.
       told: what the summary says of it.
     """
 
     trained: Trained
     units: UnitSet | None
-    chose: list[str] | None
+    chose: frozenset[str] | None
     told: dict[str, Any]
+
+    def chosen_by(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether any of these instructions, or one of the same id or text, may have chosen the units."""
+        return any(self.chose is None or {row["id"], row["instruction"]} & self.chose for row in rows)
 
 
 def choose(train: Train, model: ModelDir, run: Run | None, settings: TuneSettings) -> Choice:
@@ -62,7 +67,9 @@ def choose(train: Train, model: ModelDir, run: Run | None, settings: TuneSetting
             "layers": lambda: train_layers(config, train.layers),
             "lora": lambda: train_low_rank(config, train.rank, settings.lora_alpha),
         }[train.kind]()
-        return Choice(made, None, None, {"kind": train.kind, "name": train.text, "run": "", "digest": model.digest})
+        return Choice(
+            made, None, frozenset(), {"kind": train.kind, "name": train.text, "run": "", "digest": model.digest}
+        )
     units = _units(train, model, run)
     if train.category not in units.categories:
         raise InputError(
@@ -88,11 +95,19 @@ def choose(train: Train, model: ModelDir, run: Run | None, settings: TuneSetting
         {name: units.groups[name] for name in masks},
         {name: mask[None].astype(np.float32) for name, mask in masks.items()},
         {name: mask[None] for name, mask in masks.items()},
-        {"selector": train.kind, "size": count, "half": None, "seed": settings.seed},
+        {"selector": train.kind, "size": count, "half": units.origin["half"], "seed": settings.seed},
     )
     told = {"kind": train.kind, "name": train.text, "run": "" if run is None else run.address,
             "digest": units.digest, "selector": units.selector, "category": train.category, target: count}  # fmt: skip
-    return Choice(train_slices(config, slices), mine, units.origin["half"], told)
+    return Choice(train_slices(config, slices), mine, _chose(units, run), told)
+
+
+def _chose(units: UnitSet, run: Run | None) -> frozenset[str] | None:
+    half = None if units.origin["half"] is None else frozenset(units.origin["half"])
+    if run is None:
+        return half
+    chose = [row for row in run.instructions if half is None or row["id"] in half]
+    return frozenset(value for row in chose for value in (row["id"], row["instruction"]))
 
 
 def _units(train: Train, model: ModelDir, run: Run | None) -> UnitSet:

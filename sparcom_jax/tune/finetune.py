@@ -8,13 +8,16 @@ from typing import Any
 import jax
 
 from sparcom_jax.convert.model_dir import ModelDir, as_model
+from sparcom_jax.convert.output import require_absent
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, as_instructions
 from sparcom_jax.results.files import start_results
+from sparcom_jax.results.reader import read_result
 from sparcom_jax.results.summary import SUMMARY
+from sparcom_jax.results.tuning import TUNING_TABLES
 from sparcom_jax.store.run import Run, as_run
 from sparcom_jax.tune.checkpoints import BEGUN, Checkpoints
 from sparcom_jax.tune.choice import choose
@@ -23,7 +26,7 @@ from sparcom_jax.tune.settings import TuneSettings, parse_train
 from sparcom_jax.tune.step import Steps
 from sparcom_jax.tune.texts import schedule, tune_texts
 from sparcom_jax.tune.trainer import Trainer
-from sparcom_jax.tune.write import write_outcome
+from sparcom_jax.tune.write import MADE, write_outcome
 
 TRAINING = "training"
 """Directory of the checkpoints, below the output, until all is written."""
@@ -60,8 +63,9 @@ def finetune(
       The content of `summary.json`.
 
     Raises:
-      InputError: the input is at fault, or a training with other settings lies in the output; the loss is not finite,
-        in which case the last good state is in the checkpoint; or nothing can be written.
+      InputError: the input is at fault; what lies in the output is no training, or one with other settings; the loss
+        or its gradient is not finite, in which case the state before is in the checkpoint, or where that is the cause,
+        the last one that was saved; or nothing can be written.
     """
     model, instructions, output = as_model(model), as_instructions(instructions), Path(output)
     run = None if run is None else as_run(run)
@@ -70,8 +74,12 @@ def finetune(
     model.require_head("a loss")
     if jax.process_count() > 1:
         raise InputError("finetune runs in one process, with all devices of its host: give it no --coordinator")
-    if (output / SUMMARY).exists():
+    finished, begun = (output / SUMMARY).exists(), (output / TRAINING / BEGUN).exists()
+    if finished and not begun:
         raise InputError(f"{output}: holds finished results already; choose another --output or delete it")
+    if not begun:
+        for part in (TRAINING, *MADE):  # what a training does not find as its own it does not delete
+            require_absent(output / part)
     if run is not None:
         run.require_complete()
     texts = tune_texts(model, instructions, settings)
@@ -79,9 +87,13 @@ def finetune(
     plan = schedule(texts, settings, execution.batch_tokens, placement.data)
     job = Job(model, instructions, choose(parse_train(train), model, run, settings), texts, plan, settings, execution)
     dtype = compute_dtype(execution.dtype, model.dtype)
-    if not (output / TRAINING / BEGUN).exists():
+    if not begun:
         start_results(output, "finetune")
     checkpoints = Checkpoints(output / TRAINING, _begun(job, dtype, placement.mesh.size))
+    if finished:  # and was killed before its checkpoints were deleted
+        checkpoints.close()
+        shutil.rmtree(output / TRAINING)
+        return read_result(output, TUNING_TABLES).summary
     try:
         params = jax.tree.leaves(model.restore(placement.param_shardings(model.config), model.dtype))
         steps = Steps(job.trained, placement, dtype, settings, len(plan.steps))

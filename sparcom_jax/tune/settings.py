@@ -64,6 +64,11 @@ def parse_train(text: str) -> Train:
     raise InputError(f"train {text!r} is not known; known: {', '.join(KINDS.values())}")
 
 
+def slug(train: str) -> str:
+    """What is trained, as a part of a name."""
+    return re.sub(r"[^\w.-]+", "-", train.replace(",", "_"))
+
+
 @dataclass(frozen=True)
 class TuneSettings:
     """How a model is fine-tuned, and on what.

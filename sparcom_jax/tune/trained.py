@@ -9,7 +9,7 @@ Axis legend: n rows of a parameter, r rank.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -159,6 +159,26 @@ class Trained:
             of[int(segment)][int(position)][within] = patch
         return jax.tree.unflatten(tree, leaves), Patches(of)
 
+    def as_stored(self, kept: list[Array], values: Values, dtype: str) -> Values:
+        """Values as they are once `stored` has rounded them; products are merged into `kept`, and their `b` is 0.
+
+        Args:
+          kept: the leaves that `kept` names; those beside which products are trained are replaced.
+          values: from `begin`, as they are by now.
+          dtype: of the stored parameters.
+        """
+        made: Values = {}
+        for path, part in self.parts.items():
+            if not isinstance(part, LowRank):
+                made[path] = values[path].astype(dtype).astype(jnp.float32)
+                continue
+            a, b = values[path]["a"], values[path]["b"]
+            place = self.kept.index(part.leaf)
+            leaf = kept[place]
+            kept[place] = jax.device_put(_merged(leaf, a, b, part.scale, dtype), leaf.sharding)
+            made[path] = {"a": a, "b": jnp.zeros_like(b)}
+        return made
+
     def stored(self, values: Values, path: str, parameter: np.ndarray) -> np.ndarray:
         """A stored parameter with these values, rounded to its dtype; the same array where nothing of it is trained.
 
@@ -245,6 +265,12 @@ class Trained:
             local = places[..., column] - jax.lax.axis_index(axis) * size
             places = places.at[..., column].set(jnp.where(local < 0, np.iinfo(np.int32).max, local))
         return RowsPatch(jnp.take(whole, slot, axis=0, mode="fill", fill_value=0), places, part.axes)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _merged(leaf: Array, a: Array, b: Array, scale: float, dtype: str) -> Array:
+    change = jnp.einsum("lir,lro->lio", a, b, precision="highest")
+    return (leaf.astype(jnp.float32) + scale * change).astype(dtype).astype(leaf.dtype)
 
 
 def _is_shape(value: Any) -> bool:

@@ -29,7 +29,8 @@ class Trainer:
     Attributes:
       history: plain JSON: `step`, how many steps were taken; `steps`, what each was, as steps.csv has it but for its
         number; `seconds` of each; `evaluations`, each with its `step` and the `nll` of every instruction that is read,
-        0 where it is not evaluated; and `best`, the step of the one with the lowest validation loss.
+        0 where it is not evaluated; `best`, the step of the one with the lowest validation loss; and in the end
+        `after`, the `nll` by the model as it will be stored.
     """
 
     def __init__(self, job: Job, steps: Steps, kept: list[Array], checkpoints: Checkpoints) -> None:
@@ -76,7 +77,10 @@ class Trainer:
                     self._evaluate(training)
                 if step % settings.save_every == 0 or step == self._total or self._stopped():
                     self._save(training)
-        return training.values if self._best is None else self._best
+        values = training.values if self._best is None else self._best
+        if self._evaluated:
+            self._evaluate_stored(values)
+        return values
 
     def _resumed(self, training: Training) -> Training:
         like = (training, training.values) if self._job.settings.patience else (training,)
@@ -117,16 +121,31 @@ class Trainer:
         self.history["step"] = step + 1
         return training
 
-    def _evaluate(self, training: Training) -> None:
-        """Measures the loss of every instruction that is evaluated, and adds it to the history."""
-        history, texts = self.history, self._job.texts
+    def _losses(self, values: Values) -> Float64[np.ndarray, "I"]:
+        """The loss of every instruction that is evaluated, in nats per token."""
+        texts = self._job.texts
         sums = np.zeros(len(texts.names))
         for feed in self._evaluated:
-            found, fault = self._call(self._steps.losses, feed, training.values)
+            found, fault = self._call(self._steps.losses, feed, values)
             self._require_finite(fault, feed)
             for one, of in zip(feed.bins, np.asarray(found), strict=False):
                 sums[list(one.texts)] = of[: len(one.texts)]
-        nll = sums / texts.texts.counted
+        return sums / texts.texts.counted
+
+    def _evaluate_stored(self, values: Values) -> None:
+        """Measures what is kept, as it is stored: rounded to half precision, small changes may be lost."""
+        history, dtype = self.history, self._job.model.dtype
+        step = history["step"] if self._best is None else history["best"]
+        nll = np.asarray(next(one["nll"] for one in history["evaluations"] if one["step"] == step))
+        if dtype != "float32":
+            nll = self._losses(self._job.trained.as_stored(self._kept, values, dtype))
+            say(f"as it is stored, in {dtype}: {self._shown(nll)}")
+        history["after"] = nll.tolist()
+
+    def _evaluate(self, training: Training) -> None:
+        """Adds the loss of what is evaluated to the history."""
+        history, texts = self.history, self._job.texts
+        nll = self._losses(training.values)
         history["evaluations"].append({"step": history["step"], "nll": nll.tolist()})
         say(f"step {history['step']} of {self._total}: {self._shown(nll)}")
         rows = texts.parts.get("validation")
@@ -158,7 +177,7 @@ class Trainer:
             return jax.block_until_ready(step(*given))
 
     def _require_finite(self, fault: Array, feed: Feed) -> None:
-        """Refuses texts with numbers that are not finite, of a model that was trained until here."""
+        """Refuses texts with numbers that are not finite, of a model that was trained until here: it is not saved."""
         config, dtype, taken = self._job.model.config, np.zeros(0, self._steps.dtype), self.history["step"]
         for one, of in zip(feed.bins, np.asarray(fault), strict=False):
             try:
@@ -172,4 +191,4 @@ class Trainer:
     def _advice(self) -> str:
         last = self._checkpoints.last
         kept = "" if last is None else f"; the state after step {last} is kept"
-        return f"take a smaller learning_rate than {self._job.settings.learning_rate:g}{kept}"
+        return f"take a smaller learning_rate than {self._job.settings.learning_rate:g} and another --output{kept}"

@@ -3,7 +3,6 @@
 Axis legend: S seeds, I held-out instructions, C categories, R bootstrap samples.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,22 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from sparcom_jax.causal.controls import frequency_bins, random_units
-from sparcom_jax.convert.model_dir import open_model
-from sparcom_jax.errors import InputError
 from sparcom_jax.identify.rate import mean_rates
 from sparcom_jax.progress import progress
-from sparcom_jax.resampling import interval, two_sided_p
+from sparcom_jax.resampling import LEAST_FOR_INTERVAL, interval, two_sided_p
 from sparcom_jax.results.files import start_results, write_summary, write_table
-from sparcom_jax.results.reader import Result, find_summaries, read_result
-from sparcom_jax.results.tuning import EVALUATION, EVALUATION_ROWS
+from sparcom_jax.results.reader import Result
 from sparcom_jax.results.tunings import TUNED_UNITS, TUNING_CHANGES, TUNINGS, TUNINGS_TABLES
 from sparcom_jax.store.arrays import finished
 from sparcom_jax.store.run import Run, as_run
+from sparcom_jax.tune.outcomes import best_trainings, held_out_rows, rows_of, runs_of
 from sparcom_jax.tune.settings import TuningsSettings
 from sparcom_jax.units.file import read_safetensors
 
-PART = "held_out"
-"""The instructions that trainings are compared on."""
 Masks = Mapping[str, Bool[np.ndarray, "..."]]
 
 
@@ -76,15 +71,15 @@ def tunings(
 
     Raises:
       InputError: there are no results, or they are malformed, of other models, categories or instructions than others,
-        or a run is of none of their models.
+        or made with other settings; or a run is of none of their models, or captured otherwise than the one before.
     """
     run, trained, output = as_run(run), Path(trained), Path(output)
     settings.check()
     run.require_complete()
     found = best_trainings(trained)
-    rows = _same_rows(found, run)
+    rows = held_out_rows(found, run)
     of = {name: Training(results, _changes(results)) for name, results in found.items()}
-    runs = _of_trainings([as_run(one) for one in tuned_runs], found)
+    runs = runs_of([as_run(one) for one in tuned_runs], found, run)
     first = next(iter(of.values())).summary
     start_results(output, "tunings")
     category = np.asarray([run.categories.index(row["category"]) for row in rows])
@@ -111,73 +106,6 @@ def tunings(
     })  # fmt: skip
 
 
-def best_trainings(trained: Path) -> dict[str, list[Result]]:
-    """What `finetune` wrote below a directory, by what was trained, with the learning rate that is the best.
-
-    Raises:
-      InputError: there is nothing, or a rate cannot be chosen.
-    """
-    found: dict[str, list[Result]] = {}
-    if not trained.is_dir():
-        raise InputError(f"{trained}: no such directory")
-    for place, summary in find_summaries(trained):
-        if summary["kind"] == "finetune":
-            result = read_result(trained / place, [EVALUATION, EVALUATION_ROWS])
-            found.setdefault(result.summary["train"]["name"], []).append(result)
-    if not found:
-        raise InputError(f"{trained}: no results of finetune")
-    return {name: _with_the_best_rate(sorted(of, key=_seed)) for name, of in found.items()}
-
-
-def _seed(result: Result) -> int:
-    return int(result.summary["settings"]["seed"])
-
-
-def _with_the_best_rate(results: Sequence[Result]) -> list[Result]:
-    def rate(result: Result) -> float:
-        return float(result.summary["settings"]["learning_rate"])
-
-    first = [result for result in results if _seed(result) == _seed(results[0])]
-    best = rate(first[0] if len(first) == 1 else min(first, key=validation_loss))
-    kept = [result for result in results if rate(result) == best]
-    for one, other in itertools.pairwise(kept):
-        if _seed(one) == _seed(other):
-            raise InputError(f"{one.directory} and {other.directory}: {one.summary['train']['name']} was trained twice "
-                             f"with seed {_seed(one)} and learning_rate {best:g}")  # fmt: skip
-    return kept
-
-
-def validation_loss(result: Result) -> float:
-    """The loss of the instructions that were set aside, by the model that was kept, as a mean over them.
-
-    Raises:
-      InputError: none were.
-    """
-    kept = [row for row in result.tables[EVALUATION]
-            if row["part"] == "validation" and row["step"] == result.summary["kept"]]  # fmt: skip
-    if not kept:
-        raise InputError(f"{result.directory}: no instruction was set aside, by which a learning rate could be chosen; "
-                         f"tune.validation sets some aside")  # fmt: skip
-    return float(np.average([row["nll"] for row in kept], weights=[row["instructions"] for row in kept]))
-
-
-def _of_trainings(runs: Sequence[Run], found: Mapping[str, Sequence[Result]]) -> dict[str, Run]:
-    """The runs, by the training whose first seed's model they are of.
-
-    Raises:
-      InputError: a run is of none.
-    """
-    models = {name: results[0].directory / "model" for name, results in found.items()}
-    digests = {open_model(path).digest: name for name, path in models.items() if path.exists()}
-    of = {}
-    for run in runs:
-        run.require_complete()
-        if (name := digests.get(run.manifest.model.digest)) is None:
-            raise InputError(f"{run.location}: was captured from none of the models that were trained")
-        of[name] = run
-    return of
-
-
 def _masks(found: Mapping[str, Sequence[Result]], run: Run) -> dict[str, Masks]:
     """The neurons of the trainings that trained some."""
     files = {name: results[0].directory / "trained.safetensors" for name, results in found.items()}
@@ -186,34 +114,9 @@ def _masks(found: Mapping[str, Sequence[Result]], run: Run) -> dict[str, Masks]:
     return {name: of for name, of in masks.items() if of.keys() <= run.groups.keys()}
 
 
-def _same_rows(found: Mapping[str, Sequence[Result]], run: Run) -> list[dict[str, Any]]:
-    """The held-out instructions of all trainings, which are the same.
-
-    Raises:
-      InputError: they are not, or a training is of another model.
-    """
-    rows: list[dict[str, Any]] | None = None
-    learnt: list[int] | None = None
-    for result in (one for results in found.values() for one in results):
-        if result.summary["model"]["digest"] != run.manifest.model.digest:
-            raise InputError(f"{result.directory}: was trained from another model than that of {run.location}")
-        if result.summary["categories"] != run.categories:
-            raise InputError(f"{result.directory}: has the categories {', '.join(result.summary['categories'])}, "
-                             f"{run.location} {', '.join(run.categories)}")  # fmt: skip
-        own = [row for row in result.tables[EVALUATION_ROWS] if row["part"] == PART]
-        if not own:
-            raise InputError(f"{result.directory}: no instruction was held out")
-        rows, learnt = rows or own, learnt or result.summary["learnt"]
-        if [row["id"] for row in own] != [row["id"] for row in rows] or result.summary["learnt"] != learnt:
-            raise InputError(f"{result.directory}: learnt from or held out other instructions than the first training")
-    assert rows is not None
-    return rows
-
-
 def _changes(results: Sequence[Result]) -> Float64[np.ndarray, "S I"]:
     return np.asarray([
-        [row["after"] - row["before"] for row in result.tables[EVALUATION_ROWS] if row["part"] == PART]
-        for result in results
+        [row["after"] - row["before"] for row in rows_of(result)] for result in results
     ])  # fmt: skip
 
 
@@ -248,13 +151,18 @@ def _draws(category: np.ndarray, seeds: Mapping[str, int], settings: TuningsSett
 def _means(
     change: Float64[np.ndarray, "S I"], category: np.ndarray, categories: int, draws: _Draws
 ) -> Float64[np.ndarray, "R C"]:
-    """Mean change of each category over its instructions and the seeds, in every sample; NaN where it has none."""
+    """Mean change of each category over its instructions and the seeds, in every sample.
+
+    NaN where it has none; where they are too few for an interval, in all samples but the first.
+    """
     over_seeds = draws.seeds @ change / draws.seeds.sum(axis=1, keepdims=True)
     found = np.full((len(over_seeds), categories), np.nan)
     for number in np.unique(category):
         own = category == number
         weight = draws.instructions[:, own]
         found[:, number] = (weight * over_seeds[:, own]).sum(axis=1) / weight.sum(axis=1)
+        if np.count_nonzero(own) < LEAST_FOR_INTERVAL:
+            found[1:, number] = np.nan
     return found
 
 
@@ -263,13 +171,27 @@ def _row(
     whole: str | None,
 ) -> Sequence[object]:  # fmt: skip
     summary, parameters = training.summary, training.summary["train"]["parameters"]
-    gain = -np.nanmean(means[name][:, learnt], axis=1)
-    others = means[name][:, ~learnt]
-    undefined = np.full(len(gain), np.nan)
-    forgetting = undefined if np.isnan(others).all() else np.nanmean(others, axis=1)
-    share = undefined if whole is None else gain / -np.nanmean(means[whole][:, learnt], axis=1)
+    gain, forgetting = -_over(means[name], learnt), _over(means[name], ~learnt)
     return (name, parameters, summary["settings"]["learning_rate"], len(training.results),
-            *_with_ends(gain), *_with_ends(forgetting), *_with_ends(share), 1e6 * gain[0] / parameters)  # fmt: skip
+            *_with_ends(gain), *_with_ends(forgetting), *_with_ends(_share(gain, means, learnt, whole)),
+            1e6 * gain[0] / parameters)  # fmt: skip
+
+
+def _over(means: Float64[np.ndarray, "R C"], which: Bool[np.ndarray, "C"]) -> Float64[np.ndarray, "R"]:
+    """The mean over those of the categories that have instructions."""
+    which = which & np.isfinite(means[0])
+    return means[:, which].mean(axis=1) if which.any() else np.full(len(means), np.nan)
+
+
+def _share(
+    gain: Float64[np.ndarray, "R"], means: Mapping[str, Float64[np.ndarray, "R C"]], learnt: Bool[np.ndarray, "C"],
+    whole: str | None,
+) -> Float64[np.ndarray, "R"]:  # fmt: skip
+    """Of the gain of training all parameters, where that surely is one: else a ratio would say nothing."""
+    of_all = None if whole is None else -_over(means[whole], learnt)
+    if of_all is None or not _with_ends(of_all)[1] > 0:
+        return np.full(len(gain), np.nan)
+    return gain / np.where(of_all > 0, of_all, np.nan)
 
 
 def _with_ends(values: Float64[np.ndarray, "R"]) -> tuple[float, float, float]:

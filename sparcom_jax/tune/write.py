@@ -20,7 +20,7 @@ from sparcom_jax.convert.hf_config import read_config
 from sparcom_jax.convert.model_dir import ModelDir, write_model
 from sparcom_jax.convert.output import whole_directory
 from sparcom_jax.models.stored import stored_params
-from sparcom_jax.resampling import bootstrap_weights, category_means, interval, one_hot
+from sparcom_jax.resampling import LEAST_FOR_INTERVAL, bootstrap_weights, category_means, interval, one_hot
 from sparcom_jax.results.files import write_summary, write_table
 from sparcom_jax.results.tuning import EVALUATION, EVALUATION_ROWS, STEPS, TUNING_TABLES
 from sparcom_jax.tune.choice import Choice
@@ -30,6 +30,8 @@ from sparcom_jax.tune.trained import LowRank, Trained, Values
 from sparcom_jax.units.file import write_safetensors
 
 BOOTSTRAPS = 1000
+MADE = ("model", "adapter")
+"""Directories that a training may make, below its output."""
 
 
 def write_outcome(
@@ -52,7 +54,7 @@ def write_outcome(
     """
     model, choice, texts, settings = job.model, job.choice, job.texts, job.settings
     kept = history["best"] if settings.patience else history["step"]
-    for part in ("model", "adapter"):  # of a training that was cut off here
+    for part in MADE:  # of this training, if it was cut off here
         shutil.rmtree(output / part, ignore_errors=True)
     if settings.keep_model:
         _write_model(output / "model", model, choice, values)
@@ -64,8 +66,9 @@ def write_outcome(
         write_safetensors(choice.units, output / "trained.safetensors")
     write_table(output, STEPS, ((step, *one) for step, one in enumerate(history["steps"], 1)))
     write_table(output, EVALUATION, _evaluation(texts, history, settings.seed))
-    write_table(output, EVALUATION_ROWS, _rows(texts, history, kept))
-    held_out = {texts.names[row] for row in texts.parts.get("held_out", [])}
+    write_table(output, EVALUATION_ROWS, _rows(texts, history))
+    by_id = {row["id"]: row for row in job.instructions.rows}
+    held_out = [by_id[texts.names[row]] for row in texts.parts.get("held_out", [])]
     seconds = sorted(history["seconds"][1:] or history["seconds"])  # the first step is compiled
     tokens = int(texts.texts.lengths[texts.learnt].sum()) * settings.epochs / len(job.plan.steps)
     return write_summary(output, {
@@ -87,7 +90,7 @@ def write_outcome(
         "bytes": sizes,
         "tokens_per_second": tokens / seconds[len(seconds) // 2],
         # Whether none of the held-out instructions chose the units.
-        "held_out": int(choice.chose is None or not held_out & {*choice.chose}),
+        "held_out": int(not choice.chosen_by(held_out)),
         "tables": [table.name for table in TUNING_TABLES],
     })  # fmt: skip
 
@@ -135,12 +138,12 @@ def _evaluation(texts: TuneTexts, history: dict[str, Any], seed: int) -> Iterato
             low, high = interval(category_means(values, drawn)[:, :, 1])
             for index, name in enumerate(texts.categories):
                 if count := int(np.count_nonzero(category == index)):
-                    ends = (low[index], high[index]) if one["step"] else ("", "")
+                    ends = (low[index], high[index]) if one["step"] and count >= LEAST_FOR_INTERVAL else ("", "")
                     yield one["step"], part, name, count, means[index], change[index], *ends
 
 
-def _rows(texts: TuneTexts, history: dict[str, Any], kept: int) -> Iterator[Sequence[object]]:
-    nll = {one["step"]: one["nll"] for one in history["evaluations"]}
+def _rows(texts: TuneTexts, history: dict[str, Any]) -> Iterator[Sequence[object]]:
     for part, rows in texts.parts.items():
         for row in rows.tolist():
-            yield part, texts.names[row], texts.categories[texts.category[row]], nll[0][row], nll[kept][row]
+            before, after = history["evaluations"][0]["nll"][row], history["after"][row]
+            yield part, texts.names[row], texts.categories[texts.category[row]], before, after

@@ -1,6 +1,7 @@
 """Units turned up and down while a model answers, against checkpoints in which they are."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,26 @@ def test_dose_against_quality(run: sj.Run, llama: ModelDir, tmp_path: Path) -> N
     page = report(tmp_path / "results", tmp_path / "report.html").read_text()
     assert 'id="matter-steer-steer"' in page
     assert "sparcom steer --model=" in page
+
+
+def test_only_settled_answers_are_judged(llama: ModelDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model writes as code is not run; a row without its labels is no answer that could be right."""
+    fields = {
+        "QA": {"response": "the"},
+        "CLS": {"response": "the"},
+        "CODE": {"response": "x = 1", "check": "raise SystemExit('run')", "language": "python"},
+    }
+    rows = [{"id": f"{name}{number}", "category": name, "instruction": f"{name} the {number}", **of}
+            for name, of in fields.items() for number in range(6)]  # fmt: skip
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = sj.capture(llama, file, tmp_path / "run", execution=SMALL)
+    sj.select(run, sj.SelectSettings(size=6, control_length=False))
+    monkeypatch.setattr("sparcom_jax.instructions.checks.subprocess", None)
+    settings = SteerSettings(alphas="0,1", category="QA", new_tokens=4, draws=1, per_category=2)
+    steer(llama, run, "auroc", tmp_path / "out", settings, SMALL)
+    settled = {row["category_measured"]: row["settled"] for row in table(tmp_path / "out/steering.csv")}
+    assert settled == {"QA": "2", "CLS": "0", "CODE": "0"}
 
 
 def test_repetition_by_hand() -> None:

@@ -15,8 +15,9 @@ import sparcom_jax as sj
 from sparcom_jax.errors import InputError
 from sparcom_jax.settings import checked, default_config
 from sparcom_jax.study import analyze
+from sparcom_jax.tune.outcomes import best_trainings
 from sparcom_jax.tune.settings import TuningsSettings
-from sparcom_jax.tune.tunings import _Draws, _means, _ranks, best_trainings, tunings
+from sparcom_jax.tune.tunings import _Draws, _means, _ranks, _share, tunings
 from sparcom_jax.units.file import read_safetensors
 
 TRAININGS = {"units:auroc:B": [1e-2, 1e-4], "random:auroc:B": [1e-2], "lora:1": [1e-2], "all": [1e-3]}
@@ -32,7 +33,7 @@ def config_of(source: Path, instructions: Path) -> ConfigDict:
     config.select.update({"size": 5, "control_length": False})
     config.attribute.per_category = config.explore.top = config.explore.sample = 1
     config.ablate.update({"per_category": 1, "draws": 1, "bootstraps": 5})
-    config.tune.update({"category": "B", "epochs": 1, "per_category": 3, "validation": 0.3})
+    config.tune.update({"category": "B", "epochs": 1, "per_category": 5, "validation": 0.3})
     config.tunings.update({"seeds": 2, "bootstraps": 50, "draws": 20})
     config.trainings = ConfigDict(TRAININGS)
     return config
@@ -136,7 +137,7 @@ def test_ranks_and_means_by_hand() -> None:
     np.testing.assert_allclose(found, [[2.5, np.nan, 4.0], [3.0, np.nan, 5.0]])
 
 
-def test_what_cannot_be_compared(study: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_compared(study: Path, instruction_file: Path, tmp_path: Path) -> None:
     base, trained = study / "runs/tiny-tuned", study / "tuned/tiny-tuned"
     for where, message in (
         (tmp_path / "none", "none: no such directory"),
@@ -146,12 +147,21 @@ def test_what_cannot_be_compared(study: Path, tmp_path: Path) -> None:
             tunings(base, where, tmp_path / "out")
     with pytest.raises(InputError, match="was captured from none of the models that were trained"):
         tunings(base, trained, tmp_path / "out", tuned_runs=[base])
+    tuned = trained / "all-0.001-0/model"
+    sj.capture(tuned, instruction_file, tmp_path / "plain", sj.CaptureSettings(template="plain"))
+    others = tmp_path / "others.jsonl"
+    others.write_text("".join(reversed(instruction_file.read_text().splitlines(keepends=True))))
+    sj.capture(tuned, others, tmp_path / "other")
     copy = shutil.copytree(trained, tmp_path / "copy")
     again = shutil.copytree(copy / "all-0.001-1", copy / "again")
     with pytest.raises(InputError, match=r"all was trained twice with seed 1 and learning_rate 0\.001"):
         tunings(base, copy, tmp_path / "out")
     shutil.rmtree(again)
+    summary = json.loads((copy / "lora-1-0.01-0/summary.json").read_text())
     for change, message in (
+        ({"settings": summary["settings"] | {"epochs": 7}}, r"was not trained as .* \(epochs 1, now 7\), so that they"),
+        ({"train": summary["train"] | {"digest": "x"}}, r"was not trained as .*lora.* \(units '.*', now 'x'\)"),
+        ({"instructions": {"source": "", "digest": "x"}}, "was trained on other instructions than"),
         ({"learnt": [1, 0, 0]}, "learnt from or held out other instructions than the first training"),
         ({"categories": ["A", "B", "C", "D"], "learnt": [0, 1, 0, 0]}, "has the categories A, B, C, D, .* A, B, C"),
         ({"model": {"family": "llama", "path": "", "digest": "x", "parameters": 1}}, "was trained from another model"),
@@ -162,7 +172,48 @@ def test_what_cannot_be_compared(study: Path, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             tunings(base, copy, tmp_path / "out")
         file.write_text(json.dumps(was))
+    for other, message in (
+        ("other", "other: has other instructions than"),
+        ("plain", r"plain: was captured otherwise than .* \(template 'none', now 'plain'\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tunings(base, trained, tmp_path / "out", tuned_runs=[tmp_path / other])
     assert not (tmp_path / "out").exists()
+
+
+def test_losses_of_other_templates_are_not_compared(study: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(study / "tuned/tiny-tuned", tmp_path / "copy")
+    for seed in (0, 1):
+        file = copy / f"lora-1-0.01-{seed}/summary.json"
+        summary = json.loads(file.read_text())
+        file.write_text(json.dumps(summary | {"settings": summary["settings"] | {"template": "plain"}}))
+    with pytest.raises(InputError, match=r"was not trained as .*all.* \(template 'none', now 'plain'\)"):
+        tunings(study / "runs/tiny-tuned", copy, tmp_path / "out")
+
+
+def test_no_share_of_a_gain_that_is_none() -> None:
+    """Of a training of everything that gained nothing for sure, a share would be any number."""
+    learnt = np.asarray([True])
+    gain = np.asarray([0.1, 0.2, 0.1])
+    means = {"all": -np.asarray([[0.4], [0.5], [0.2]]), "none": -np.asarray([[0.4], [0.5], [-0.2]])}
+    np.testing.assert_allclose(_share(gain, means, learnt, "all"), [0.25, 0.4, 0.5])
+    assert np.isnan(_share(gain, means, learnt, "none")).all()
+    assert np.isnan(_share(gain, means, learnt, None)).all()
+
+
+def test_a_stage_that_was_cut_off_or_changed_is_made_again(
+    study: Path, hf_llama: Path, instruction_file: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(study, tmp_path / "copy")
+    place = copy / "tuned/tiny-tuned/lora-1-0.01-1"
+    was = (place / "evaluation.csv").read_bytes()
+    (place / "evaluation.csv").write_text("")
+    marker = copy / "stages/finetune-tiny-tuned-lora-1-0.01-0.json"
+    content = json.loads(marker.read_text())
+    marker.write_text(json.dumps(content | {"output": None}))
+    analyze(checked(config_of(hf_llama, instruction_file)), copy)
+    assert (place / "evaluation.csv").read_bytes() == was
+    assert json.loads(marker.read_text()) == content
 
 
 def test_settings_of_trainings(hf_llama: Path, instruction_file: Path) -> None:
@@ -172,6 +223,10 @@ def test_settings_of_trainings(hf_llama: Path, instruction_file: Path) -> None:
         ({"all": 1.0}, r"config field trainings: all needs a list of learning rates, not 1\.0"),
         ({"all": []}, "needs a list of learning rates"),
         ({"all": ["x"]}, "needs a list of learning rates"),
+        (
+            {"units:a:b-c": [1.0], "units:a-b:c": [1.0]},
+            "units:a:b-c and units:a-b:c would share the directory units-a-b-c",
+        ),
     ):
         study = replace(checked(config), trainings=trainings)
         with pytest.raises(InputError, match=message):
