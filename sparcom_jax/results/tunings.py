@@ -3,8 +3,7 @@
 from sparcom_jax.results.columns import category, number, table, text
 
 _TRAINING = text("training", "what was trained, as `--train` names it")
-_OVER = "bootstrap interval over instructions and seeds; empty where a category has fewer than 5 held-out instructions"
-
+_OVER = "bootstrap interval over instructions and seeds; empty with fewer than 5 of a category"
 TUNINGS = table(
     "tunings.csv",
     _TRAINING,
@@ -17,7 +16,7 @@ TUNINGS = table(
     number("forgetting", "how much higher that of the other categories is, as a mean over these"),
     number("forgetting_low", f"lower end of its {_OVER}"),
     number("forgetting_high", "its upper end"),
-    number("share", "`gain` over that of the training of all parameters; empty unless the interval of that is above 0"),
+    number("share", "`gain` over that of the training of all; empty unless the interval of that is above 0"),
     number("share_low", f"lower end of its {_OVER}"),
     number("share_high", "its upper end"),
     number("gain_per_million", "`gain` over millions of trained parameters"),

@@ -17,7 +17,7 @@ from sparcom_jax.settings import checked, default_config
 from sparcom_jax.study import analyze
 from sparcom_jax.tune.outcomes import best_trainings
 from sparcom_jax.tune.settings import TuningsSettings
-from sparcom_jax.tune.tunings import _Draws, _means, _ranks, _share, tunings
+from sparcom_jax.tune.tunings import _Draws, _means, _over, _ranks, _share, tunings
 from sparcom_jax.units.file import read_safetensors
 
 TRAININGS = {"units:auroc:B": [1e-2, 1e-4], "random:auroc:B": [1e-2], "lora:1": [1e-2], "all": [1e-3]}
@@ -131,10 +131,15 @@ def test_the_units_that_changed_are_found(study: Path, tmp_path: Path) -> None:
 def test_ranks_and_means_by_hand() -> None:
     ranks = _ranks(np.asarray([[3.0, 1.0, 2.0], [5.0, 5.0, 7.0]]))
     np.testing.assert_allclose(ranks, [[1.0, 0.0, 0.5], [0.25, 0.25, 1.0]])
-    draws = _Draws(np.asarray([[1, 1, 1], [2, 0, 1]], np.float64), np.asarray([[1, 1], [0, 2]], np.float64))
-    change = np.asarray([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
-    found = _means(change, np.asarray([0, 0, 2]), 3, draws)
-    np.testing.assert_allclose(found, [[2.5, np.nan, 4.0], [3.0, np.nan, 5.0]])
+    weights = np.asarray([[1, 1, 1, 1, 1, 1], [2, 0, 1, 1, 1, 1]], np.float64)
+    draws = _Draws(weights, np.asarray([[1, 1], [0, 2]], np.float64))
+    change = np.asarray([[1.0, 2.0, 3.0, 4.0, 5.0, 3.0], [3.0, 4.0, 5.0, 6.0, 7.0, 5.0]])
+    found = _means(change, np.asarray([0, 0, 0, 0, 0, 2]), 3, draws)
+    # One instruction is too few for an interval, so that there is no sample of the last category.
+    np.testing.assert_allclose(found, [[4.0, np.nan, 4.0], [4.8, np.nan, np.nan]])
+    assert _over(found, np.asarray([True, True, False])).tolist() == [4.0, 4.8]
+    np.testing.assert_equal(_over(found, np.asarray([True, False, True])), [4.0, np.nan])
+    assert np.isnan(_over(found, np.asarray([False, True, False]))).all()
 
 
 def test_what_cannot_be_compared(study: Path, instruction_file: Path, tmp_path: Path) -> None:
@@ -159,8 +164,8 @@ def test_what_cannot_be_compared(study: Path, instruction_file: Path, tmp_path: 
     shutil.rmtree(again)
     summary = json.loads((copy / "lora-1-0.01-0/summary.json").read_text())
     for change, message in (
-        ({"settings": summary["settings"] | {"epochs": 7}}, r"was not trained as .* \(epochs 1, now 7\), so that they"),
-        ({"train": summary["train"] | {"digest": "x"}}, r"was not trained as .*lora.* \(units '.*', now 'x'\)"),
+        ({"settings": summary["settings"] | {"epochs": 7}}, r"was not trained as .* \(epochs 7, now 1\), so that they"),
+        ({"train": summary["train"] | {"digest": "x"}}, r"was not trained as .*lora.* \(units 'x', now '.*'\)"),
         ({"instructions": {"source": "", "digest": "x"}}, "was trained on other instructions than"),
         ({"learnt": [1, 0, 0]}, "learnt from or held out other instructions than the first training"),
         ({"categories": ["A", "B", "C", "D"], "learnt": [0, 1, 0, 0]}, "has the categories A, B, C, D, .* A, B, C"),
