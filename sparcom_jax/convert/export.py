@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from sparcom_jax.convert.checkpoint import COPIED
 from sparcom_jax.convert.files import INDEX, SINGLE
-from sparcom_jax.convert.model_dir import ModelDir, as_model
+from sparcom_jax.convert.model_dir import ModelDir, as_model, parameter_bytes
 from sparcom_jax.convert.names import Source, parameter_sources
 from sparcom_jax.convert.output import require_absent, whole_directory
 from sparcom_jax.errors import InputError
@@ -48,7 +48,7 @@ def export(model: ModelDir | str | Path, output: str | Path, *, shard_bytes: int
     if wrapper := model.manifest["conversion"].get("text_model_of"):
         raise InputError(f"{model.path}: is the text model of a {wrapper}, whose config it has; it cannot be written "
                          f"without the rest")  # fmt: skip
-    with whole_directory(output) as partial:
+    with whole_directory(output, parameter_bytes(model.config, model.dtype)) as partial:
         for name in COPIED:
             if (model.path / name).exists():
                 shutil.copyfile(model.path / name, partial / name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from sparcom_jax.convert.checkpoint import COPIED, TOKENIZER_FILES, Checkpoint, open_checkpoint
@@ -225,7 +226,7 @@ def write_model(checkpoint: Checkpoint, output: Path, source: str) -> ModelDir:
     """
     config = checkpoint.config
     weights = SourceWeights(config, checkpoint.tensors, source)
-    with whole_directory(output) as partial:
+    with whole_directory(output, parameter_bytes(config, weights.dtype)) as partial:
         checkpoint.write_files(partial)
         count = 0
         with progress("converting", weights.tensor_count(), "tensors") as bar:
@@ -248,6 +249,11 @@ def write_model(checkpoint: Checkpoint, output: Path, source: str) -> ModelDir:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     say(f"{output}: {config.family}, {count:,} parameters in {weights.dtype}")
     return open_model(output)
+
+
+def parameter_bytes(config: DecoderConfig, dtype: str) -> int:
+    """What all parameters take in a dtype."""
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_params(config))) * jnp.dtype(dtype).itemsize
 
 
 def model_digest(config: DecoderConfig, weights: str) -> str:

@@ -20,12 +20,32 @@ def require_absent(output: Path) -> None:
         raise InputError(f"{output}: exists already; choose another --output or delete it")
 
 
+def require_space(output: Path, size: int) -> None:
+    """Refuses a disk without room: long work is not to end there, and the store says so in many lines.
+
+    Args:
+      output: what is to be made, there already or not.
+      size: its bytes.
+
+    Raises:
+      InputError: there are fewer.
+    """
+    free = shutil.disk_usage(next(place for place in (output, *output.absolute().parents) if place.exists())).free
+    if size > free:
+        raise InputError(f"{output}: needs {_shown(size)}, and there are {_shown(free)} free")
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 @contextmanager
-def whole_directory(output: Path) -> Iterator[Path]:
+def whole_directory(output: Path, size: int = 0) -> Iterator[Path]:
     """Makes a directory.
 
     Args:
       output: the directory, which is not there yet.
+      size: bytes that it will have, as far as they are known.
 
     Yields:
       An empty one beside it, which takes its name when all is well, and else is deleted.
@@ -33,6 +53,7 @@ def whole_directory(output: Path) -> Iterator[Path]:
     Raises:
       InputError: it cannot be written.
     """
+    require_space(output, size)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -102,8 +102,9 @@ def edit(
         "consequence": _consequence(settings, count, opened.weights.dtype),
     }
     record = _record(opened, category, settings, made)
-    total = len(copied_files(opened.directory, opened.opened.files)[0]) + len(changes)
-    with whole_directory(output) as partial, progress("editing", total, "files and tensors") as bar:
+    copied, _ = copied_files(opened.directory, opened.opened.files)
+    total, size = len(copied) + len(changes), sum((opened.directory / name).stat().st_size for name in copied)
+    with whole_directory(output, size) as partial, progress("editing", total, "files and tensors") as bar:
         write_patched(opened.directory, opened.opened.files, changes, partial, bar.advance)
         (partial / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return record

@@ -22,6 +22,16 @@ def test_a_table_is_plain_csv(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "baseline.csv").mkdir()
+    with pytest.raises(InputError, match=r"baseline\.csv: cannot be written \(Is a directory\)"):
+        write_table(tmp_path, BASELINE, [("A", 1, 2, 3, 4)])
+    (tmp_path / "summary.json.unfinished").mkdir()
+    with pytest.raises(InputError, match=r"summary\.json: cannot be written \(Is a directory\)"):
+        write_summary(tmp_path, SUMMARY)
+    assert not (tmp_path / "summary.json").exists()
+
+
 @pytest.mark.parametrize("row", [("A", 1, 2, 3), ("A", 1, 2, 3, 4, 5)])
 def test_a_row_of_another_length_is_an_error(tmp_path: Path, row: tuple[object, ...]) -> None:
     with pytest.raises(ValueError, match=rf"baseline\.csv: a row of {len(row)} values for 5 columns"):
