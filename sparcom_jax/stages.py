@@ -22,6 +22,11 @@ class Stages:
         self._directory = directory
         self._directory.mkdir(parents=True, exist_ok=True)
 
+    def made(self, name: str) -> str | None:
+        """The digest of what a stage made, whatever has become of that; None where it is not finished."""
+        was = read_marker(self._directory / f"{name}.json")
+        return was["output"] if was else None
+
     def run(
         self,
         name: str,

@@ -94,14 +94,17 @@ class Trainings:
         run = self.output / "runs" / self.name if of_units else None
         inputs = {"model": self.made["model"], "instructions": self.instructions.digest}
 
+        stage = f"finetune-{self.name}-{into.name}"
+        made = self.stages.made(stage)
+
         def work() -> None:
-            if (into / SUMMARY).exists():  # whole, but not what the stage made
-                shutil.rmtree(into)
+            if made is not None:  # and what it made is gone or was changed: there is nothing to go on with
+                shutil.rmtree(into, ignore_errors=True)
             finetune(open_model(self.output / "models" / self.name), self.instructions, train, into, settings,
                      study.execution, run=run)  # fmt: skip
 
         return self.stages.run(
-            f"finetune-{self.name}-{into.name}",
+            stage,
             {"train": train} | asdict(settings) | asdict(study.execution),
             inputs | ({"units": self.made["units"]} if of_units else {}),
             work,

@@ -11,35 +11,42 @@ from sparcom_jax.errors import InputError
 from sparcom_jax.stages import difference
 
 BEGUN = "begun.json"
+"""What a training was begun with, in its output."""
+
+
+def require_begun(file: Path, begun: dict[str, Any]) -> None:
+    """Notes what a training is begun with, or refuses to go on with anything else.
+
+    Args:
+      file: where it is noted.
+      begun: all that the training depends on, as plain JSON.
+
+    Raises:
+      InputError: it was begun otherwise, or nothing can be written.
+    """
+    try:
+        if file.exists():
+            if changed := difference(json.loads(file.read_text()), json.loads(json.dumps(begun))):
+                raise InputError(f"{file}: the training was begun otherwise ({changed}); choose another --output, "
+                                 f"or delete {file.parent}")  # fmt: skip
+        else:
+            partial = file.with_suffix(".partial")
+            partial.write_text(json.dumps(begun, indent=1))
+            partial.replace(file)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror or error})") from error
 
 
 class Checkpoints:
     """The checkpoints of one training."""
 
-    def __init__(self, directory: Path, begun: dict[str, Any]) -> None:
+    def __init__(self, directory: Path) -> None:
         """Opens them.
 
         Args:
           directory: where they lie.
-          begun: all that the training depends on, as plain JSON.
-
-        Raises:
-          InputError: what lies there was begun otherwise, or nothing can be written.
         """
         self._directory = directory.absolute()
-        was = self._directory / BEGUN
-        try:
-            if was.exists():
-                if changed := difference(json.loads(was.read_text()), json.loads(json.dumps(begun))):
-                    raise InputError(f"{was}: the training was begun otherwise ({changed}); choose another --output, "
-                                     f"or delete {directory}")  # fmt: skip
-            else:
-                self._directory.mkdir(parents=True, exist_ok=True)
-                partial = was.with_suffix(".partial")
-                partial.write_text(json.dumps(begun, indent=1))
-                partial.replace(was)
-        except OSError as error:
-            raise InputError(f"{directory}: cannot be written ({error.strerror or error})") from error
         options = ocp.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 

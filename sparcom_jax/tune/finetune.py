@@ -14,12 +14,13 @@ from sparcom_jax.engine.placement import make_placement
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.instructions.rows import InstructionSet, as_instructions
+from sparcom_jax.progress import say
 from sparcom_jax.results.files import start_results
 from sparcom_jax.results.reader import read_result
 from sparcom_jax.results.summary import SUMMARY
 from sparcom_jax.results.tuning import TUNING_TABLES
 from sparcom_jax.store.run import Run, as_run
-from sparcom_jax.tune.checkpoints import BEGUN, Checkpoints
+from sparcom_jax.tune.checkpoints import BEGUN, Checkpoints, require_begun
 from sparcom_jax.tune.choice import choose
 from sparcom_jax.tune.job import Job
 from sparcom_jax.tune.settings import TuneSettings, parse_train
@@ -46,7 +47,8 @@ def finetune(
 
     The output holds `model/`, which is as `convert` writes it; with LoRA `adapter/`, in PEFT's format; with units
     `trained.safetensors`, those that were trained; tables, and `summary.json`, written last. Parameters that are not
-    trained are the same, bit by bit. Started again, it goes on from its last checkpoint, and comes to the same bits.
+    trained are the same, bit by bit. Started again, it goes on from its last checkpoint, and comes to the same bits;
+    `begun.json` says what it was begun with.
 
     Args:
       model: the model, or its directory.
@@ -74,11 +76,9 @@ def finetune(
     model.require_head("a loss")
     if jax.process_count() > 1:
         raise InputError("finetune runs in one process, with all devices of its host: give it no --coordinator")
-    finished, begun = (output / SUMMARY).exists(), (output / TRAINING / BEGUN).exists()
-    if finished and not begun:
-        raise InputError(f"{output}: holds finished results already; choose another --output or delete it")
-    if not begun:
-        for part in (TRAINING, *MADE):  # what a training does not find as its own it does not delete
+    own = (output / BEGUN).exists()
+    if not own:
+        for part in (SUMMARY, TRAINING, *MADE):  # of another, and not to be deleted as this training's
             require_absent(output / part)
     if run is not None:
         run.require_complete()
@@ -87,13 +87,14 @@ def finetune(
     plan = schedule(texts, settings, execution.batch_tokens, placement.data)
     job = Job(model, instructions, choose(parse_train(train), model, run, settings), texts, plan, settings, execution)
     dtype = compute_dtype(execution.dtype, model.dtype)
-    if not begun:
+    if not own:
         start_results(output, "finetune")
-    checkpoints = Checkpoints(output / TRAINING, _begun(job, dtype, placement.mesh.size))
-    if finished:  # and was killed before its checkpoints were deleted
-        checkpoints.close()
-        shutil.rmtree(output / TRAINING)
+    require_begun(output / BEGUN, _begun(job, dtype, placement.mesh.size))
+    if (output / SUMMARY).exists():
+        say(f"{output}: finished before")
+        shutil.rmtree(output / TRAINING, ignore_errors=True)  # where a kill came before it was deleted
         return read_result(output, TUNING_TABLES).summary
+    checkpoints = Checkpoints(output / TRAINING)
     try:
         params = jax.tree.leaves(model.restore(placement.param_shardings(model.config), model.dtype))
         steps = Steps(job.trained, placement, dtype, settings, len(plan.steps))

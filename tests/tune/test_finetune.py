@@ -178,7 +178,9 @@ def test_going_on_comes_to_the_same_bits(
     for name in ("steps.csv", "evaluation.csv", "evaluation_rows.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (tuned / name).read_bytes()
     assert open_model(tmp_path / "out/model").digest == open_model(tuned / "model").digest
-    with pytest.raises(InputError, match="out: holds finished results already"):
+    assert finetune(*given, run=run) == json.loads((tmp_path / "out/summary.json").read_text())
+    (tmp_path / "out/begun.json").unlink()
+    with pytest.raises(InputError, match=r"out/summary\.json: exists already; choose another --output or delete it"):
         finetune(*given, run=run)
 
 
@@ -195,7 +197,7 @@ def test_a_kill_before_the_checkpoints_are_deleted(
         patch.setattr("sparcom_jax.tune.finetune.shutil.rmtree", dies)
         with pytest.raises(KeyboardInterrupt):
             finetune(*given, settings, SMALL)
-    assert (tmp_path / "out/training/begun.json").exists()
+    assert (tmp_path / "out/training").exists()
     with pytest.raises(InputError, match="was begun otherwise"):
         finetune(*given, replace(settings, epochs=2), SMALL)
     assert finetune(*given, settings, SMALL) == json.loads((tmp_path / "out/summary.json").read_text())

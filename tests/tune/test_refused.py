@@ -66,7 +66,7 @@ def test_a_disk_that_is_full(
 
 
 def test_a_checkpoint_that_is_damaged_is_refused(llama: ModelDir, tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path / "training", {"a": 1})
+    checkpoints = Checkpoints(tmp_path / "training")
     tree = {"x": jax.numpy.arange(4.0)}
     checkpoints.save(3, tree, {"step": 3})
     (found, history) = checkpoints.restore(tree)
