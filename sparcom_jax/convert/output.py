@@ -25,14 +25,14 @@ def require_space(output: Path, size: int) -> None:
 
     Args:
       output: what is to be made, there already or not.
-      size: its bytes.
+      size: its bytes, at least.
 
     Raises:
       InputError: there are fewer.
     """
     free = shutil.disk_usage(next(place for place in (output, *output.absolute().parents) if place.exists())).free
     if size > free:
-        raise InputError(f"{output}: needs {_shown(size)}, and there are {_shown(free)} free")
+        raise InputError(f"{output}: needs {_shown(size)} at least, and there are {_shown(free)} free")
 
 
 def _shown(size: int) -> str:
@@ -45,7 +45,7 @@ def whole_directory(output: Path, size: int = 0) -> Iterator[Path]:
 
     Args:
       output: the directory, which is not there yet.
-      size: bytes that it will have, as far as they are known.
+      size: bytes that it will have at least.
 
     Yields:
       An empty one beside it, which takes its name when all is well, and else is deleted.

@@ -44,8 +44,9 @@ def comparison(result: Result) -> list[Part]:
         parts.append(
             paragraph(
                 "Which units changed? Of every tuned model, how far up the units of each training are among all of "
-                "their layer by how much their frequency in the learnt categories changed; 0.5 is chance. Random sets "
-                "have the same number in every layer and decile of frequency."
+                "their layer by how much their frequency in the learnt categories changed, 0 to 1. Units that are "
+                "always or never active can change little: chance is what random sets have, which are as many in every "
+                "layer and decile of frequency."
             )
         )
         parts.append(table(heads, cells, [result.path(TUNED_UNITS)], title="Units that tuning changed"))

@@ -41,7 +41,10 @@ TUNED_UNITS = table(
     number("trained", "1 where they are what was trained, else 0"),
     number("count", "how many they are"),
     number("drift", "mean over them of how much tuning changed their frequency p in the learnt categories"),
-    number("percentile", "mean over them of the share of their layer's units that changed less; chance is 0.5"),
+    number(
+        "percentile",
+        "mean over them of the share of their layer's units that changed less; chance is what random sets have",
+    ),
     number("random_low", "lower end of what 95% of random sets of equal layer and frequency have"),
     number("random_high", "its upper end"),
     number("p_value", "two-sided, from where theirs stands among that of these sets"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from sparcom_jax.convert.model_dir import ModelDir, as_model, parameter_bytes
+from sparcom_jax.convert.model_dir import ModelDir, as_model, stored_bytes
 from sparcom_jax.convert.output import require_absent, require_space
 from sparcom_jax.engine.dtype import compute_dtype
 from sparcom_jax.engine.placement import make_placement
@@ -103,7 +103,7 @@ def finetune(
         del params
         trainer = Trainer(job, steps, kept, checkpoints)
         sizes = {"parameters": _bytes(kept), "trained": _bytes(training.values), "optimizer": _bytes(training.state)}
-        written = parameter_bytes(model.config, model.dtype) if settings.keep_model else 0
+        written = stored_bytes(model.config, model.dtype) if settings.keep_model else 0
         checkpoint = sizes["trained"] * (2 if settings.patience else 1) + sizes["optimizer"]
         require_space(output, 2 * checkpoint + written)  # one stays until the next is whole
         values = jax.device_get(trainer.run(training))
