@@ -19,10 +19,10 @@ from sparcom_jax.edit.edit import edit
 from sparcom_jax.edit.settings import EditSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.models.edits import Edits
-from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
+from sparcom_jax.units.groups import EXPERT_GROUP
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints
-from tests.edits import TEXT, edits_of, forward_of, highest, scored, unit_set
+from tests.edits import TEXT, edits_of, forward_of, removed, scored, unit_set
 from tests.families import CASES, MLPS
 
 EDITS = {
@@ -53,8 +53,7 @@ def errors(family: str, case: str, work: Path) -> list[str]:
             found.append("-")
             continue
         if settings.prune:
-            groups = [group for group in TARGETS[settings.target] if group in ranked.groups]
-            expected = forward(Edits.switch_off({group: highest(ranked.score[group][1], 1) for group in groups}))
+            expected = forward(Edits.switch_off(removed(ranked, settings.target)))
         else:
             expected = forward(edits_of(model, chosen, settings))
         logits = np.asarray(Reference(output).run(TEXT, {})["logits"])

@@ -7,8 +7,8 @@
 former, and a LoRA of rank 2 beside every projection have equally many parameters, 610,000 of 134.5 million; each is
 trained on the half of MATH that chose the units, at two learning rates, the better one with three seeds, for two
 epochs. results/tunings-smollm2-tuned has the gain on the other half, what is forgotten of the other categories, the
-share of the gain of training all parameters, and whether the units that changed are those that were trained. About an
-hour on 2 cores; what came of it is in docs/validity.md.
+share of the gain of training all parameters, and whether the units that changed are those that were trained. An hour
+and a quarter on 2 cores; what came of it is in docs/validity.md.
 """
 
 from ml_collections import ConfigDict

@@ -64,6 +64,11 @@ def scored(model: ModelDir) -> UnitSet:
     return UnitSet(["A", "B"], groups, score, {name: one > 0.5 for name, one in score.items()}, ORIGIN)
 
 
+def removed(units: UnitSet, target: str) -> dict[str, np.ndarray]:
+    """The unit of the highest score of every layer, which `prune=1` takes out."""
+    return {group: highest(units.score[group][1], 1) for group in TARGETS[target] if group in units.groups}
+
+
 def highest(score: np.ndarray, count: int) -> np.ndarray:
     mask = np.zeros(score.shape, bool)
     np.put_along_axis(mask, np.argsort(-score, axis=-1)[..., :count], True, axis=-1)

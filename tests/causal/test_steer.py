@@ -1,6 +1,5 @@
 """Units turned up and down while a model answers, against checkpoints in which they are."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from sparcom_jax.convert.model_dir import ModelDir
 from sparcom_jax.engine.settings import ExecutionSettings
 from sparcom_jax.errors import InputError
 from sparcom_jax.report.page import report
+from tests.synthetic_results import read_table
 
 SMALL = ExecutionSettings(batch_tokens=128)
 PROMPTS = ["the cat sat", "one two three four five six", "on"]
@@ -24,11 +24,6 @@ def run(llama: ModelDir, instruction_file: Path, tmp_path_factory: pytest.TempPa
     run = sj.capture(llama, instruction_file, tmp_path_factory.mktemp("run") / "run", execution=SMALL)
     sj.select(run, sj.SelectSettings(size=40, control_length=False))
     return run
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_answers_are_those_of_an_edited_checkpoint(
@@ -59,7 +54,7 @@ def test_answers_are_those_that_a_capture_continues(llama: ModelDir, instruction
 def test_dose_against_quality(run: sj.Run, llama: ModelDir, tmp_path: Path) -> None:
     settings = SteerSettings(alphas="0,1,3", category="B", new_tokens=6, draws=1, per_category=3)
     summary = steer(llama, run, "auroc", tmp_path / "results/steer", settings, SMALL)
-    rows = table(tmp_path / "results/steer/steering.csv")
+    rows = read_table(tmp_path / "results/steer/steering.csv")
     assert summary["asked"] == [3, 3, 3]
     assert summary["steered"] == ["B"]
     doses = [(row["kind"], row["draw"], float(row["alpha"])) for row in rows[::3]]
@@ -70,7 +65,7 @@ def test_dose_against_quality(run: sj.Run, llama: ModelDir, tmp_path: Path) -> N
               sj.AblationSettings(per_category=3, draws=1, bootstraps=5), SMALL)  # fmt: skip
     wanted = {
         row["category_measured"]: float(row["delta"])
-        for row in table(tmp_path / "ablate/ablation.csv")
+        for row in read_table(tmp_path / "ablate/ablation.csv")
         if (row["kind"], row["category_off"]) == ("auroc", "B")
     }
     found = {row["category_measured"]: row for row in rows if (row["kind"], row["alpha"]) == ("auroc", "0")}
@@ -78,7 +73,7 @@ def test_dose_against_quality(run: sj.Run, llama: ModelDir, tmp_path: Path) -> N
     for name, delta in wanted.items():
         np.testing.assert_allclose(float(found[name]["change"]), delta, rtol=1e-3, atol=1e-5)
     # Untouched, the answers' own loss is that of the greedy tokens: no other token was more likely.
-    texts = table(tmp_path / "results/steer/steering_texts.csv")
+    texts = read_table(tmp_path / "results/steer/steering_texts.csv")
     assert len(texts) == 3 * 9
     plain = [row for row in texts if row["kind"] == "none"]
     held_out = [row for row in run.instructions if row["id"] in {one["id"] for one in plain}]
@@ -112,7 +107,7 @@ def test_only_settled_answers_are_judged(llama: ModelDir, tmp_path: Path, monkey
     monkeypatch.setattr("sparcom_jax.instructions.checks.subprocess", None)
     settings = SteerSettings(alphas="0,1", category="QA", new_tokens=4, draws=1, per_category=2)
     steer(llama, run, "auroc", tmp_path / "out", settings, SMALL)
-    settled = {row["category_measured"]: row["settled"] for row in table(tmp_path / "out/steering.csv")}
+    settled = {row["category_measured"]: row["settled"] for row in read_table(tmp_path / "out/steering.csv")}
     assert settled == {"QA": "2", "CLS": "0", "CODE": "0"}
 
 

@@ -22,7 +22,7 @@ from sparcom_jax.units.groups import EXPERT_GROUP, TARGETS
 from sparcom_jax.units.unit_set import UnitSet
 from sparcom_jax.verify.reference import Reference
 from tests import checkpoints
-from tests.edits import ORIGIN, TEXT, edits_of, forward_of, highest, scored, unit_set
+from tests.edits import ORIGIN, TEXT, edits_of, forward_of, removed, scored, unit_set
 from tests.families import CASES, MLPS
 
 
@@ -260,7 +260,7 @@ def test_a_smaller_model_is_the_one_with_units_off(case: tuple[str, str], target
             edit(source, units, "B", tmp_path / "out", EditSettings(target, prune=1))
         return
     record = edit(source, units, "B", tmp_path / "out", EditSettings(target, prune=1))
-    off = {group: highest(units.score[group][1], 1) for group in TARGETS[target] if group in units.groups}
+    off = removed(units, target)
     expected = forward_of(model)(Edits.switch_off(off))
     close(np.asarray(Reference(tmp_path / "out").run(TEXT, {})["logits"]), expected)
     smaller = convert(tmp_path / "out", tmp_path / "smaller")

@@ -26,8 +26,8 @@ from sparcom_jax.tune.texts import schedule, tune_texts
 from sparcom_jax.tune.trainer import Trainer
 from sparcom_jax.units.file import read_safetensors
 from sparcom_jax.verify.reference import Reference
-from tests import checkpoints
 from tests.parameters import leaves_of
+from tests.synthetic_results import read_table
 
 FEW = TuneSettings(category="B", epochs=4, learning_rate=3e-3, per_category=2, validation=0.2)
 SMALL = ExecutionSettings(batch_tokens=128)
@@ -47,11 +47,6 @@ def tuned(llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path_factory
     return output
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    header, *lines = path.read_text().splitlines()
-    return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
-
-
 def test_steps_are_those_of_torch(llama: ModelDir, hf_llama: Path, instruction_file: Path, tmp_path: Path) -> None:
     """The same losses and norms, step by step, by transformers, torch's AdamW and its clipping."""
     settings = TuneSettings(epochs=2, learning_rate=2e-3, weight_decay=0.1, clip=0.5, accumulate=2, half="all",
@@ -65,7 +60,7 @@ def test_steps_are_those_of_torch(llama: ModelDir, hf_llama: Path, instruction_f
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1.0)
     rates = learning_rates(settings, len(plan.steps))
-    written = rows_of(tmp_path / "all/steps.csv")
+    written = read_table(tmp_path / "all/steps.csv")
     assert len(written) == len(plan.steps) == 2 * plan.epoch_ends[0]
     for step, (bins, row) in enumerate(zip(plan.steps, written, strict=True)):
         total, tokens = torch.zeros(()), 0
@@ -133,12 +128,12 @@ def test_what_is_learnt_from_and_what_is_evaluated(
     assert not {*names[texts.learnt]} & {*names[texts.parts["validation"]]}
     assert not half & {*names[texts.parts["held_out"]]}
     assert np.bincount(texts.category[texts.parts["held_out"]]).tolist() == [2, 2, 2]
-    rows = rows_of(tuned / "evaluation_rows.csv")
+    rows = read_table(tuned / "evaluation_rows.csv")
     assert [row["id"] for row in rows] == [
         texts.names[row] for part in ("validation", "held_out") for row in texts.parts[part]
     ]
-    last = max(int(row["step"]) for row in rows_of(tuned / "evaluation.csv"))
-    for row in rows_of(tuned / "evaluation.csv"):
+    last = max(int(row["step"]) for row in read_table(tuned / "evaluation.csv"))
+    for row in read_table(tuned / "evaluation.csv"):
         of = [one for one in rows if (one["part"], one["category"]) == (row["part"], row["category"])]
         if int(row["step"]) in (0, last):
             mean = np.mean([float(one["before" if row["step"] == "0" else "after"]) for one in of])
@@ -215,28 +210,6 @@ def test_what_it_did_not_make_it_does_not_delete(
     assert [path.name for path in (tmp_path / "out").rglob("*")] == [name, "mine"]
 
 
-@pytest.mark.parametrize("train", ["all", "layers:1", "units:auroc:B", "lora:2"])
-def test_what_comes_after_is_of_the_model_that_is_stored(train: str, instruction_file: Path, tmp_path: Path) -> None:
-    """In bfloat16 most of a small change is lost: the next training begins where the tables say that this one ended."""
-    half = convert(checkpoints.llama(tmp_path / "hf", dtype=torch.bfloat16), tmp_path / "half")
-    run = None
-    if train.startswith("units"):
-        run = capture(half, sj.load_instructions(instruction_file), tmp_path / "run")
-        sj.select(run, sj.SelectSettings(size=6, control_length=False))
-    settings = replace(FEW, epochs=2, learning_rate=3e-4)
-    finetune(half, instruction_file, train, tmp_path / "first", settings, SMALL, run=run)
-    finetune(tmp_path / "first/model", instruction_file, "lora:1", tmp_path / "second", settings, SMALL)
-    after = [float(row["after"]) for row in rows_of(tmp_path / "first/evaluation_rows.csv")]
-    begun = [float(row["before"]) for row in rows_of(tmp_path / "second/evaluation_rows.csv")]
-    np.testing.assert_allclose(after, begun, rtol=2e-6)
-    table = rows_of(tmp_path / "first/evaluation.csv")
-    last = max(int(row["step"]) for row in table)
-    trained = [float(row["nll"]) for row in table if int(row["step"]) == last and row["part"] == "validation"]
-    stored = np.mean([float(row["after"]) for row in rows_of(tmp_path / "first/evaluation_rows.csv")
-                      if row["part"] == "validation"])  # fmt: skip
-    assert abs(stored - trained[0]) > 1e-6
-
-
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Setting `save_embedding_layers`")
 def test_an_adapter_is_what_peft_makes_of_it(
     hf_llama: Path, llama: ModelDir, instruction_file: Path, tmp_path: Path
@@ -265,11 +238,11 @@ def test_the_best_is_kept_and_training_stops_early(llama: ModelDir, instruction_
                             schedule="constant", warmup=0.0)  # fmt: skip
     summary = finetune(llama, instruction_file, "all", tmp_path / "all", settings, SMALL)
     assert summary["steps"] == summary["kept"] + 3 < summary["of_steps"]
-    rows = [row for row in rows_of(tmp_path / "all/evaluation.csv") if row["part"] == "validation"]
+    rows = [row for row in read_table(tmp_path / "all/evaluation.csv") if row["part"] == "validation"]
     steps = sorted({int(row["step"]) for row in rows})
     assert steps == list(range(summary["steps"] + 1))
     after = [
-        float(row["after"]) for row in rows_of(tmp_path / "all/evaluation_rows.csv") if row["part"] == "validation"
+        float(row["after"]) for row in read_table(tmp_path / "all/evaluation_rows.csv") if row["part"] == "validation"
     ]
 
     def loss(step: int) -> float:
@@ -281,26 +254,13 @@ def test_the_best_is_kept_and_training_stops_early(llama: ModelDir, instruction_
     np.testing.assert_allclose(loss(summary["kept"]), np.mean(after), rtol=1e-6)
 
 
-def test_half_precision(llama: ModelDir, instruction_file: Path, tmp_path: Path) -> None:
-    """Parameters in bfloat16, values and state in float32; what is not trained keeps the bits of the checkpoint."""
-    execution = ExecutionSettings(batch_tokens=128, dtype="bfloat16")
-    summary = finetune(llama, instruction_file, "layers:1", tmp_path / "out", FEW, execution)
-    assert summary["bytes"]["parameters"] == 2 * summary["model"]["parameters"]
-    before, after = leaves_of(llama), leaves_of(open_model(tmp_path / "out/model"))
-    for path, one in before.items():
-        assert (after[path] != one).any() == path.startswith("layers/1/"), path
-    losses = [float(row["loss"]) for row in rows_of(tmp_path / "out/steps.csv")]
-    finetune(llama, instruction_file, "layers:1", tmp_path / "wide", FEW, SMALL)
-    np.testing.assert_allclose(losses, [float(row["loss"]) for row in rows_of(tmp_path / "wide/steps.csv")], rtol=0.02)
-
-
 def test_devices_that_share_a_model_take_the_same_steps(
     tuned: Path, llama: ModelDir, run: sj.Run, instruction_file: Path, tmp_path: Path
 ) -> None:
     """As many batches a step: four devices with one each, or four one after another on all of them together."""
     mesh = ExecutionSettings(batch_tokens=128, placement="mesh")
     finetune(llama, instruction_file, "units:auroc:B", tmp_path / "out", replace(FEW, accumulate=4), mesh, run=run)
-    apart, shared = (rows_of(path / "steps.csv") for path in (tuned, tmp_path / "out"))
+    apart, shared = (read_table(path / "steps.csv") for path in (tuned, tmp_path / "out"))
     assert [row["tokens"] for row in apart] == [row["tokens"] for row in shared]
     for name in ("loss", "gradient_norm"):
         mine, theirs = ([float(row[name]) for row in rows] for rows in (shared, apart))

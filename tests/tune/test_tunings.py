@@ -1,6 +1,5 @@
 """Trainings compared with each other: by hand, in a study, and in the report of it."""
 
-import csv
 import json
 import shutil
 from dataclasses import replace
@@ -19,6 +18,7 @@ from sparcom_jax.tune.outcomes import best_trainings
 from sparcom_jax.tune.settings import TuningsSettings
 from sparcom_jax.tune.tunings import _Draws, _means, _over, _ranks, _share, tunings
 from sparcom_jax.units.file import read_safetensors
+from tests.synthetic_results import read_table
 
 TRAININGS = {"units:auroc:B": [1e-2, 1e-4], "random:auroc:B": [1e-2], "lora:1": [1e-2], "all": [1e-3]}
 
@@ -46,14 +46,9 @@ def study(hf_llama: Path, instruction_file: Path, tmp_path_factory: pytest.TempP
     return output
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_study_of_trainings(study: Path, hf_llama: Path, instruction_file: Path) -> None:
     results = study / "results/tunings-tiny-tuned"
-    rows = {row["training"]: row for row in table(results / "tunings.csv")}
+    rows = {row["training"]: row for row in read_table(results / "tunings.csv")}
     assert list(rows) == sorted(TRAININGS)
     rate = float(rows["units:auroc:B"]["learning_rate"])
     assert rate in TRAININGS["units:auroc:B"]
@@ -70,7 +65,7 @@ def test_a_study_of_trainings(study: Path, hf_llama: Path, instruction_file: Pat
             for seed in (0, 1)
         ]
         changes = [
-            [float(one["after"]) - float(one["before"]) for one in table(path / "evaluation_rows.csv")
+            [float(one["after"]) - float(one["before"]) for one in read_table(path / "evaluation_rows.csv")
              if (one["part"], one["category"] == "B") == ("held_out", learnt)]
             for path in of for learnt in (True, False)
         ]  # fmt: skip
@@ -80,7 +75,7 @@ def test_a_study_of_trainings(study: Path, hf_llama: Path, instruction_file: Pat
         assert float(row["gain_low"]) <= float(row["gain"]) <= float(row["gain_high"])
         whole = float(rows["all"]["gain"])
         np.testing.assert_allclose(float(row["share"]), float(row["gain"]) / whole, rtol=1e-5)
-    units = table(results / "tuned_units.csv")
+    units = read_table(results / "tuned_units.csv")
     assert [(row["training"], row["units"]) for row in units] == [
         (name, of) for name in TRAININGS for of in ("random:auroc:B", "units:auroc:B")
     ]
@@ -113,7 +108,7 @@ def test_the_units_that_changed_are_found(study: Path, tmp_path: Path) -> None:
     output = tunings(
         study / "runs/tiny-tuned", study / "tuned/tiny-tuned", tmp_path / "out", settings, tuned_runs=[tuned]
     )
-    (other, own) = table(tmp_path / "out/tuned_units.csv")
+    (other, own) = read_table(tmp_path / "out/tuned_units.csv")
     assert output["tuned"] == [str(tuned)]
     run, after = sj.open_run(study / "runs/tiny-tuned"), sj.open_run(tuned)
     rows = run.category == run.categories.index("B")
