@@ -88,6 +88,7 @@ def finetune(
     job = Job(model, instructions, choose(parse_train(train), model, run, settings), texts, plan, settings, execution)
     dtype = compute_dtype(execution.dtype, model.dtype)
     if not own:
+        require_space(output, _written_bytes(job))
         start_results(output, "finetune")
     require_begun(output / BEGUN, _begun(job, dtype, placement.mesh.size))
     if (output / SUMMARY).exists():
@@ -103,9 +104,6 @@ def finetune(
         del params
         trainer = Trainer(job, steps, kept, checkpoints)
         sizes = {"parameters": _bytes(kept), "trained": _bytes(training.values), "optimizer": _bytes(training.state)}
-        written = stored_bytes(model.config, model.dtype) if settings.keep_model else 0
-        checkpoint = sizes["trained"] * (2 if settings.patience else 1) + sizes["optimizer"]
-        require_space(output, 2 * checkpoint + written)  # one stays until the next is whole
         values = jax.device_get(trainer.run(training))
     finally:
         checkpoints.close()
@@ -126,6 +124,13 @@ def _begun(job: Job, dtype: str, devices: int) -> dict[str, Any]:
         "tokenizer": job.model.tokenizer_digest,
         "instructions": job.instructions.digest,
     }
+
+
+def _written_bytes(job: Job) -> int:
+    """Of the model, and of two checkpoints, as one stays until the next is whole: values, AdamW's two, the best ones."""
+    checkpoint = 4 * job.trained.count() * (4 if job.settings.patience else 3)
+    model = stored_bytes(job.model.config, job.model.dtype) if job.settings.keep_model else 0
+    return 2 * checkpoint + model
 
 
 def _bytes(tree: Any) -> int:
