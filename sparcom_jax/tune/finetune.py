@@ -127,7 +127,7 @@ def _begun(job: Job, dtype: str, devices: int) -> dict[str, Any]:
 
 
 def _written_bytes(job: Job) -> int:
-    """Of the model, and of two checkpoints, as one stays until the next is whole: values, AdamW's two, the best ones."""
+    """Of the model, and of two checkpoints, as one stays until the next is whole: values, AdamW's, the best."""
     checkpoint = 4 * job.trained.count() * (4 if job.settings.patience else 3)
     model = stored_bytes(job.model.config, job.model.dtype) if job.settings.keep_model else 0
     return 2 * checkpoint + model
